@@ -1,0 +1,120 @@
+"""Files that are whole or absent: atomic writes, checksums, and readers that verify them."""
+
+import contextlib
+import hashlib
+import json
+import os
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ifguide.errors import InputError
+
+
+@contextlib.contextmanager
+def atomic_path(path: str | Path) -> Iterator[Path]:
+    """Yield a temporary sibling of `path`; rename it to `path` when the block succeeds.
+
+    The temporary name keeps the suffix, because writers such as numpy choose by it.
+    """
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.stem}.{os.getpid()}.partial{path.suffix}")
+    try:
+        yield temporary
+        with open(temporary, "rb+") as written:
+            os.fsync(written.fileno())
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def canonical_json(value: Any) -> str:
+    """Return `value` as JSON that does not depend on the order of keys."""
+    return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+
+
+def write_text(path: str | Path, text: str) -> None:
+    with atomic_path(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+
+
+def write_json(path: str | Path, value: Any) -> None:
+    write_text(path, json.dumps(value, indent=2, sort_keys=True, ensure_ascii=False) + "\n")
+
+
+def write_jsonl(path: str | Path, records: Iterable[dict]) -> None:
+    with atomic_path(path) as temporary, open(temporary, "w", encoding="utf-8") as lines:
+        for record in records:
+            lines.write(json.dumps(record, ensure_ascii=False) + "\n")
+
+
+def read_json(path: str | Path) -> Any:
+    """Read a JSON artifact of this workflow. Raises InputError where it is damaged."""
+    try:
+        return json.loads(Path(path).read_text(encoding="utf-8"))
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise InputError(f"{path}: damaged ({error}); delete it and run again") from error
+
+
+def stream_jsonl(path: str | Path) -> Iterator[dict]:
+    """Yield the records of a JSON-lines artifact. Raises InputError with the damaged line."""
+    with open(path, encoding="utf-8") as lines:
+        for number, line in enumerate(lines, start=1):
+            try:
+                yield json.loads(line)
+            except json.JSONDecodeError as error:
+                raise InputError(
+                    f"{path}, line {number}: damaged ({error}); delete the file and run again"
+                ) from error
+
+
+def read_jsonl(path: str | Path) -> list[dict]:
+    """Return all records of a JSON-lines artifact. Raises InputError with the damaged line."""
+    return list(stream_jsonl(path))
+
+
+def file_sha256(path: str | Path) -> str:
+    with open(path, "rb") as content:
+        return hashlib.file_digest(content, "sha256").hexdigest()
+
+
+def text_sha256(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def write_array(path: str | Path, array: np.ndarray) -> str:
+    """Write `array` as .npy and return the SHA-256 of the file."""
+    with atomic_path(path) as temporary:
+        np.save(temporary, array, allow_pickle=False)
+        return file_sha256(temporary)
+
+
+def open_array(path: str | Path, sha256: str | None = None) -> np.ndarray:
+    """Memory-map a .npy file read-only; with `sha256`, verify it first.
+
+    Raises InputError where the file is missing, truncated or differs from its checksum.
+    """
+    path = Path(path)
+    if not path.exists():
+        raise InputError(f"{path}: missing; run the stage that writes it again")
+    if sha256 is not None and (found := file_sha256(path)) != sha256:
+        raise InputError(
+            f"{path}: checksum {found[:12]} is not the recorded {sha256[:12]}; the file is damaged "
+            "or from another run: delete it and run again"
+        )
+    try:
+        return np.load(path, mmap_mode="r", allow_pickle=False)
+    except (ValueError, EOFError) as error:
+        raise InputError(f"{path}: damaged ({error}); delete it and run again") from error
+
+
+def require_same(what: str, expected: str, found: str, path: str | Path) -> None:
+    """Raise InputError with both hashes unless `path` was made from the expected `what`."""
+    if expected != found:
+        raise InputError(
+            f"{path}: made from {what} {found[:12]}, but {what} here is {expected[:12]}; "
+            "delete it and run again"
+        )

@@ -1,0 +1,367 @@
+"""Documents of a corpus: read from files or a hub, cleaned, counted and held out by content.
+
+A source is one entry of the config's list `corpus.sources`. Documents that no language model could
+learn from are skipped and counted; a file that is not what the source says is an error.
+"""
+
+import ast
+import dataclasses
+import itertools
+import json
+import re
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ifguide.errors import InputError
+from ifguide.records import (
+    Line,
+    Record,
+    file_format,
+    is_unicode,
+    read_lines,
+    read_records,
+    require_fields,
+    require_files,
+    with_neighbours,
+)
+from ifguide.seeds import derive_seed, uniform_hash
+
+Spans = tuple[tuple[int, int], ...]
+
+# Longer documents are no text that anybody wrote: a 50 MB line is a broken export.
+MAXIMUM_CHARACTERS = 10_000_000
+TEXT_DOCUMENTS = ("line", "paragraph", "file", "heading")
+
+_CONTROL_CHARACTERS = re.compile(r"[\x00-\x08\x0b-\x1f\x7f]")
+_LONE_CARRIAGE_RETURN = re.compile(r"\r(?!\n)")
+# WikiText: one '=' encloses a document's title, two or more a section's.
+_TITLE = re.compile(r" ?= [^=\s].* = ?")
+_REVISION = re.compile(r"[0-9a-f]{40}")
+
+
+@dataclasses.dataclass(frozen=True)
+class Document:
+    """One document: its text, its toxic character ranges [start, end), its source's name.
+
+    `spans` is sorted and disjoint; empty means that nothing is toxic, None that it is not known.
+    """
+
+    text: str
+    spans: Spans | None
+    source: str
+
+
+@dataclasses.dataclass
+class ReadReport:
+    """What became of the documents of one source; characters are counted after cleaning."""
+
+    documents: int = 0
+    characters: int = 0
+    skipped_empty: int = 0
+    skipped_not_utf8: int = 0
+    skipped_oversized: int = 0
+    removed_control_characters: int = 0
+
+    def as_dict(self) -> dict[str, int]:
+        return dataclasses.asdict(self)
+
+
+def read_documents(
+    source: dict,
+    paths: Sequence[str | Path] = (),
+    report: ReadReport | None = None,
+    *,
+    maximum_characters: int = MAXIMUM_CHARACTERS,
+) -> Iterator[Document]:
+    """Yield the documents of `source` from `paths` in sorted order, or from its hub data set.
+
+    `source` holds `name` and may hold `format`, `text` (the field with the text, default "text"),
+    `spans` (the field with toxic spans), `documents` (for plain text: line, paragraph, file or
+    heading; default line) and `limit`; with `hub` see `read_hub`. `report` is filled while reading
+    and complete at the end. Files are streamed; one document at a time is in memory.
+
+    Skipped and counted: only white space, not UTF-8, longer than `maximum_characters`. Control
+    characters other than line feed and tab are removed, spans moved accordingly, and carriage
+    returns become line feeds.
+
+    Raises InputError for a missing, empty or malformed file, a file in another encoding, a record
+    without a field that the source names, spans outside their text, or no document at all.
+    """
+    report = ReadReport() if report is None else report
+    if "hub" in source:
+        yield from read_hub(source, report, maximum_characters=maximum_characters)
+        return
+    files = require_files(paths)
+    for path in files:
+        file_format(path, source.get("format"))
+    raw = itertools.chain.from_iterable(
+        _read_file(source, path, maximum_characters) for path in files
+    )
+    yield from _clean_documents(source, raw, report, maximum_characters)
+    if report.documents == 0 and source.get("limit") != 0:
+        raise InputError(f"{files[0]}: {_nothing_left(source, report)}")
+
+
+def read_hub(
+    source: dict,
+    report: ReadReport | None = None,
+    *,
+    maximum_characters: int = MAXIMUM_CHARACTERS,
+) -> Iterator[Document]:
+    """Stream the documents of a hub data set, cleaned as `read_documents` does.
+
+    `source` holds `hub` (its name), `revision` (a full commit hash), and may hold `config`,
+    `split` (default "train"), `text`, `spans`, `limit`. Code from the hub is never run.
+
+    Raises InputError for a revision that is not 40 hexadecimal digits, and where the hub cannot be
+    reached.
+    """
+    report = ReadReport() if report is None else report
+    hub, revision = source["hub"], str(source.get("revision", ""))
+    if not _REVISION.fullmatch(revision):
+        raise InputError(
+            f"corpus.sources.{_name(source)}.revision: {hub} needs a full commit hash of 40 "
+            f"hexadecimal digits, not {revision!r}; take it from the data set's history"
+        )
+    raw = _document_fields(source, _hub_records(source, f"{hub}@{revision[:12]}"))
+    yield from _clean_documents(source, raw, report, maximum_characters)
+    if report.documents == 0 and source.get("limit") != 0:
+        raise InputError(f"{hub}: {_nothing_left(source, report)}")
+
+
+def is_held_out(text: str, share: float, seed: int) -> bool:
+    """Return whether the document `text` belongs to the held-out `share` (0 to 1).
+
+    It depends on the text and the experiment's seed alone, so copies of a document stay together.
+    """
+    return uniform_hash(derive_seed(seed, "held_out"), text) < share
+
+
+def split_held_out(
+    documents: Iterable[Document], share: float, seed: int
+) -> Iterator[tuple[Document, bool]]:
+    """Yield each document with whether it is held out (`is_held_out`)."""
+    for document in documents:
+        yield document, is_held_out(document.text, share, seed)
+
+
+def _name(source: dict) -> str:
+    return str(source.get("name", "documents"))
+
+
+def _nothing_left(source: dict, report: ReadReport) -> str:
+    skipped = ", ".join(
+        f"{count} {reason.removeprefix('skipped_').replace('_', ' ')}"
+        for reason, count in report.as_dict().items()
+        if reason.startswith("skipped_") and count
+    )
+    return (
+        f"no document for source {_name(source)} ({skipped or 'the file holds no record'}); "
+        "check the file and the source's settings"
+    )
+
+
+def _clean_documents(
+    source: dict,
+    raw: Iterable[tuple[str | None, Spans | None]],
+    report: ReadReport,
+    maximum_characters: int,
+) -> Iterator[Document]:
+    name = _name(source)
+    limit = source.get("limit")
+    if limit == 0:
+        return
+    for text, spans in raw:
+        if text is None or len(text) > maximum_characters:
+            report.skipped_oversized += 1
+        elif not is_unicode(text):
+            report.skipped_not_utf8 += 1
+        else:
+            text, spans, removed = remove_control_characters(text, spans)
+            report.removed_control_characters += removed
+            if not text.strip():
+                report.skipped_empty += 1
+                continue
+            report.documents += 1
+            report.characters += len(text)
+            yield Document(text, spans, name)
+            if report.documents == limit:
+                return
+
+
+def remove_control_characters(text: str, spans: Spans | None) -> tuple[str, Spans | None, int]:
+    """Return `text` without control characters, `spans` on the new text, and how many went.
+
+    Line feed and tab stay. Carriage returns become line feeds and are not counted.
+    """
+    if not _CONTROL_CHARACTERS.search(text):
+        return text, spans, 0
+    text = _LONE_CARRIAGE_RETURN.sub("\n", text)
+    positions = [match.start() for match in _CONTROL_CHARACTERS.finditer(text)]
+    removed = sum(text[position] != "\r" for position in positions)
+    cleaned = _CONTROL_CHARACTERS.sub("", text)
+    if spans is None:
+        return cleaned, None, removed
+    moved = (
+        tuple(offset - int(np.searchsorted(positions, offset)) for offset in span) for span in spans
+    )
+    return cleaned, tuple((start, end) for start, end in moved if start < end), removed
+
+
+def _read_file(
+    source: dict, path: Path, maximum_characters: int
+) -> Iterator[tuple[str | None, Spans | None]]:
+    format = file_format(path, source.get("format"))
+    if format == "text":
+        rule = source.get("documents", "line")
+        if rule not in TEXT_DOCUMENTS:
+            raise InputError(
+                f"corpus.sources.{_name(source)}.documents: {rule!r} is not one of "
+                f"{', '.join(TEXT_DOCUMENTS)}"
+            )
+        texts = split_text(read_lines(path), rule, maximum_characters)
+        return ((text, None) for text in texts)
+    return _document_fields(source, read_records(path, format))
+
+
+def _document_fields(
+    source: dict, records: Iterable[Record]
+) -> Iterator[tuple[str | None, Spans | None]]:
+    text_field, spans_field = source.get("text", "text"), source.get("spans")
+    names = [text_field] if spans_field is None else [text_field, spans_field]
+    for record in records:
+        if record.fields is None:
+            yield None, None
+            continue
+        require_fields(record, names)
+        text = record.fields[text_field]
+        if text is None:
+            text = ""
+        if not isinstance(text, str):
+            raise InputError(
+                f"{record.where}: field {text_field!r} holds {type(text).__name__}, not text; "
+                "fix the record or name another field in `text`"
+            )
+        value = None if spans_field is None else record.fields[spans_field]
+        yield text, parse_spans(value, len(text), f"{record.where}, field {spans_field!r}")
+
+
+def parse_spans(value: Any, length: int, where: str) -> Spans | None:
+    """Return toxic spans as sorted, disjoint ranges [start, end) within a text of `length`.
+
+    `value` is a list of [start, end] pairs or of single character offsets, or such a list written
+    as a string; None or "" where the truth is not known (returned as None).
+
+    Raises InputError, beginning with `where`, for anything else and for offsets outside the text.
+    """
+    if value is None or value == "":
+        return None
+    if isinstance(value, str):
+        try:
+            value = _parse_list(value)
+        except (ValueError, SyntaxError, RecursionError) as error:
+            raise InputError(f"{where}: not a list of spans; write [[start, end], ...]") from error
+    if not isinstance(value, list | tuple):
+        raise InputError(f"{where}: not a list of spans; write [[start, end], ...]")
+    ranges: list[tuple[int, int]] = []
+    for item in value:
+        pair = (item, item + 1) if _is_offset(item) else item
+        if not isinstance(pair, list | tuple) or len(pair) != 2 or not all(map(_is_offset, pair)):
+            raise InputError(f"{where}: {item!r} is neither an offset nor a [start, end] pair")
+        start, end = pair
+        if not 0 <= start <= end <= length:
+            raise InputError(
+                f"{where}: {item!r} lies outside the text of {length} characters; "
+                "offsets count characters from 0, ends are exclusive"
+            )
+        ranges.append((start, end))
+    return _merge(ranges)
+
+
+def _parse_list(text: str) -> Any:
+    try:
+        return json.loads(text)
+    except json.JSONDecodeError:
+        # Tuples, as Python writes them, are literals but no JSON.
+        return ast.literal_eval(text)
+
+
+def _is_offset(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+def _merge(ranges: Iterable[tuple[int, int]]) -> Spans:
+    merged: list[tuple[int, int]] = []
+    for start, end in sorted(ranges):
+        if merged and start <= merged[-1][1]:
+            merged[-1] = (merged[-1][0], max(end, merged[-1][1]))
+        elif start < end:
+            merged.append((start, end))
+    return tuple(merged)
+
+
+def split_text(
+    lines: Iterable[Line], rule: str, maximum_characters: int = MAXIMUM_CHARACTERS
+) -> Iterator[str | None]:
+    """Yield the documents of plain text; None stands for one longer than `maximum_characters`.
+
+    `rule` is "line", "paragraph" (separated by lines of only white space), "file", or "heading"
+    (a line ` = Title = ` between two blank lines starts a document, as in WikiText).
+    """
+    if rule == "line":
+        yield from (line.text for line in lines)
+        return
+    document: list[str] = []
+    characters = 0
+    for before, line, after in with_neighbours(lines):
+        starts = (rule == "paragraph" and _is_blank(line)) or (
+            rule == "heading"
+            and line.text is not None
+            and _TITLE.fullmatch(line.text)
+            and _is_blank(before)
+            and _is_blank(after)
+        )
+        if starts:
+            if characters:
+                yield None if characters > maximum_characters else "\n".join(document)
+            document, characters = [], 0
+        if rule == "paragraph" and _is_blank(line):
+            continue
+        if line.text is None:
+            characters = maximum_characters + 1
+        elif document or line.text.strip():
+            characters += len(line.text) + 1
+            if characters <= maximum_characters:
+                document.append(line.text)
+    if characters:
+        yield None if characters > maximum_characters else "\n".join(document)
+
+
+def _is_blank(line: Line | None) -> bool:
+    return line is None or (line.text is not None and not line.text.strip())
+
+
+def _hub_records(source: dict, where: str) -> Iterator[Record]:
+    import datasets
+
+    try:
+        records = datasets.load_dataset(
+            source["hub"],
+            source.get("config"),
+            split=source.get("split", "train"),
+            revision=source["revision"],
+            streaming=True,
+        )
+        for number, fields in enumerate(records, start=1):
+            yield Record(fields, f"{where}, row {number}")
+    # The client reports an unreachable hub, a missing data set and an unknown split differently,
+    # from four libraries; to a user they need the same answer.
+    except Exception as error:
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise InputError(
+            f"{where}: cannot be read from the hub ({reason}); fetch its files by hand and name "
+            f"them in corpus.sources.{_name(source)}.files"
+        ) from error
