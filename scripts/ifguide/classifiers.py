@@ -1,0 +1,198 @@
+"""Training small toxicity classifiers, in the formats of the published ones.
+
+The explicit one is saved as a Detoxify checkpoint (sigmoid of one logit, field `toxicity`), the
+implicit one as a `transformers` sequence-classification directory (softmax over two classes, class
+1 being toxic), as ToxiGen-RoBERTa is.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from tokenizers import (
+    Tokenizer,
+    decoders,
+    models,
+    normalizers,
+    pre_tokenizers,
+    processors,
+    trainers,
+)
+from torch.utils.data import Dataset
+from transformers import (
+    DataCollatorWithPadding,
+    PreTrainedTokenizerFast,
+    RobertaConfig,
+    RobertaForSequenceClassification,
+    Trainer,
+    TrainingArguments,
+)
+from transformers.trainer_callback import PrinterCallback
+
+from ifguide.artifacts import atomic_path
+
+SPECIAL_TOKENS = {
+    "bos_token": "<s>",
+    "pad_token": "<pad>",
+    "eos_token": "</s>",
+    "unk_token": "<unk>",
+}
+
+
+def train_classifier_tokenizer(
+    texts: Sequence[str], vocabulary_size: int, max_length: int
+) -> PreTrainedTokenizerFast:
+    """Train a lower-casing byte-level BPE tokenizer with RoBERTa's special tokens and their ids."""
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.normalizer = normalizers.Lowercase()
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=True)
+    tokenizer.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=vocabulary_size,
+        special_tokens=list(SPECIAL_TOKENS.values()),
+        initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()),
+        show_progress=False,
+    )
+    tokenizer.train_from_iterator(texts, trainer)
+    tokenizer.post_processor = processors.TemplateProcessing(
+        single="<s> $A </s>", special_tokens=[("<s>", 0), ("</s>", 2)]
+    )
+    return PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer,
+        model_max_length=max_length,
+        model_input_names=["input_ids", "attention_mask"],
+        cls_token="<s>",
+        sep_token="</s>",
+        **SPECIAL_TOKENS,
+    )
+
+
+class LabelledTexts(Dataset):
+    """Texts with a label in [0, 1] each, tokenized once."""
+
+    def __init__(self, tokenizer, texts: Sequence[str], labels: Sequence[float], classes: int):
+        self.encoded = tokenizer(list(texts), truncation=True)
+        self.labels = labels
+        self.classes = classes
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def __getitem__(self, index: int) -> dict:
+        label = self.labels[index]
+        return {
+            "input_ids": self.encoded["input_ids"][index],
+            "attention_mask": self.encoded["attention_mask"][index],
+            "labels": [float(label)] if self.classes == 1 else [1 - float(label), float(label)],
+        }
+
+
+class SoftLabelTrainer(Trainer):
+    """Cross-entropy against labels that may lie between the classes, as annotators' shares do."""
+
+    def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
+        labels = inputs.pop("labels")
+        outputs = model(**inputs)
+        if labels.shape[1] == 1:
+            loss = torch.nn.functional.binary_cross_entropy_with_logits(outputs.logits, labels)
+        else:
+            loss = torch.nn.functional.cross_entropy(outputs.logits, labels)
+        return (loss, outputs) if return_outputs else loss
+
+
+def train_classifier(
+    texts: Sequence[str],
+    labels: Sequence[float],
+    *,
+    settings: dict,
+    classes: int,
+    seed: int,
+    scratch: Path,
+) -> tuple[RobertaForSequenceClassification, PreTrainedTokenizerFast]:
+    """Train a RoBERTa classifier from scratch; `classes` is 1 (sigmoid) or 2 (softmax).
+
+    settings: vocabulary_size, max_length, hidden_size, layers, heads, epochs, batch_size,
+    learning_rate.
+    """
+    tokenizer = train_classifier_tokenizer(
+        texts, settings["vocabulary_size"], settings["max_length"]
+    )
+    torch.manual_seed(seed)
+    config = RobertaConfig(
+        vocab_size=len(tokenizer),
+        hidden_size=settings["hidden_size"],
+        num_hidden_layers=settings["layers"],
+        num_attention_heads=settings["heads"],
+        intermediate_size=4 * settings["hidden_size"],
+        # RoBERTa numbers its positions from the padding id plus one.
+        max_position_embeddings=settings["max_length"] + 2,
+        type_vocab_size=1,
+        bos_token_id=0,
+        pad_token_id=1,
+        eos_token_id=2,
+        num_labels=classes,
+    )
+    model = RobertaForSequenceClassification(config)
+    trainer = SoftLabelTrainer(
+        model=model,
+        args=TrainingArguments(
+            output_dir=str(scratch),
+            num_train_epochs=settings["epochs"],
+            per_device_train_batch_size=settings["batch_size"],
+            learning_rate=settings["learning_rate"],
+            lr_scheduler_type="cosine",
+            warmup_steps=0.05,
+            weight_decay=0.01,
+            logging_steps=100,
+            save_strategy="no",
+            seed=seed % 2**32,
+            train_sampling_strategy="group_by_length",
+            use_cpu=not torch.cuda.is_available(),
+            remove_unused_columns=False,
+            disable_tqdm=True,
+            report_to="none",
+        ),
+        train_dataset=LabelledTexts(tokenizer, texts, labels, classes),
+        data_collator=DataCollatorWithPadding(tokenizer),
+    )
+    trainer.remove_callback(PrinterCallback)
+    trainer.train()
+    return model.eval(), tokenizer
+
+
+def save_detoxify(
+    model: RobertaForSequenceClassification, tokenizer: PreTrainedTokenizerFast, directory: Path
+) -> None:
+    """Write `directory`/model.ckpt, which detoxify.Detoxify(checkpoint=…) loads offline.
+
+    The checkpoint's `model_type` is the directory itself, relative to where the workflow runs: it
+    holds the configuration and the tokenizer that Detoxify would otherwise fetch by name.
+    """
+    tokenizer.save_pretrained(directory)
+    model.config.save_pretrained(directory)
+    checkpoint = {
+        "config": {
+            "arch": {
+                "args": {
+                    "model_type": str(directory),
+                    "model_name": type(model).__name__,
+                    "tokenizer_name": "PreTrainedTokenizerFast",
+                    "num_classes": 1,
+                }
+            },
+            "dataset": {"args": {"classes": ["toxicity"]}},
+        },
+        "state_dict": model.state_dict(),
+    }
+    with atomic_path(directory / "model.ckpt") as temporary:
+        torch.save(checkpoint, temporary)
+
+
+def save_implicit(
+    model: RobertaForSequenceClassification, tokenizer: PreTrainedTokenizerFast, directory: Path
+) -> None:
+    """Write a sequence-classification directory whose class 1 is toxic."""
+    model.config.id2label = {0: "harmless", 1: "toxic"}
+    model.config.label2id = {"harmless": 0, "toxic": 1}
+    model.save_pretrained(directory)
+    tokenizer.save_pretrained(directory)
