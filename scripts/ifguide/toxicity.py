@@ -1,0 +1,95 @@
+"""Toxicity of texts: explicit by Detoxify, implicit by a sequence classifier."""
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import torch
+from transformers import AutoModelForSequenceClassification, AutoTokenizer
+
+from ifguide.errors import InputError
+
+Scores = dict[str, list[float]]
+
+
+def _in_length_order(
+    texts: Sequence[str], batch_size: int, score: Callable[[list[str]], Scores]
+) -> Scores:
+    """Score texts in batches of similar length, each distinct text once; keep the given order."""
+    distinct = sorted(set(texts), key=lambda text: (len(text), text))
+    found: dict[str, dict[str, float]] = {}
+    for start in range(0, len(distinct), batch_size):
+        batch = distinct[start : start + batch_size]
+        scores = score(batch)
+        for row, text in enumerate(batch):
+            found[text] = {field: values[row] for field, values in scores.items()}
+    fields = found[texts[0]] if texts else []
+    return {field: [found[text][field] for text in texts] for field in fields}
+
+
+def explicit_scores(classifier, texts: Sequence[str], *, batch_size: int = 256) -> Scores:
+    """Return every field of a `detoxify.Detoxify` object for each text, `toxicity` among them."""
+
+    def score(batch: list[str]) -> Scores:
+        fields = classifier.predict(batch)
+        # Detoxify returns a bare number for a list of one.
+        return {
+            field: values if isinstance(values, list) else [values]
+            for field, values in fields.items()
+        }
+
+    return _in_length_order(texts, batch_size, score)
+
+
+def load_explicit(*, checkpoint: str | Path | None = None, name: str | None = None):
+    """Load Detoxify from a checkpoint file, or a published one by `name` (a download, once).
+
+    Raises InputError where the checkpoint does not exist.
+    """
+    from detoxify import Detoxify
+
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    if checkpoint is None:
+        return Detoxify(name, device=device)
+    checkpoint = Path(checkpoint)
+    if not checkpoint.is_file():
+        raise InputError(f"config key classifiers.explicit.checkpoint: {checkpoint} does not exist")
+    return Detoxify(
+        checkpoint=str(checkpoint),
+        huggingface_config_path=str(checkpoint.parent),
+        device=device,
+    )
+
+
+class ImplicitClassifier:
+    """A sequence classifier and the index of its toxic class."""
+
+    def __init__(self, directory: str | Path, toxic_label: int) -> None:
+        """Load a directory offline. Raises InputError where it has no class `toxic_label`."""
+        if not Path(directory).is_dir():
+            raise InputError(
+                f"config key classifiers.implicit.path: {directory} is not a directory"
+            )
+        self.tokenizer = AutoTokenizer.from_pretrained(directory, local_files_only=True)
+        self.model = AutoModelForSequenceClassification.from_pretrained(
+            directory, local_files_only=True, use_safetensors=True
+        ).eval()
+        if toxic_label >= self.model.config.num_labels:
+            raise InputError(
+                f"config key classifiers.implicit.toxic_label: {toxic_label}, but the classifier "
+                f"in {directory} has the labels {self.model.config.id2label}"
+            )
+        self.toxic_label = toxic_label
+        self.model.to("cuda" if torch.cuda.is_available() else "cpu")
+
+    @torch.no_grad()
+    def predict(self, texts: list[str]) -> Scores:
+        inputs = self.tokenizer(texts, return_tensors="pt", truncation=True, padding=True)
+        logits = self.model(**inputs.to(self.model.device)).logits
+        return {"implicit": logits.softmax(-1)[:, self.toxic_label].tolist()}
+
+
+def implicit_scores(
+    classifier: ImplicitClassifier, texts: Sequence[str], *, batch_size: int = 256
+) -> list[float]:
+    """Return the probability of the toxic class for each text."""
+    return _in_length_order(texts, batch_size, classifier.predict).get("implicit", [])
