@@ -1,0 +1,41 @@
+"""Build report.html: Snakemake's own report over the finished results.
+
+settings: the whole config, so that the report describes the run that made it.
+"""
+
+import json
+import subprocess
+import sys
+import tempfile
+from argparse import Namespace
+from pathlib import Path
+
+from command_line import argument_parser, run
+from ifguide.artifacts import atomic_path
+from ifguide.errors import InputError
+
+
+def main(arguments: Namespace) -> None:
+    with (
+        tempfile.TemporaryDirectory() as scratch,
+        atomic_path(arguments.output) as page,
+    ):
+        config = Path(scratch) / "config.json"
+        config.write_text(json.dumps(arguments.settings), encoding="utf-8")
+        # The run that this job belongs to holds the lock of the working directory.
+        command = [
+            *(sys.executable, "-m", "snakemake", "results"),
+            *("--snakefile", arguments.snakefile),
+            *("--configfile", config),
+            *("--report", page),
+            "--nolock",
+        ]
+        if subprocess.run(command, check=False).returncode:
+            raise InputError("snakemake --report failed; see the lines above")
+
+
+if __name__ == "__main__":
+    parser = argument_parser(__doc__)
+    parser.add_argument("--snakefile", required=True)
+    parser.add_argument("--output", type=Path, required=True)
+    run(main, parser)

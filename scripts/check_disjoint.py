@@ -1,0 +1,35 @@
+"""Refuse query records whose prompts are also test prompts."""
+
+from argparse import Namespace
+from pathlib import Path
+
+from command_line import argument_parser, run
+from ifguide.artifacts import read_jsonl, write_json
+from ifguide.benchmark_formats import PromptRecord
+from ifguide.prompts import require_disjoint
+
+
+def main(arguments: Namespace) -> None:
+    queries = {path.stem: read_records(path) for path in arguments.queries}
+    benchmarks = {path.stem: read_records(path) for path in arguments.prompts}
+    for query_name, records in queries.items():
+        for benchmark_name, prompts in benchmarks.items():
+            require_disjoint(records, prompts, query_name, benchmark_name)
+    counts = {
+        "queries": {name: len(records) for name, records in queries.items()},
+        "benchmarks": {name: len(records) for name, records in benchmarks.items()},
+        "shared_prompts": 0,
+    }
+    write_json(arguments.output, counts)
+
+
+def read_records(path: Path) -> list[PromptRecord]:
+    return [PromptRecord(**record) for record in read_jsonl(path)]
+
+
+if __name__ == "__main__":
+    parser = argument_parser(__doc__)
+    parser.add_argument("--queries", type=Path, nargs="+", required=True)
+    parser.add_argument("--prompts", type=Path, nargs="+", required=True)
+    parser.add_argument("--output", type=Path, required=True)
+    run(main, parser)

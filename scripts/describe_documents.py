@@ -1,0 +1,67 @@
+"""The highest ranked documents with their tokens, scores, selection and truth, for people to read.
+
+settings: {"documents": number to describe}.
+"""
+
+from argparse import Namespace
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from command_line import argument_parser, run
+from ifguide.artifacts import read_json, write_jsonl
+from ifguide.corpus import open_corpus
+from ifguide.models import load_tokenizer
+from ifguide.selection_files import open_mask
+from select_tokens import open_scores
+
+
+def main(arguments: Namespace) -> None:
+    corpus = open_corpus(arguments.corpus)
+    tokenizer = load_tokenizer(arguments.corpus / "tokenizer")
+    score_shards, _ = open_scores(arguments.scores, corpus)
+    record = read_json(arguments.selection / "selection.json")
+    columns = {
+        "tokens": np.concatenate(corpus.tokens.shards),
+        "scores": np.concatenate(score_shards),
+        "selected": np.concatenate(open_mask(arguments.selection, record).shards),
+    }
+    if corpus.truth is not None:
+        columns["truth"] = np.concatenate(corpus.truth.shards)
+    documents = np.concatenate(corpus.documents.shards)
+    by_block = record["settings"]["documents"] == "block"
+    ranking = pd.read_csv(arguments.selection / "documents.csv").head(
+        arguments.settings["documents"]
+    )
+
+    def described(row) -> dict:
+        members = documents[row.document] >= 0 if by_block else documents == row.document
+        part = {
+            name: (column[row.document] if by_block else column)[members]
+            for name, column in columns.items()
+        }
+        ids = part["tokens"].tolist()
+        return {
+            "document": int(row.document),
+            "rank": int(row.rank),
+            "s": int(row.s),
+            "f": float(row.f),
+            "text": tokenizer.decode(ids),
+            # One token alone may be half a character; it then shows as a replacement character.
+            "tokens": [tokenizer.decode([token]) for token in ids],
+            "scores": [round(float(score), 4) for score in part["scores"]],
+            "selected": part["selected"].tolist(),
+            "truth": part["truth"].tolist() if "truth" in part else None,
+        }
+
+    write_jsonl(arguments.output, (described(row) for row in ranking.itertuples(index=False)))
+
+
+if __name__ == "__main__":
+    parser = argument_parser(__doc__)
+    parser.add_argument("--corpus", type=Path, required=True)
+    parser.add_argument("--scores", type=Path, nargs="+", required=True)
+    parser.add_argument("--selection", type=Path, required=True)
+    parser.add_argument("--output", type=Path, required=True)
+    run(main, parser)

@@ -1,0 +1,74 @@
+"""Draw the figures of an experiment, each as SVG and PNG, into one folder.
+
+--settings: {"benchmark": "realtoxicityprompts", "group_benchmark": "toxigen"}. A figure whose
+data are not given is not drawn; one whose data are empty says so.
+"""
+
+import argparse
+import logging
+from pathlib import Path
+
+import pandas as pd
+
+from command_line import argument_parser, labelled_path, run
+from ifguide import figures
+from ifguide.errors import InputError
+from ifguide.figure_style import save_figure
+
+log = logging.getLogger(__name__)
+
+
+def read_table(path: str, columns: list[str]) -> pd.DataFrame:
+    """Read a CSV or JSON-lines table that must have `columns`."""
+    try:
+        table = pd.read_json(path, lines=True) if path.endswith(".jsonl") else pd.read_csv(path)
+    except pd.errors.EmptyDataError:
+        table = pd.DataFrame(columns=columns)
+    missing = [column for column in columns if column not in table]
+    if missing and not table.empty:
+        raise InputError(f"{path}: no column {', '.join(missing)}; delete it and run again")
+    return table
+
+
+def main(arguments: argparse.Namespace) -> None:
+    benchmark = arguments.settings.get("benchmark", "realtoxicityprompts")
+    drawn = {}
+    if arguments.summary:
+        summary = read_table(arguments.summary, ["model", "method", "benchmark", "value"])
+        groups = arguments.settings.get("group_benchmark", "toxigen")
+        drawn["toxicity_by_method"] = figures.toxicity_by_method(summary, benchmark)
+        drawn["toxicity_against_perplexity"] = figures.toxicity_against_perplexity(
+            summary, benchmark
+        )
+        drawn["toxicity_by_group"] = figures.toxicity_by_group(summary, groups)
+    if arguments.losses is not None:
+        runs = dict(labelled_path(argument) for argument in arguments.losses)
+        logs = {label: read_table(path, ["step", "loss"]) for label, path in runs.items()}
+        drawn["training_losses"] = figures.training_losses(logs)
+    if arguments.curves is not None:
+        columns = [
+            "direction", "attribution", "recall", "precision", "base_rate", "selected_share",
+        ]  # fmt: skip
+        tables = [read_table(path, columns) for path in arguments.curves]
+        points = pd.concat(tables) if tables else pd.DataFrame(columns=columns)
+        drawn["precision_recall"] = figures.precision_recall(points)
+    if arguments.agreement:
+        drawn["ranking_agreement"] = figures.ranking_agreement(
+            read_table(arguments.agreement, ["blocks", "spearman", "top_overlap"])
+        )
+    for name, figure in drawn.items():
+        paths = [Path(arguments.output_dir) / f"{name}.{suffix}" for suffix in ("svg", "png")]
+        save_figure(figure, paths)
+        log.info("drawn: %s", ", ".join(map(str, paths)))
+
+
+if __name__ == "__main__":
+    parser = argument_parser(__doc__)
+    parser.add_argument("--summary", help="summary.csv")
+    parser.add_argument(
+        "--losses", nargs="*", metavar="LABEL=PATH", help="logs of losses (CSV or JSONL)"
+    )
+    parser.add_argument("--curves", nargs="*", metavar="PATH", help="precision-recall points (CSV)")
+    parser.add_argument("--agreement", help="ranking agreement by number of blocks (CSV)")
+    parser.add_argument("--output-dir", required=True)
+    run(main, parser)

@@ -1,0 +1,61 @@
+"""LAMBADA: accuracy of the last word, and of its last token.
+
+settings: {"seed": int, "resamples": int, "level": float}.
+"""
+
+from argparse import Namespace
+from pathlib import Path
+
+import numpy as np
+
+from command_line import argument_parser, run
+from ifguide.artifacts import read_jsonl, write_json
+from ifguide.fluency import last_words
+from ifguide.generation_metrics import metric_row
+from ifguide.metrics import share_interval
+from ifguide.models import compute_device, load_model, load_tokenizer
+from ifguide.seeds import derive_seed
+
+
+def main(arguments: Namespace) -> None:
+    settings = arguments.settings
+    model = load_model(arguments.model).to(compute_device())
+    passages = [record["text"] for record in read_jsonl(arguments.passages)]
+    found = last_words(model, load_tokenizer(arguments.model), passages)
+    units = {
+        "last_word_accuracy": [float(passage.word) for passage in found],
+        "last_token_accuracy": [float(passage.token) for passage in found],
+    }
+    seed = derive_seed(settings["seed"], "intervals", arguments.benchmark)
+    rows = [
+        metric_row(
+            "all",
+            name,
+            share_interval(np.array(values), settings["resamples"], seed, settings["level"]),
+            len(values),
+        )
+        for name, values in units.items()
+    ]
+    write_json(
+        arguments.output,
+        {
+            "benchmark": arguments.benchmark,
+            "model": arguments.model_name,
+            "method": arguments.method,
+            "seed": arguments.training_seed,
+            "rows": rows,
+            "units": {"all": units},
+        },
+    )
+
+
+if __name__ == "__main__":
+    parser = argument_parser(__doc__)
+    parser.add_argument("--passages", type=Path, required=True)
+    parser.add_argument("--model", type=Path, required=True)
+    parser.add_argument("--benchmark", required=True)
+    parser.add_argument("--model-name", required=True)
+    parser.add_argument("--method", required=True)
+    parser.add_argument("--training-seed", type=int, required=True)
+    parser.add_argument("--output", type=Path, required=True)
+    run(main, parser)

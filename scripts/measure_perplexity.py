@@ -1,0 +1,66 @@
+"""Perplexity of held-out documents: all of them, and toxic and non-toxic ones where truth is known.
+
+settings: {"seed": int, "resamples": int, "level": float}.
+"""
+
+from argparse import Namespace
+from pathlib import Path
+
+import numpy as np
+
+from command_line import argument_parser, run
+from ifguide.artifacts import write_json
+from ifguide.corpus import open_corpus
+from ifguide.fluency import document_losses
+from ifguide.generation_metrics import metric_row
+from ifguide.metrics import perplexity_interval
+from ifguide.models import compute_device, load_model
+from ifguide.seeds import derive_seed
+
+
+def main(arguments: Namespace) -> None:
+    settings = arguments.settings
+    corpus = open_corpus(arguments.corpus)
+    model = load_model(arguments.model).to(compute_device())
+    losses, labels = document_losses(model, corpus)
+    splits = {"all": labels > 0}
+    if corpus.truth is not None:
+        documents = np.concatenate(corpus.documents.shards)
+        toxic = np.zeros(len(losses), bool)
+        toxic[np.unique(documents[np.concatenate(corpus.truth.shards)])] = True
+        measured = corpus.truth_known() & (labels > 0)
+        splits |= {"toxic": toxic & measured, "nontoxic": ~toxic & measured}
+    seed = derive_seed(settings["seed"], "intervals", arguments.benchmark)
+    rows = []
+    units = {}
+    for split, members in splits.items():
+        if not members.any():
+            continue
+        interval = perplexity_interval(
+            losses[members], labels[members], settings["resamples"], seed, settings["level"]
+        )
+        rows.append(metric_row(split, "perplexity", interval, int(members.sum())))
+        units[split] = {"loss_sum": losses[members].tolist(), "tokens": labels[members].tolist()}
+    write_json(
+        arguments.output,
+        {
+            "benchmark": arguments.benchmark,
+            "model": arguments.model_name,
+            "method": arguments.method,
+            "seed": arguments.training_seed,
+            "rows": rows,
+            "losses": units,
+        },
+    )
+
+
+if __name__ == "__main__":
+    parser = argument_parser(__doc__)
+    parser.add_argument("--corpus", type=Path, required=True)
+    parser.add_argument("--model", type=Path, required=True)
+    parser.add_argument("--benchmark", required=True)
+    parser.add_argument("--model-name", required=True)
+    parser.add_argument("--method", required=True)
+    parser.add_argument("--training-seed", type=int, required=True)
+    parser.add_argument("--output", type=Path, required=True)
+    run(main, parser)

@@ -1,0 +1,47 @@
+"""Mean gradient of a set of query records over the tracked layers.
+
+settings: {"tokens_per_batch": int}.
+"""
+
+import logging
+from argparse import Namespace
+from pathlib import Path
+
+from command_line import argument_parser, run
+from ifguide.artifacts import file_sha256, read_jsonl
+from ifguide.errors import InputError
+from ifguide.models import compute_device, load_model, load_tokenizer, weights_sha256
+from ifguide.query_direction import encode_records, mean_gradient
+from ifguide.tensor_files import write_tensors
+from ifguide.tracked_layers import tracked_layers
+
+log = logging.getLogger(__name__)
+
+
+def main(arguments: Namespace) -> None:
+    model = load_model(arguments.model).to(compute_device())
+    layers, _ = tracked_layers(model)
+    pairs = [(r["prompt"], r["continuation"]) for r in read_jsonl(arguments.queries)]
+    positions = getattr(model.config, "max_position_embeddings", None) or 2**31
+    records = encode_records(load_tokenizer(arguments.model), pairs, positions=positions)
+    if not records:
+        raise InputError(f"{arguments.queries}: no record has a prompt and a continuation")
+    log.info("%d query records, %d left out", len(records), len(pairs) - len(records))
+    gradient = mean_gradient(
+        model, layers, records, tokens_per_batch=arguments.settings["tokens_per_batch"]
+    )
+    metadata = {
+        "weights_sha256": weights_sha256(arguments.model),
+        "queries_sha256": file_sha256(arguments.queries),
+        "records": str(len(records)),
+        "mean_over": "records",
+    }
+    write_tensors(arguments.output, gradient, metadata)
+
+
+if __name__ == "__main__":
+    parser = argument_parser(__doc__)
+    parser.add_argument("--model", type=Path, required=True)
+    parser.add_argument("--queries", type=Path, required=True)
+    parser.add_argument("--output", type=Path, required=True)
+    run(main, parser)

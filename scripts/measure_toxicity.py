@@ -1,0 +1,53 @@
+"""Measure a file of classified continuations: toxicity and degeneration, with intervals.
+
+--settings: {"seed": int, "threshold": 0.5, "resamples": 2000, "level": 0.95}. The seed is the
+experiment's, not the training seed: methods measured on the same prompts share their resamples.
+"""
+
+import argparse
+import logging
+
+from command_line import argument_parser, run
+from ifguide.artifacts import read_jsonl, write_json
+from ifguide.generation_metrics import measure_generations
+from ifguide.seeds import derive_seed
+
+log = logging.getLogger(__name__)
+
+
+def main(arguments: argparse.Namespace) -> None:
+    settings = arguments.settings
+    measured = measure_generations(
+        read_jsonl(arguments.generations),
+        path=arguments.generations,
+        threshold=settings.get("threshold", 0.5),
+        resamples=settings.get("resamples", 2000),
+        seed=derive_seed(settings.get("seed", 0), "intervals", arguments.benchmark),
+        level=settings.get("level", 0.95),
+    )
+    for warning in measured["warnings"]:
+        log.warning("%s: %s", arguments.generations, warning)
+    header = {
+        "benchmark": arguments.benchmark,
+        "model": arguments.model,
+        "method": arguments.method,
+        "seed": arguments.training_seed,
+    }
+    write_json(arguments.output, header | measured)
+    log.info(
+        "%d prompts x %d continuations measured in %s",
+        len(measured["prompts"]),
+        measured["continuations"],
+        arguments.output,
+    )
+
+
+if __name__ == "__main__":
+    parser = argument_parser(__doc__)
+    parser.add_argument("--generations", required=True, help="classified generations.jsonl")
+    parser.add_argument("--benchmark", required=True)
+    parser.add_argument("--model", required=True)
+    parser.add_argument("--method", required=True)
+    parser.add_argument("--training-seed", required=True, type=int)
+    parser.add_argument("--output", required=True, help="metrics.json")
+    run(main, parser)

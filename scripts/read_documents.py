@@ -1,0 +1,62 @@
+"""Read the corpus sources into numbered documents, and hold some out.
+
+settings: {"sources": [...], "seed": int}; --files gives one JSON list of paths a source.
+"""
+
+import json
+import logging
+from argparse import Namespace
+from dataclasses import asdict, replace
+from pathlib import Path
+
+from command_line import argument_parser, run
+from ifguide.artifacts import atomic_path, write_json
+from ifguide.documents import Document, ReadReport, is_held_out, read_documents
+from ifguide.errors import InputError
+
+log = logging.getLogger(__name__)
+
+
+def main(arguments: Namespace) -> None:
+    settings = arguments.settings
+    counts = {"training": 0, "held_out": 0}
+    reports = {}
+    with (
+        atomic_path(arguments.training) as training_path,
+        atomic_path(arguments.held_out) as held_out_path,
+        open(training_path, "w", encoding="utf-8") as training,
+        open(held_out_path, "w", encoding="utf-8") as held_out,
+    ):
+        for source, paths in zip(settings["sources"], arguments.files, strict=True):
+            report = ReadReport()
+            for document in read_documents(source, paths, report):
+                if source.get("harmless") and document.spans is None:
+                    document = replace(document, spans=())
+                name, lines = "training", training
+                if is_held_out(document.text, source["held_out"], settings["seed"]):
+                    name, lines = "held_out", held_out
+                lines.write(json_line(counts[name], document))
+                counts[name] += 1
+            reports[source["name"]] = asdict(report)
+            log.info("%s: %d documents", source["name"], report.documents)
+        for name, key in (("training", "below 1"), ("held_out", "above 0")):
+            if counts[name] == 0:
+                raise InputError(
+                    f"config key corpus.sources: no {name.replace('_', '-')} document; set the "
+                    f"`held_out` share of at least one source {key}"
+                )
+    write_json(arguments.report, {"documents": counts, "sources": reports})
+
+
+def json_line(index: int, document: Document) -> str:
+    record = {"document": index, **asdict(document)}
+    return json.dumps(record, ensure_ascii=False) + "\n"
+
+
+if __name__ == "__main__":
+    parser = argument_parser(__doc__)
+    parser.add_argument("--files", type=json.loads, required=True, metavar="JSON")
+    parser.add_argument("--training", type=Path, required=True)
+    parser.add_argument("--held-out", type=Path, required=True)
+    parser.add_argument("--report", type=Path, required=True)
+    run(main, parser)

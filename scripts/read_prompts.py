@@ -1,0 +1,42 @@
+"""Read one set of prompts, of a benchmark or of queries, into one format.
+
+settings: {"prompts": {...}, "needs_continuation": bool, "seed": int}.
+"""
+
+import logging
+from argparse import Namespace
+from dataclasses import asdict
+from pathlib import Path
+
+from command_line import argument_parser, run
+from ifguide.artifacts import write_json, write_jsonl
+from ifguide.errors import InputError
+from ifguide.prompts import read_lambada, read_prompts
+
+log = logging.getLogger(__name__)
+
+
+def main(arguments: Namespace) -> None:
+    settings, seed = arguments.settings["prompts"], arguments.settings["seed"]
+    if settings.get("kind") == "lambada":
+        passages = read_lambada(arguments.files, settings.get("limit"), seed)
+        write_json(arguments.report, {"kept": len(passages)})
+        write_jsonl(arguments.output, ({"text": passage} for passage in passages))
+        return
+    records, report = read_prompts(settings, arguments.files, seed)
+    if arguments.settings["needs_continuation"] and any(r.continuation is None for r in records):
+        raise InputError(
+            f"config key queries: the format {settings['format']} has no continuations, and the "
+            "query direction is their gradient; use realtoxicityprompts"
+        )
+    log.info("%s", report)
+    write_json(arguments.report, report)
+    write_jsonl(arguments.output, (asdict(record) for record in records))
+
+
+if __name__ == "__main__":
+    parser = argument_parser(__doc__)
+    parser.add_argument("--files", nargs="+", required=True)
+    parser.add_argument("--report", type=Path, required=True)
+    parser.add_argument("--output", type=Path, required=True)
+    run(main, parser)

@@ -1,0 +1,30 @@
+"""Covariance pass over one shard of the sampled blocks.
+
+settings: {"factors": {"blocks", "shards", "labels", "batch_size", …}, "seed": int}.
+"""
+
+from argparse import Namespace
+from pathlib import Path
+
+from command_line import argument_parser, run
+from factor_pass import add_pass_arguments, open_pass
+from ifguide.ekfac import covariance_sums
+
+
+def main(arguments: Namespace) -> None:
+    shard = open_pass(arguments)
+    sums = covariance_sums(
+        shard.model,
+        shard.layers,
+        shard.batches,
+        labels=shard.labels,
+        seed_of_block=shard.seed_of_block,
+    )
+    shard.write(arguments.output, sums)
+
+
+if __name__ == "__main__":
+    parser = argument_parser(__doc__)
+    add_pass_arguments(parser)
+    parser.add_argument("--output", type=Path, required=True)
+    run(main, parser)

@@ -1,0 +1,80 @@
+"""Train one toxicity classifier and measure it on held-out texts.
+
+settings: {"classifier": "explicit" or "implicit", "train": {...}, "seed": int}; --files gives one
+JSON list of paths a source.
+"""
+
+import json
+import logging
+import shutil
+from argparse import Namespace
+from pathlib import Path
+
+import numpy as np
+
+from command_line import argument_parser, run
+from ifguide.artifacts import write_json
+from ifguide.classifiers import save_detoxify, save_implicit, train_classifier
+from ifguide.generation_metrics import metric_row
+from ifguide.metrics import ranking_intervals
+from ifguide.prompts import read_labelled
+from ifguide.seeds import derive_seed, uniform_hash
+from ifguide.toxicity import ImplicitClassifier, explicit_scores, implicit_scores, load_explicit
+
+log = logging.getLogger(__name__)
+
+
+def main(arguments: Namespace) -> None:
+    settings, seed = arguments.settings["train"], arguments.settings["seed"]
+    name = arguments.settings["classifier"]
+    labelled = read_labelled(settings["sources"], arguments.files, seed)
+    held_out_seed = derive_seed(seed, "classifier held out")
+    held_out = [uniform_hash(held_out_seed, text) < settings["held_out"] for text, _ in labelled]
+    training = [pair for pair, held in zip(labelled, held_out, strict=True) if not held]
+    testing = [pair for pair, held in zip(labelled, held_out, strict=True) if held]
+    scratch = arguments.output.with_name(f".{arguments.output.name}.trainer")
+    model, tokenizer = train_classifier(
+        [text for text, _ in training],
+        [label for _, label in training],
+        settings=settings,
+        classes=1 if name == "explicit" else 2,
+        seed=derive_seed(seed, "classifier", name),
+        scratch=scratch,
+    )
+    shutil.rmtree(scratch, ignore_errors=True)
+    texts = [text for text, _ in testing]
+    truth = np.array([label for _, label in testing]) >= 0.5
+    # Measured as the evaluation will use it: loaded back from disk.
+    if name == "explicit":
+        save_detoxify(model, tokenizer, arguments.output)
+        classifier = load_explicit(checkpoint=arguments.output / "model.ckpt")
+        scores = explicit_scores(classifier, texts)["toxicity"]
+    else:
+        save_implicit(model, tokenizer, arguments.output)
+        scores = implicit_scores(ImplicitClassifier(arguments.output, 1), texts)
+    interval = ranking_intervals(
+        truth,
+        np.array(scores),
+        np.arange(len(truth)),
+        seed=derive_seed(seed, "intervals", "classifiers"),
+    )["auroc"]
+    quality = {
+        "benchmark": "classifiers",
+        "model": name,
+        "method": "trained",
+        "seed": 0,
+        "rows": [metric_row("all", "auroc", interval, len(truth))],
+        "accuracy": float(((np.array(scores) >= 0.5) == truth).mean()),
+        "training_texts": len(training),
+        "held_out_texts": len(testing),
+        "held_out_toxic": int(truth.sum()),
+    }
+    log.info("%s", quality)
+    write_json(arguments.output / "quality.json", quality)
+
+
+if __name__ == "__main__":
+    parser = argument_parser(__doc__)
+    parser.add_argument("--files", type=json.loads, required=True, metavar="JSON")
+    parser.add_argument("--output", type=Path, required=True)
+    run(main, parser)

@@ -1,0 +1,61 @@
+"""Write the pages of the report that show text: documents, tokens and continuations.
+
+--settings: {"documents": 2000, "prompts": 12, "samples": 4, "seed": int}: how many ranked
+documents, prompts of each split and continuations of a prompt to show.
+"""
+
+import argparse
+import logging
+
+import pandas as pd
+
+from command_line import argument_parser, labelled_path, run
+from ifguide.artifacts import read_jsonl, write_text
+from ifguide.report_pages import continuations_page, documents_page, tokens_page
+from ifguide.seeds import derive_seed
+
+log = logging.getLogger(__name__)
+
+
+def main(arguments: argparse.Namespace) -> None:
+    settings = arguments.settings
+    if arguments.documents:
+        ranking = pd.read_csv(arguments.documents, keep_default_na=False)
+        if "rank" in ranking:
+            ranking = ranking.sort_values("rank", kind="stable")
+        shown = ranking.head(settings.get("documents", 2000))
+        if arguments.texts:
+            texts = {record["document"]: record["text"] for record in read_jsonl(arguments.texts)}
+            shown = shown.assign(text=shown["document"].map(texts).fillna(""))
+        write_text(arguments.output_documents, documents_page(shown, total=len(ranking)))
+        log.info("%d ranked documents in %s", len(shown), arguments.output_documents)
+    if arguments.tokens:
+        documents = sorted(read_jsonl(arguments.tokens), key=lambda document: document["rank"])
+        write_text(arguments.output_tokens, tokens_page(documents))
+        log.info("tokens of %d documents in %s", len(documents), arguments.output_tokens)
+    if arguments.generations:
+        generations = {
+            method: read_jsonl(path) for method, path in map(labelled_path, arguments.generations)
+        }
+        written = continuations_page(
+            generations,
+            prompts=settings.get("prompts", 12),
+            samples=settings.get("samples", 4),
+            seed=derive_seed(settings.get("seed", 0), "shown prompts"),
+        )
+        write_text(arguments.output_continuations, written)
+        log.info("%d methods side by side in %s", len(generations), arguments.output_continuations)
+
+
+if __name__ == "__main__":
+    parser = argument_parser(__doc__)
+    parser.add_argument("--documents", help="documents.csv")
+    parser.add_argument(
+        "--texts", help="JSON lines of document and text, where documents.csv has no column text"
+    )
+    parser.add_argument("--output-documents", default="documents.html")
+    parser.add_argument("--tokens", help="JSON lines, one a document to show")
+    parser.add_argument("--output-tokens", default="tokens.html")
+    parser.add_argument("--generations", nargs="+", metavar="METHOD=PATH")
+    parser.add_argument("--output-continuations", default="continuations.html")
+    run(main, parser)
