@@ -1,0 +1,278 @@
+# From files to tokens: downloads, the planted corpus, documents, tokenizers, blocks, prompts.
+
+
+rule fetch_file:
+    input:
+        code=code("fetch_file.py"),
+    output:
+        # The file itself is not an output: a failed job must never delete a user's data.
+        record=f"{RESULTS}/fetched/{{download}}.json",
+    log:
+        f"{LOGS}/fetch/{{download}}.log",
+    benchmark:
+        f"{BENCHMARKS}/fetch/{{download}}.tsv"
+    retries: 2
+    conda:
+        "../../envs/main.yaml"
+    resources:
+        mem_mb=500,
+        runtime=60,
+    params:
+        settings=lambda wildcards: canonical(
+            without(config["downloads"][wildcards.download], "path")
+        ),
+        path=lambda wildcards: os.path.join(
+            config["data_dir"], config["downloads"][wildcards.download]["path"]
+        ),
+    message:
+        "fetch {wildcards.download}"
+    shell:
+        "python {input.code[0]:q} --settings {params.settings:q} --path {params.path:q}"
+        " --output {output.record:q} > {log:q} 2>&1"
+
+
+rule plant:
+    input:
+        code=code("plant.py"),
+    output:
+        [f"{PLANTED}/{name}" for name in PLANTED_FILES],
+    log:
+        f"{LOGS}/plant.log",
+    benchmark:
+        f"{BENCHMARKS}/plant.tsv"
+    conda:
+        "../../envs/main.yaml"
+    resources:
+        mem_mb=1000,
+        runtime=20,
+    params:
+        settings=always(planted=config.get("planted", {}), seed=SEED),
+        folder=subpath(output[0], parent=True),
+    message:
+        "generate the planted corpus"
+    shell:
+        "python {input.code[0]:q} --settings {params.settings:q} --output-dir {params.folder:q}"
+        " > {log:q} 2>&1"
+
+
+rule documents:
+    input:
+        code=code("read_documents.py"),
+        files=source_inputs(config["corpus"]["sources"], "corpus.sources"),
+    output:
+        training=f"{RESULTS}/corpus/documents.jsonl",
+        held_out=f"{RESULTS}/corpus/held_out.jsonl",
+        report=f"{RESULTS}/corpus/documents.json",
+    log:
+        f"{LOGS}/documents.log",
+    benchmark:
+        f"{BENCHMARKS}/documents.tsv"
+    priority: 100
+    conda:
+        "../../envs/main.yaml"
+    resources:
+        mem_mb=2000,
+        runtime=600,
+    params:
+        settings=always(
+            sources=[without(source, "files") for source in config["corpus"]["sources"]],
+            seed=SEED,
+        ),
+        paths=source_paths(config["corpus"]["sources"], "corpus.sources"),
+    message:
+        "read the corpus"
+    shell:
+        "python {input.code[0]:q} --settings {params.settings:q} --files {params.paths:q}"
+        " --training {output.training:q} --held-out {output.held_out:q}"
+        " --report {output.report:q} > {log:q} 2>&1"
+
+
+rule tokenizer:
+    input:
+        code=code("train_tokenizer.py"),
+        documents=f"{RESULTS}/corpus/documents.jsonl",
+        source=lambda wildcards: (
+            f"{config['tokenizers'][wildcards.tokenizer]['path']}/tokenizer.json"
+            if "path" in config["tokenizers"][wildcards.tokenizer]
+            else []
+        ),
+    output:
+        tokenizer=f"{RESULTS}/corpus/{{tokenizer}}/tokenizer/tokenizer.json",
+        settings=f"{RESULTS}/corpus/{{tokenizer}}/tokenizer/tokenizer_config.json",
+    log:
+        f"{LOGS}/tokenizer/{{tokenizer}}.log",
+    benchmark:
+        f"{BENCHMARKS}/tokenizer/{{tokenizer}}.tsv"
+    priority: 100
+    conda:
+        "../../envs/main.yaml"
+    resources:
+        mem_mb=4000,
+        runtime=120,
+    params:
+        settings=lambda wildcards: canonical(config["tokenizers"][wildcards.tokenizer]),
+        folder=subpath(output.tokenizer, parent=True),
+    message:
+        "tokenizer {wildcards.tokenizer}"
+    shell:
+        "python {input.code[0]:q} --settings {params.settings:q}"
+        " --documents {input.documents:q} --output {params.folder:q} > {log:q} 2>&1"
+
+
+rule tokenize:
+    input:
+        code=code("tokenize_documents.py"),
+        documents=f"{RESULTS}/corpus/documents.jsonl",
+        tokenizer=f"{RESULTS}/corpus/{{tokenizer}}/tokenizer/tokenizer.json",
+    output:
+        meta=f"{RESULTS}/corpus/{{tokenizer}}/meta.json",
+        columns=[
+            f"{RESULTS}/corpus/{{tokenizer}}/{column}/shard-{shard}.npy"
+            for column in ["tokens", "documents"] + (["truth"] if HAS_TRUTH else [])
+            for shard in shards(config["corpus"]["shards"])
+        ],
+    log:
+        f"{LOGS}/tokenize/{{tokenizer}}.log",
+    benchmark:
+        f"{BENCHMARKS}/tokenize/{{tokenizer}}.tsv"
+    priority: 100
+    conda:
+        "../../envs/main.yaml"
+    resources:
+        mem_mb=2000,
+        runtime=600,
+    params:
+        settings=always(
+            block_size=config["corpus"]["block_size"],
+            shards=config["corpus"]["shards"],
+            truth=HAS_TRUTH,
+        ),
+        folder=subpath(output.meta, parent=True),
+        tokenizer=subpath(input.tokenizer, parent=True),
+    message:
+        "tokenize the corpus with {wildcards.tokenizer}"
+    shell:
+        "python {input.code[0]:q} --settings {params.settings:q} --documents {input.documents:q}"
+        " --tokenizer {params.tokenizer:q} --output {params.folder:q} > {log:q} 2>&1"
+
+
+use rule tokenize as tokenize_held_out with:
+    input:
+        code=code("tokenize_documents.py"),
+        documents=f"{RESULTS}/corpus/held_out.jsonl",
+        tokenizer=f"{RESULTS}/corpus/{{tokenizer}}/tokenizer/tokenizer.json",
+    output:
+        meta=f"{RESULTS}/corpus/{{tokenizer}}/held_out/meta.json",
+        columns=[
+            f"{RESULTS}/corpus/{{tokenizer}}/held_out/{column}/shard-00000.npy"
+            for column in ["tokens", "documents"] + (["truth"] if HAS_TRUTH else [])
+        ],
+    log:
+        f"{LOGS}/tokenize_held_out/{{tokenizer}}.log",
+    benchmark:
+        f"{BENCHMARKS}/tokenize_held_out/{{tokenizer}}.tsv"
+    params:
+        settings=always(block_size=config["corpus"]["block_size"], shards=1, truth=HAS_TRUTH),
+        folder=subpath(output.meta, parent=True),
+        tokenizer=subpath(input.tokenizer, parent=True),
+    message:
+        "tokenize the held-out documents with {wildcards.tokenizer}"
+
+
+rule queries:
+    input:
+        code=code("read_prompts.py"),
+        files=lambda wildcards: inputs_of(
+            config["queries"][wildcards.queries], f"queries.{wildcards.queries}"
+        ),
+    output:
+        records=f"{RESULTS}/queries/{{queries}}.jsonl",
+        report=f"{RESULTS}/queries/{{queries}}.json",
+    log:
+        f"{LOGS}/queries/{{queries}}.log",
+    benchmark:
+        f"{BENCHMARKS}/queries/{{queries}}.tsv"
+    priority: 100
+    conda:
+        "../../envs/main.yaml"
+    resources:
+        mem_mb=1000,
+        runtime=30,
+    params:
+        settings=lambda wildcards: settings_of(
+            prompts=without(config["queries"][wildcards.queries], "files"),
+            needs_continuation=True,
+            seed=SEED,
+        ),
+        paths=lambda wildcards: paths_of(
+            config["queries"][wildcards.queries], f"queries.{wildcards.queries}"
+        ),
+    message:
+        "query records {wildcards.queries}"
+    shell:
+        "python {input.code[0]:q} --settings {params.settings:q} --files {params.paths:q}"
+        " --report {output.report:q} --output {output.records:q} > {log:q} 2>&1"
+
+
+rule prompts:
+    input:
+        code=code("read_prompts.py"),
+        files=lambda wildcards: inputs_of(
+            config["benchmarks"][wildcards.benchmark], f"benchmarks.{wildcards.benchmark}"
+        ),
+    output:
+        records=f"{RESULTS}/prompts/{{benchmark}}.jsonl",
+        report=f"{RESULTS}/prompts/{{benchmark}}.json",
+    log:
+        f"{LOGS}/prompts/{{benchmark}}.log",
+    benchmark:
+        f"{BENCHMARKS}/prompts/{{benchmark}}.tsv"
+    priority: 100
+    conda:
+        "../../envs/main.yaml"
+    resources:
+        mem_mb=1000,
+        runtime=30,
+    params:
+        settings=lambda wildcards: settings_of(
+            prompts=without(config["benchmarks"][wildcards.benchmark], "files", "generation"),
+            needs_continuation=False,
+            seed=SEED,
+        ),
+        paths=lambda wildcards: paths_of(
+            config["benchmarks"][wildcards.benchmark], f"benchmarks.{wildcards.benchmark}"
+        ),
+    message:
+        "prompts of {wildcards.benchmark}"
+    shell:
+        "python {input.code[0]:q} --settings {params.settings:q} --files {params.paths:q}"
+        " --report {output.report:q} --output {output.records:q} > {log:q} 2>&1"
+
+
+rule disjoint:
+    input:
+        code=code("check_disjoint.py"),
+        queries=expand(f"{RESULTS}/queries/{{queries}}.jsonl", queries=config["queries"]),
+        prompts=expand(f"{RESULTS}/prompts/{{benchmark}}.jsonl", benchmark=benchmarks_of("prompts")),
+    output:
+        record=f"{RESULTS}/queries/disjoint.json",
+    log:
+        f"{LOGS}/disjoint.log",
+    benchmark:
+        f"{BENCHMARKS}/disjoint.tsv"
+    priority: 100
+    conda:
+        "../../envs/main.yaml"
+    resources:
+        mem_mb=1000,
+        runtime=30,
+    message:
+        "no query record is a test prompt"
+    shell:
+        "python {input.code[0]:q} --queries {input.queries:q} --prompts {input.prompts:q}"
+        " --output {output.record:q} > {log:q} 2>&1"
+
+
+rule fetch:
+    input:
+        expand(f"{RESULTS}/fetched/{{download}}.json", download=config["downloads"]),

@@ -1,0 +1,243 @@
+# EK-FAC factors, the query direction, and the token scores of the proxy.
+
+FACTOR_SETTINGS = always(
+    factors={
+        **config["influence"]["factors"],
+        "allow_untrained": config["influence"]["allow_untrained"],
+    },
+    seed=SEED,
+)
+FACTOR_SHARDS = shards(config["influence"]["factors"]["shards"])
+
+
+rule covariance:
+    input:
+        code=code("sum_covariances.py"),
+        model=lambda wildcards: model_files(wildcards.model, "none", PROXY_SEED),
+        corpus=lambda wildcards: corpus_files(
+            config["models"][wildcards.model]["tokenizer"], "tokens", "documents"
+        ),
+    output:
+        sums=f"{RESULTS}/influence/{{model}}/covariances/shard-{{shard}}.safetensors",
+    log:
+        f"{LOGS}/covariance/{{model}}/{{shard}}.log",
+    benchmark:
+        f"{BENCHMARKS}/covariance/{{model}}/{{shard}}.tsv"
+    retries: 1
+    conda:
+        "../../envs/main.yaml"
+    resources:
+        mem_mb=lambda wildcards, attempt: 4000 * attempt,
+        runtime=lambda wildcards, attempt: 240 * attempt,
+    params:
+        settings=FACTOR_SETTINGS,
+        model=proxy_directory,
+        corpus=lambda wildcards: corpus_of(wildcards.model),
+        shard=lambda wildcards: int(wildcards.shard),
+    message:
+        "covariances of {wildcards.model}, shard {wildcards.shard}"
+    shell:
+        "python {input.code[0]:q} --settings {params.settings:q} --model {params.model:q}"
+        " --corpus {params.corpus:q} --shard {params.shard:q} --output {output.sums:q}"
+        " > {log:q} 2>&1"
+
+
+rule eigenbases:
+    input:
+        code=code("decompose_covariances.py"),
+        sums=expand(
+            f"{RESULTS}/influence/{{{{model}}}}/covariances/shard-{{shard}}.safetensors",
+            shard=FACTOR_SHARDS,
+        ),
+    output:
+        bases=f"{RESULTS}/influence/{{model}}/eigenbases.safetensors",
+    log:
+        f"{LOGS}/eigenbases/{{model}}.log",
+    benchmark:
+        f"{BENCHMARKS}/eigenbases/{{model}}.tsv"
+    conda:
+        "../../envs/main.yaml"
+    resources:
+        mem_mb=4000,
+        runtime=240,
+    message:
+        "eigenbases of {wildcards.model}"
+    shell:
+        "python {input.code[0]:q} --covariances {input.sums:q} --output {output.bases:q}"
+        " > {log:q} 2>&1"
+
+
+rule eigenvalues:
+    input:
+        code=code("correct_eigenvalues.py"),
+        model=lambda wildcards: model_files(wildcards.model, "none", PROXY_SEED),
+        corpus=lambda wildcards: corpus_files(
+            config["models"][wildcards.model]["tokenizer"], "tokens", "documents"
+        ),
+        bases=f"{RESULTS}/influence/{{model}}/eigenbases.safetensors",
+    output:
+        sums=f"{RESULTS}/influence/{{model}}/eigenvalues/shard-{{shard}}.safetensors",
+    log:
+        f"{LOGS}/eigenvalues/{{model}}/{{shard}}.log",
+    benchmark:
+        f"{BENCHMARKS}/eigenvalues/{{model}}/{{shard}}.tsv"
+    retries: 1
+    conda:
+        "../../envs/main.yaml"
+    resources:
+        mem_mb=lambda wildcards, attempt: 4000 * attempt,
+        runtime=lambda wildcards, attempt: 240 * attempt,
+    params:
+        settings=FACTOR_SETTINGS,
+        model=proxy_directory,
+        corpus=lambda wildcards: corpus_of(wildcards.model),
+        shard=lambda wildcards: int(wildcards.shard),
+    message:
+        "eigenvalue correction of {wildcards.model}, shard {wildcards.shard}"
+    shell:
+        "python {input.code[0]:q} --settings {params.settings:q} --model {params.model:q}"
+        " --corpus {params.corpus:q} --shard {params.shard:q} --eigenbases {input.bases:q}"
+        " --output {output.sums:q} > {log:q} 2>&1"
+
+
+rule merge_factors:
+    input:
+        code=code("merge_factors.py"),
+        bases=f"{RESULTS}/influence/{{model}}/eigenbases.safetensors",
+        sums=expand(
+            f"{RESULTS}/influence/{{{{model}}}}/eigenvalues/shard-{{shard}}.safetensors",
+            shard=FACTOR_SHARDS,
+        ),
+    output:
+        factors=f"{RESULTS}/influence/{{model}}/factors.safetensors",
+    log:
+        f"{LOGS}/merge_factors/{{model}}.log",
+    benchmark:
+        f"{BENCHMARKS}/merge_factors/{{model}}.tsv"
+    conda:
+        "../../envs/main.yaml"
+    resources:
+        mem_mb=4000,
+        runtime=60,
+    message:
+        "EK-FAC factors of {wildcards.model}"
+    shell:
+        "python {input.code[0]:q} --eigenbases {input.bases:q} --eigenvalues {input.sums:q}"
+        " --output {output.factors:q} > {log:q} 2>&1"
+
+
+rule query_gradient:
+    input:
+        code=code("measure_query_gradient.py"),
+        model=lambda wildcards: model_files(wildcards.model, "none", PROXY_SEED),
+        queries=f"{RESULTS}/queries/{{queries}}.jsonl",
+    output:
+        gradient=f"{RESULTS}/influence/{{model}}/gradients/{{queries}}.safetensors",
+    log:
+        f"{LOGS}/query_gradient/{{model}}/{{queries}}.log",
+    benchmark:
+        f"{BENCHMARKS}/query_gradient/{{model}}/{{queries}}.tsv"
+    conda:
+        "../../envs/main.yaml"
+    resources:
+        mem_mb=4000,
+        runtime=240,
+    params:
+        settings=always(
+            tokens_per_batch=config["influence"]["query_tokens_per_batch"],
+        ),
+        model=proxy_directory,
+    message:
+        "mean gradient of the query records {wildcards.queries}"
+    shell:
+        "python {input.code[0]:q} --settings {params.settings:q} --model {params.model:q}"
+        " --queries {input.queries:q} --output {output.gradient:q} > {log:q} 2>&1"
+
+
+rule direction:
+    input:
+        code=code("make_direction.py"),
+        model=lambda wildcards: model_files(wildcards.model, "none", PROXY_SEED),
+        toxic=lambda wildcards: gradient_file(wildcards, "toxic"),
+        safe=lambda wildcards: gradient_file(wildcards, "safe"),
+        factors=lambda wildcards: (
+            []
+            if config["influence"]["directions"][wildcards.direction]["hessian"] == "identity"
+            else f"{RESULTS}/influence/{wildcards.model}/factors.safetensors"
+        ),
+    output:
+        direction=f"{RESULTS}/influence/{{model}}/{{direction}}/direction.safetensors",
+    log:
+        f"{LOGS}/direction/{{model}}/{{direction}}.log",
+    benchmark:
+        f"{BENCHMARKS}/direction/{{model}}/{{direction}}.tsv"
+    conda:
+        "../../envs/main.yaml"
+    resources:
+        mem_mb=4000,
+        runtime=60,
+    params:
+        settings=lambda wildcards: canonical(
+            without(
+                config["influence"]["directions"][wildcards.direction], "toxic", "safe", "measure"
+            )
+        ),
+        model=proxy_directory,
+        safe=lambda wildcards, input: ["--safe", input.safe] if input.safe else [],
+        factors=lambda wildcards, input: ["--factors", input.factors] if input.factors else [],
+    message:
+        "query direction {wildcards.direction}"
+    shell:
+        "python {input.code[0]:q} --settings {params.settings:q} --model {params.model:q}"
+        " --toxic {input.toxic:q} {params.safe:q} {params.factors:q}"
+        " --output {output.direction:q} > {log:q} 2>&1"
+
+
+rule score:
+    input:
+        code=code("score_tokens.py"),
+        model=lambda wildcards: model_files(wildcards.model, "none", PROXY_SEED),
+        meta=lambda wildcards: f"{corpus_of(wildcards.model)}/meta.json",
+        tokens=lambda wildcards: f"{corpus_of(wildcards.model)}/tokens/shard-{wildcards.shard}.npy",
+        documents=lambda wildcards: (
+            f"{corpus_of(wildcards.model)}/documents/shard-{wildcards.shard}.npy"
+        ),
+        direction=f"{RESULTS}/influence/{{model}}/{{direction}}/direction.safetensors",
+    output:
+        scores=f"{RESULTS}/influence/{{model}}/{{direction}}/scores/{{attribution}}/shard-{{shard}}.npy",
+        record=f"{RESULTS}/influence/{{model}}/{{direction}}/scores/{{attribution}}/shard-{{shard}}.json",
+    log:
+        f"{LOGS}/score/{{model}}/{{direction}}/{{attribution}}/{{shard}}.log",
+    benchmark:
+        f"{BENCHMARKS}/score/{{model}}/{{direction}}/{{attribution}}/{{shard}}.tsv"
+    retries: 1
+    conda:
+        "../../envs/main.yaml"
+    resources:
+        mem_mb=lambda wildcards, attempt: 4000 * attempt,
+        runtime=lambda wildcards, attempt: 480 * attempt,
+    params:
+        settings=lambda wildcards: settings_of(
+            attribution=wildcards.attribution,
+            scores=config["influence"]["scores"],
+            seed=SEED,
+        ),
+        model=proxy_directory,
+        corpus=lambda wildcards: corpus_of(wildcards.model),
+        shard=lambda wildcards: int(wildcards.shard),
+    message:
+        "{wildcards.attribution} scores along {wildcards.direction}, shard {wildcards.shard}"
+    shell:
+        "python {input.code[0]:q} --settings {params.settings:q} --model {params.model:q}"
+        " --corpus {params.corpus:q} --direction {input.direction:q} --shard {params.shard:q}"
+        " --output {output.scores:q} > {log:q} 2>&1"
+
+
+rule factors:
+    input:
+        f"{INFLUENCE}/factors.safetensors",
+
+
+rule scores:
+    input:
+        [score_files(direction, attribution) for direction, attribution in SCORED],

@@ -1,0 +1,278 @@
+# The summary, the figures, the pages and the report that holds them.
+
+MAIN_BENCHMARK = config["report"]["benchmark"]
+FIGURES = [
+    "toxicity_by_method",
+    "toxicity_against_perplexity",
+    "toxicity_by_group",
+    "training_losses",
+] + (["precision_recall"] if HAS_TRUTH else [])
+SHOWN_SELECTION = shown_selection()
+SHOWN_FOLDER = selection_folder(SHOWN_SELECTION)
+SHOWN_SCORES = (
+    config["influence"]["selections"][SHOWN_SELECTION]["direction"],
+    config["influence"]["selections"][SHOWN_SELECTION]["attribution"],
+)
+ATTRIBUTION_METRICS = (
+    [
+        f"{INFLUENCE}/{direction}/scores/{attribution}/attribution.json"
+        for direction, attribution in SCORED
+    ]
+    if HAS_TRUTH
+    else []
+)
+CLASSIFIER_METRICS = [
+    f"{RESULTS}/classifiers/{name}/quality.json"
+    for name, entry in config["classifiers"].items()
+    if "train" in entry
+]
+LOSSES = [
+    f"{RESULTS}/models/{model}/{method}/{seed}/losses.csv"
+    for model, method, seed in [(PROXY, "none", PROXY_SEED), *EVALUATED]
+]
+
+
+rule summary:
+    input:
+        code=code("summarize.py"),
+        disjoint=f"{RESULTS}/queries/disjoint.json",
+        metrics=METRICS + ATTRIBUTION_METRICS + CLASSIFIER_METRICS,
+        published=os.path.relpath(SOURCE / "config" / "published.csv"),
+    output:
+        summary=f"{RESULTS}/summary.csv",
+        markdown=f"{RESULTS}/results_table.md",
+        latex=f"{RESULTS}/results_table.tex",
+        text=f"{RESULTS}/results_table.txt",
+        page=report(
+            f"{RESULTS}/results_table.html",
+            caption="../report/results_table.rst",
+            category="What changed",
+            labels={"shows": "results table"},
+        ),
+    log:
+        f"{LOGS}/summary.log",
+    benchmark:
+        f"{BENCHMARKS}/summary.tsv"
+    conda:
+        "../../envs/main.yaml"
+    resources:
+        mem_mb=2000,
+        runtime=60,
+    params:
+        settings=always(
+            seed=SEED,
+            resamples=config["evaluation"]["resamples"],
+            level=config["evaluation"]["level"],
+            published_models=config["report"]["published_models"],
+        ),
+        benchmark=MAIN_BENCHMARK,
+    message:
+        "summarize"
+    shell:
+        "python {input.code[0]:q} --settings {params.settings:q} --metrics {input.metrics:q}"
+        " --benchmark {params.benchmark:q} --published {input.published:q}"
+        " --output {output.summary:q} --table {output.markdown:q} --latex {output.latex:q}"
+        " --text {output.text:q} --html {output.page:q} > {log:q} 2>&1"
+
+
+rule figures:
+    input:
+        code=code("draw_figures.py"),
+        summary=f"{RESULTS}/summary.csv",
+        losses=LOSSES,
+        curves=(
+            [
+                f"{INFLUENCE}/{direction}/scores/{attribution}/precision_recall.csv"
+                for direction, attribution in SCORED
+            ]
+            if HAS_TRUTH
+            else []
+        ),
+    output:
+        svg=[f"{RESULTS}/figures/{figure}.svg" for figure in FIGURES],
+        toxicity=report(
+            f"{RESULTS}/figures/toxicity_by_method.png",
+            caption="../report/toxicity_by_method.rst",
+            category="What changed",
+            labels={"shows": "toxicity by method"},
+        ),
+        fluency=report(
+            f"{RESULTS}/figures/toxicity_against_perplexity.png",
+            caption="../report/toxicity_against_perplexity.rst",
+            category="What changed",
+            labels={"shows": "toxicity against fluency"},
+        ),
+        groups=report(
+            f"{RESULTS}/figures/toxicity_by_group.png",
+            caption="../report/toxicity_by_group.rst",
+            category="What changed",
+            labels={"shows": "toxicity by target group"},
+        ),
+        losses=report(
+            f"{RESULTS}/figures/training_losses.png",
+            caption="../report/training_losses.rst",
+            category="What it cost",
+            labels={"shows": "training losses"},
+        ),
+        curves=(
+            report(
+                f"{RESULTS}/figures/precision_recall.png",
+                caption="../report/precision_recall.rst",
+                category="What was found",
+                labels={"shows": "precision and recall of token scores"},
+            )
+            if HAS_TRUTH
+            else []
+        ),
+    log:
+        f"{LOGS}/figures.log",
+    benchmark:
+        f"{BENCHMARKS}/figures.tsv"
+    conda:
+        "../../envs/main.yaml"
+    resources:
+        mem_mb=2000,
+        runtime=60,
+    params:
+        settings=always(benchmark=MAIN_BENCHMARK, group_benchmark=config["report"]["groups"]),
+        folder=subpath(output.toxicity, parent=True),
+        losses=[f"{name_of_model(path)}={path}" for path in LOSSES],
+        curves=lambda wildcards, input: ["--curves", *input.curves] if input.curves else [],
+    message:
+        "draw the figures"
+    shell:
+        "python {input.code[0]:q} --settings {params.settings:q} --summary {input.summary:q}"
+        " --losses {params.losses:q} {params.curves:q} --output-dir {params.folder:q}"
+        " > {log:q} 2>&1"
+
+
+rule describe_documents:
+    input:
+        code=code("describe_documents.py"),
+        corpus=corpus_files(
+            config["models"][PROXY]["tokenizer"],
+            *(["tokens", "documents"] + (["truth"] if HAS_TRUTH else [])),
+        ),
+        scores=score_files(*SHOWN_SCORES),
+        records=score_files(*SHOWN_SCORES, "json"),
+        selection=f"{SHOWN_FOLDER}/selection.json",
+    output:
+        documents=f"{SHOWN_FOLDER}/described.jsonl",
+    log:
+        f"{LOGS}/describe_documents.log",
+    benchmark:
+        f"{BENCHMARKS}/describe_documents.tsv"
+    conda:
+        "../../envs/main.yaml"
+    resources:
+        mem_mb=4000,
+        runtime=60,
+    params:
+        settings=always(documents=config["report"]["documents"]),
+        corpus=lambda wildcards: corpus_of(PROXY),
+        selection=subpath(input.selection, parent=True),
+    message:
+        "describe the highest ranked documents"
+    shell:
+        "python {input.code[0]:q} --settings {params.settings:q} --corpus {params.corpus:q}"
+        " --scores {input.scores:q} --selection {params.selection:q}"
+        " --output {output.documents:q} > {log:q} 2>&1"
+
+
+rule pages:
+    input:
+        code=code("write_pages.py"),
+        ranking=f"{SHOWN_FOLDER}/documents.csv",
+        described=f"{SHOWN_FOLDER}/described.jsonl",
+        generations=[
+            f"{RESULTS}/evaluation/{model}/{method}/{PROXY_SEED}/{MAIN_BENCHMARK}/generations.jsonl"
+            for model in config["evaluation"]["models"][:1]
+            for method in config["evaluation"]["methods"]
+        ],
+    output:
+        documents=report(
+            f"{RESULTS}/pages/documents.html",
+            caption="../report/documents.rst",
+            category="What was found",
+            labels={"shows": "ranked documents"},
+        ),
+        tokens=report(
+            f"{RESULTS}/pages/tokens.html",
+            caption="../report/tokens.rst",
+            category="What was found",
+            labels={"shows": "tokens shaded by score"},
+        ),
+        continuations=report(
+            f"{RESULTS}/pages/continuations.html",
+            caption="../report/continuations.rst",
+            category="What changed",
+            labels={"shows": "continuations side by side"},
+        ),
+    log:
+        f"{LOGS}/pages.log",
+    benchmark:
+        f"{BENCHMARKS}/pages.tsv"
+    conda:
+        "../../envs/main.yaml"
+    resources:
+        mem_mb=2000,
+        runtime=60,
+    params:
+        settings=always(
+            documents=config["report"]["documents"],
+            prompts=config["report"]["prompts"],
+            samples=config["report"]["samples"],
+            seed=SEED,
+        ),
+        generations=lambda wildcards, input: [
+            f"{Path(path).parts[-4]}={path}" for path in input.generations
+        ],
+    message:
+        "write the pages of the report"
+    shell:
+        "python {input.code[0]:q} --settings {params.settings:q} --documents {input.ranking:q}"
+        " --texts {input.described:q} --tokens {input.described:q}"
+        " --generations {params.generations:q} --output-documents {output.documents:q}"
+        " --output-tokens {output.tokens:q} --output-continuations {output.continuations:q}"
+        " > {log:q} 2>&1"
+
+
+rule results:
+    input:
+        rules.summary.output,
+        rules.figures.output,
+        rules.pages.output,
+
+
+rule report_html:
+    input:
+        rules.results.input,
+        captions=sorted(
+            os.path.relpath(path) for path in (SOURCE / "workflow" / "report").glob("*.rst")
+        ),
+        code=code("build_report.py"),
+    output:
+        page=f"{RESULTS}/report.html",
+    log:
+        f"{LOGS}/report.log",
+    benchmark:
+        f"{BENCHMARKS}/report.tsv"
+    localrule: True
+    conda:
+        "../../envs/main.yaml"
+    resources:
+        mem_mb=2000,
+        runtime=60,
+    params:
+        settings=always(**config),
+        snakefile=os.path.relpath(SOURCE / "workflow" / "Snakefile"),
+    message:
+        "build the report"
+    shell:
+        "python {input.code[0]:q} --settings {params.settings:q} --snakefile {params.snakefile:q}"
+        " --output {output.page:q} > {log:q} 2>&1"
+
+
+rule report:
+    input:
+        f"{RESULTS}/report.html",

@@ -1,0 +1,104 @@
+# Which documents and tokens to suppress, and how well the scores find what is known to be toxic.
+
+
+rule select_tokens:
+    input:
+        code=code("select_tokens.py"),
+        corpus=lambda wildcards: corpus_files(
+            config["models"][PROXY]["tokenizer"], "tokens", "documents"
+        ),
+        scores=lambda wildcards: score_files(
+            wildcards.direction,
+            config["influence"]["selections"][wildcards.selection]["attribution"],
+        ),
+        records=lambda wildcards: score_files(
+            wildcards.direction,
+            config["influence"]["selections"][wildcards.selection]["attribution"],
+            "json",
+        ),
+    output:
+        mask=[
+            f"{INFLUENCE}/{{direction}}/{{selection}}/mask/shard-{shard}.npy"
+            for shard in shards(config["corpus"]["shards"])
+        ],
+        documents=f"{INFLUENCE}/{{direction}}/{{selection}}/documents.csv",
+        record=f"{INFLUENCE}/{{direction}}/{{selection}}/selection.json",
+    log:
+        f"{LOGS}/select/{{direction}}/{{selection}}.log",
+    benchmark:
+        f"{BENCHMARKS}/select/{{direction}}/{{selection}}.tsv"
+    retries: 1
+    conda:
+        "../../envs/main.yaml"
+    resources:
+        mem_mb=lambda wildcards, attempt: 4000 * attempt,
+        runtime=lambda wildcards, attempt: 60 * attempt,
+    params:
+        settings=lambda wildcards: canonical(
+            without(
+                config["influence"]["selections"][wildcards.selection], "direction", "attribution"
+            )
+        ),
+        corpus=lambda wildcards: corpus_of(PROXY),
+        folder=subpath(output.record, parent=True),
+    message:
+        "select tokens: {wildcards.selection}"
+    shell:
+        "python {input.code[0]:q} --settings {params.settings:q} --corpus {params.corpus:q}"
+        " --scores {input.scores:q} --output {params.folder:q} > {log:q} 2>&1"
+
+
+rule attribution:
+    input:
+        code=code("measure_attribution.py"),
+        corpus=lambda wildcards: corpus_files(
+            config["models"][PROXY]["tokenizer"], "tokens", "documents", "truth"
+        ),
+        scores=lambda wildcards: score_files(wildcards.direction, wildcards.attribution),
+        records=lambda wildcards: score_files(wildcards.direction, wildcards.attribution, "json"),
+        selection=lambda wildcards: sorted(
+            f"{selection_folder(name)}/selection.json"
+            for name, entry in config["influence"]["selections"].items()
+            if (entry["direction"], entry["attribution"])
+            == (wildcards.direction, wildcards.attribution)
+        )[:1],
+    output:
+        metrics=f"{INFLUENCE}/{{direction}}/scores/{{attribution}}/attribution.json",
+        curve=f"{INFLUENCE}/{{direction}}/scores/{{attribution}}/precision_recall.csv",
+    log:
+        f"{LOGS}/attribution/{{direction}}/{{attribution}}.log",
+    benchmark:
+        f"{BENCHMARKS}/attribution/{{direction}}/{{attribution}}.tsv"
+    conda:
+        "../../envs/main.yaml"
+    resources:
+        mem_mb=4000,
+        runtime=120,
+    params:
+        settings=always(
+            seed=SEED,
+            resamples=config["evaluation"]["ranking_resamples"],
+            level=config["evaluation"]["level"],
+        ),
+        corpus=lambda wildcards: corpus_of(PROXY),
+        selection=lambda wildcards, input: (
+            ["--selection", os.path.dirname(input.selection[0])] if input.selection else []
+        ),
+        proxy=PROXY,
+        seed=PROXY_SEED,
+    message:
+        "precision and recall of {wildcards.attribution} scores along {wildcards.direction}"
+    shell:
+        "python {input.code[0]:q} --settings {params.settings:q} --corpus {params.corpus:q}"
+        " --scores {input.scores:q} {params.selection:q} --model {params.proxy:q}"
+        " --direction {wildcards.direction:q} --attribution {wildcards.attribution:q}"
+        " --training-seed {params.seed:q} --output {output.metrics:q} --curve {output.curve:q}"
+        " > {log:q} 2>&1"
+
+
+rule select:
+    input:
+        [
+            f"{selection_folder(selection)}/selection.json"
+            for selection in config["influence"]["selections"]
+        ],

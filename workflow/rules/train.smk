@@ -1,0 +1,121 @@
+# Language models and classifiers.
+
+
+rule train_model:
+    input:
+        code=code("train_model.py"),
+        corpus=lambda wildcards: corpus_files(
+            config["models"][wildcards.model]["tokenizer"], "tokens"
+        ),
+        tokenizer=lambda wildcards: f"{corpus_of(wildcards.model)}/tokenizer/tokenizer.json",
+        selection=lambda wildcards: (
+            [f"{selection_of(wildcards.method)}/selection.json"]
+            if selection_of(wildcards.method)
+            else []
+        ),
+        start_from=lambda wildcards: (
+            model_files(
+                wildcards.model, config["methods"][wildcards.method]["start_from"], wildcards.seed
+            )
+            if config["methods"][wildcards.method].get("start_from")
+            else []
+        ),
+        architecture=lambda wildcards: (
+            config["models"][wildcards.model]["architecture"].get("file", [])
+        ),
+    output:
+        weights=f"{RESULTS}/models/{{model}}/{{method}}/{{seed}}/model.safetensors",
+        architecture=f"{RESULTS}/models/{{model}}/{{method}}/{{seed}}/config.json",
+        tokenizer=f"{RESULTS}/models/{{model}}/{{method}}/{{seed}}/tokenizer.json",
+        losses=f"{RESULTS}/models/{{model}}/{{method}}/{{seed}}/losses.csv",
+        record=f"{RESULTS}/models/{{model}}/{{method}}/{{seed}}/training.json",
+    log:
+        f"{LOGS}/train/{{model}}/{{method}}/{{seed}}.log",
+    benchmark:
+        f"{BENCHMARKS}/train/{{model}}/{{method}}/{{seed}}.tsv"
+    retries: 1
+    conda:
+        "../../envs/main.yaml"
+    resources:
+        mem_mb=lambda wildcards, attempt: 4000 * attempt,
+        runtime=lambda wildcards, attempt: 1440 * attempt,
+    params:
+        settings=lambda wildcards: settings_of(
+            architecture=config["models"][wildcards.model]["architecture"],
+            training=training_of(wildcards.model, wildcards.method),
+            suppress=(
+                without(config["methods"][wildcards.method]["suppress"], "selection")
+                if config["methods"][wildcards.method].get("suppress")
+                else None
+            ),
+            names=[wildcards.model, wildcards.method],
+            training_seed=int(wildcards.seed),
+            seed=SEED,
+        ),
+        folder=subpath(output.weights, parent=True),
+        corpus=lambda wildcards: corpus_of(wildcards.model),
+        options=training_options,
+    message:
+        "train {wildcards.model} by {wildcards.method}, seed {wildcards.seed}"
+    shell:
+        "python {input.code[0]:q} --settings {params.settings:q} --corpus {params.corpus:q}"
+        " --tokenizer {params.corpus:q}/tokenizer {params.options:q}"
+        " --output {params.folder:q} > {log:q} 2>&1"
+
+
+rule train_classifier:
+    input:
+        code=code("train_classifier.py"),
+        files=lambda wildcards: source_inputs(
+            config["classifiers"][wildcards.classifier]["train"]["sources"],
+            f"classifiers.{wildcards.classifier}.train.sources",
+        ),
+    output:
+        tokenizer=f"{RESULTS}/classifiers/{{classifier}}/tokenizer.json",
+        architecture=f"{RESULTS}/classifiers/{{classifier}}/config.json",
+        quality=f"{RESULTS}/classifiers/{{classifier}}/quality.json",
+    log:
+        f"{LOGS}/train_classifier/{{classifier}}.log",
+    benchmark:
+        f"{BENCHMARKS}/train_classifier/{{classifier}}.tsv"
+    conda:
+        "../../envs/main.yaml"
+    resources:
+        mem_mb=4000,
+        runtime=240,
+    params:
+        settings=lambda wildcards: settings_of(
+            classifier=wildcards.classifier,
+            train={
+                **config["classifiers"][wildcards.classifier]["train"],
+                "sources": [
+                    without(source, "files")
+                    for source in config["classifiers"][wildcards.classifier]["train"]["sources"]
+                ],
+            },
+            seed=SEED,
+        ),
+        paths=lambda wildcards: source_paths(
+            config["classifiers"][wildcards.classifier]["train"]["sources"],
+            f"classifiers.{wildcards.classifier}.train.sources",
+        ),
+        folder=subpath(output.quality, parent=True),
+    message:
+        "train the {wildcards.classifier} classifier"
+    shell:
+        "python {input.code[0]:q} --settings {params.settings:q} --files {params.paths:q}"
+        " --output {params.folder:q} > {log:q} 2>&1"
+
+
+rule train:
+    input:
+        [
+            f"{RESULTS}/models/{model}/{method}/{seed}/training.json"
+            for model, method, seed in EVALUATED
+        ],
+        f"{PROXY_DIRECTORY}/training.json",
+        [
+            f"{RESULTS}/classifiers/{name}/quality.json"
+            for name, entry in config["classifiers"].items()
+            if "train" in entry
+        ],
