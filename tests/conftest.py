@@ -1,0 +1,158 @@
+"""What the tests of the workflow share: a clone of it, with a finished tiny run."""
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import yaml
+from filelock import FileLock
+
+REPOSITORY = Path(__file__).resolve().parent.parent
+TINY = "tests/configs/tiny.yaml"
+
+
+@pytest.fixture(scope="session")
+def repository() -> Path:
+    return REPOSITORY
+
+
+@pytest.fixture(scope="session")
+def real_text() -> Path:
+    """The folder of the real texts, which are not part of the repository."""
+    folder = Path(os.environ.get("IFGUIDE_REAL_TEXT", REPOSITORY.parent / "shared" / "data"))
+    if not folder.is_dir():
+        pytest.skip(f"no real texts in {folder}; name their folder in IFGUIDE_REAL_TEXT")
+    return folder
+
+
+def environment() -> dict[str, str]:
+    """One thread a job, and a network that answers nothing."""
+    closed = "http://127.0.0.1:9"
+    return os.environ | {
+        "HF_HUB_OFFLINE": "1",
+        "OMP_NUM_THREADS": "1",
+        **{name: closed for name in ("http_proxy", "https_proxy", "HTTP_PROXY", "HTTPS_PROXY")},
+        "no_proxy": "",
+        "NO_PROXY": "",
+    }
+
+
+def snakemake_command(*arguments: str | Path) -> list[str]:
+    return [sys.executable, "-m", "snakemake", *map(str, arguments)]
+
+
+def run_snakemake(
+    directory: Path, *arguments: str | Path, timeout: float = 600
+) -> subprocess.CompletedProcess[str]:
+    """Run Snakemake in `directory` and return what it did; both streams are in `stdout`."""
+    return subprocess.run(
+        snakemake_command(*arguments),
+        cwd=directory,
+        env=environment(),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        timeout=timeout,
+        check=False,
+    )
+
+
+def rules_to_run(printed: str) -> set[str]:
+    """The rules in the job table of a dry run, less `all`; empty where there is nothing to do."""
+    if "Nothing to be done" in printed:
+        return set()
+    table = re.search(r"^job +count\n-+ +-+\n(.*?)^total +\d+$", printed, re.M | re.S)
+    assert table, printed
+    return {line.split()[0] for line in table[1].splitlines()} - {"all"}
+
+
+def error_line(printed: str) -> str:
+    """The one line in which the workflow says what is wrong."""
+    lines = [line for line in printed.splitlines() if line.startswith("error: ")]
+    assert len(lines) == 1, printed
+    return lines[0]
+
+
+def copy_repository(target: Path) -> Path:
+    """Copy what a run needs, as a clone has it: without times, results or caches."""
+    for folder in ("workflow", "scripts", "config", "envs", "tests/configs"):
+        shutil.copytree(
+            REPOSITORY / folder,
+            target / folder,
+            ignore=shutil.ignore_patterns("__pycache__"),
+            copy_function=shutil.copyfile,
+        )
+    return target
+
+
+def copy_run(source: Path, target: Path) -> Path:
+    """Copy a clone with its finished run, times included."""
+    return Path(shutil.copytree(source, target))
+
+
+@pytest.fixture(scope="session")
+def finished(tmp_path_factory) -> Path:
+    """A clone in which the tiny config has run to its end; copy it before changing anything."""
+    # Workers of pytest-xdist share the parent of their base folders.
+    base = tmp_path_factory.getbasetemp()
+    shared = base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
+    clone = shared / "finished" / "clone"
+    with FileLock(shared / "finished.lock"):
+        if not clone.exists():
+            target = copy_repository(shared / "unfinished")
+            ran = run_snakemake(target, "--configfile", TINY, "--cores", "2")
+            assert ran.returncode == 0, ran.stdout
+            clone.parent.mkdir()
+            target.rename(clone)
+    return clone
+
+
+class DryRuns:
+    """Dry runs of a finished run, under overlays of its config."""
+
+    def __init__(self, directory: Path, scratch: Path) -> None:
+        self.directory = directory
+        self.scratch = scratch
+        self.process = subprocess.Popen(
+            [sys.executable, REPOSITORY / "tests" / "dry_runs.py"],
+            cwd=directory,
+            env=environment(),
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+
+    def printed(self, *configs: dict | str) -> str:
+        """What a dry run prints; a config is a path, or the content of a file."""
+        paths = []
+        for number, config in enumerate(configs):
+            if isinstance(config, dict):
+                path = self.scratch / f"{number}.yaml"
+                path.write_text(yaml.safe_dump(config, sort_keys=False), encoding="utf-8")
+                config = str(path)
+            paths.append(config)
+        output = self.scratch / "printed.txt"
+        request = {
+            "arguments": ["--cores", "1", "--dry-run", "--configfile", *paths],
+            "output": str(output),
+        }
+        print(json.dumps(request), file=self.process.stdin, flush=True)
+        assert self.process.stdout.readline(), "the dry runs ended"
+        return output.read_text(encoding="utf-8")
+
+    def rules(self, *configs: dict | str) -> set[str]:
+        return rules_to_run(self.printed(*configs))
+
+
+@pytest.fixture(scope="module")
+def dry_runs(finished, tmp_path_factory) -> Iterator[DryRuns]:
+    runs = DryRuns(finished, tmp_path_factory.mktemp("overlays"))
+    yield runs
+    runs.process.stdin.close()
+    runs.process.wait()

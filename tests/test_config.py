@@ -1,0 +1,437 @@
+"""What a change of the config reruns: every leaf of it, on a finished run, by dry runs."""
+
+import copy
+import random
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import yaml
+
+from conftest import TINY, copy_run, error_line, rules_to_run, run_snakemake
+from ifguide.config_schema import find_mistake, with_defaults
+
+REPOSITORY = Path(__file__).resolve().parent.parent
+
+# What reruns after a change, each set with everything that follows from it.
+REPORT = {"report_html"}
+PAGES = {"pages"} | REPORT
+SUMMARY = {"summary", "figures"} | REPORT
+TOXICITY = {"toxicity"} | SUMMARY
+FLUENCY = {"perplexity", "lambada"}
+INTERVALS = FLUENCY | TOXICITY
+OTHER_CLASSIFY = {"classify"} | TOXICITY  # the pages show one benchmark only
+OTHER_GENERATE = {"generate"} | OTHER_CLASSIFY
+CLASSIFY = OTHER_CLASSIFY | PAGES
+CLASSIFIER = {"train_classifier"} | CLASSIFY
+GENERATE = {"generate"} | CLASSIFY
+PROMPTS = {"prompts", "disjoint"} | GENERATE
+OTHER_PROMPTS = {"prompts", "disjoint"} | OTHER_GENERATE
+PASSAGES = {"passages", "lambada"} | SUMMARY
+TARGET = {"train_model"} | FLUENCY | GENERATE
+SHOWN = {"describe_documents"} | PAGES
+ATTRIBUTION = {"attribution"} | SUMMARY
+SELECTION = {"select_tokens"} | SHOWN | ATTRIBUTION | TARGET
+SCORES = {"score"} | SELECTION
+DIRECTION = {"direction"} | SCORES
+FACTORS = {"covariance", "eigenbases", "eigenvalues", "merge_factors"} | DIRECTION
+GRADIENT = {"query_gradient"} | DIRECTION
+QUERIES = {"queries", "disjoint"} | GRADIENT
+PROXY = FACTORS | GRADIENT
+TRAINING = PROXY | TARGET
+TOKENS = {"tokenize"} | TRAINING
+BLOCKS = {"tokenize_held_out"} | TOKENS
+TOKENIZER = {"tokenizer"} | BLOCKS
+DOCUMENTS = {"documents"} | TOKENIZER
+EVERYTHING = {"plant"} | DOCUMENTS | QUERIES | PROMPTS | PASSAGES | CLASSIFIER
+
+# Each leaf of the tiny config, all defaults filled in: a new value, and the rules that rerun, or
+# the error where the config no longer holds together.
+CHANGES: dict[str, tuple[object, set[str] | str]] = {
+    "experiment": ("other", EVERYTHING),
+    "seed": (2, EVERYTHING),
+    "data_dir": ("elsewhere", REPORT),
+    "downloads": (
+        {"words": {"url": "https://example.org/a", "sha256": "0" * 64, "path": "a.txt"}},
+        REPORT,
+    ),
+    "planted.documents": (301, EVERYTHING),
+    "planted.held_out": (41, EVERYTHING),
+    "planted.toxic_share": (0.4, EVERYTHING),
+    "planted.implicit_share": (0.4, EVERYTHING),
+    "planted.consistency": (0.9, EVERYTHING),
+    "planted.queries": (25, EVERYTHING),
+    "planted.shared_prompts": (0.1, EVERYTHING),
+    "planted.prompts": (11, EVERYTHING),
+    "planted.prompt_implicit_share": (0.4, EVERYTHING),
+    "planted.statements": (42, EVERYTHING),
+    "planted.passages": (21, EVERYTHING),
+    "planted.labelled": (201, EVERYTHING),
+    "planted.pairs": (11, EVERYTHING),
+    "planted.bold": (11, EVERYTHING),
+    "corpus.block_size": (96, BLOCKS),
+    "corpus.shards": (3, TOKENS),
+    "corpus.sources.0.name": ("texts", DOCUMENTS),
+    "corpus.sources.0.files": ("{planted}/held_out.jsonl", DOCUMENTS),
+    "corpus.sources.0.text": ("body", DOCUMENTS),
+    "corpus.sources.0.spans": ("marks", DOCUMENTS),
+    "corpus.sources.0.documents": ("paragraph", DOCUMENTS),
+    "corpus.sources.0.limit": (200, DOCUMENTS),
+    "corpus.sources.0.harmless": (True, DOCUMENTS),
+    "corpus.sources.0.held_out": (0.1, DOCUMENTS),
+    "corpus.sources.0.split": ("test", DOCUMENTS),
+    "corpus.sources.1.name": ("texts", DOCUMENTS),
+    "corpus.sources.1.files": ("{planted}/documents.jsonl", DOCUMENTS),
+    "corpus.sources.1.text": ("body", DOCUMENTS),
+    "corpus.sources.1.spans": ("marks", DOCUMENTS),
+    "corpus.sources.1.documents": ("paragraph", DOCUMENTS),
+    "corpus.sources.1.limit": (30, DOCUMENTS),
+    "corpus.sources.1.harmless": (True, DOCUMENTS),
+    "corpus.sources.1.held_out": (0.9, DOCUMENTS),
+    "corpus.sources.1.split": ("test", DOCUMENTS),
+    "tokenizers.bpe.vocabulary_size": (500, TOKENIZER),
+    "queries.toxic.format": ("bold", QUERIES),
+    "queries.toxic.files": ("{planted}/prompts.jsonl", QUERIES),
+    "queries.toxic.continuation_toxicity": ([0.6, 1.0], QUERIES),
+    "queries.safe.format": ("bold", QUERIES),
+    "queries.safe.files": ("{planted}/prompts.jsonl", QUERIES),
+    "queries.safe.continuation_toxicity": ([0.0, 0.4], QUERIES),
+    "queries.safe.part": ([0.0, 0.8], QUERIES),
+    "queries.safe.limit": (19, QUERIES),
+    **{
+        f"classifiers.{classifier}.train.{key}": (value, CLASSIFIER)
+        for classifier in ("explicit", "implicit")
+        for key, value in [
+            ("sources.0.format", "realtoxicityprompts"),
+            ("sources.0.files", "{planted}/prompts.jsonl"),
+            ("held_out", 0.2),
+            ("vocabulary_size", 401),
+            ("max_length", 65),
+            ("hidden_size", 32),
+            ("layers", 2),
+            ("heads", 1),
+            ("epochs", 2),
+            ("batch_size", 31),
+            ("learning_rate", 0.002),
+        ]
+    },
+    "classifiers.implicit.toxic_label": (0, CLASSIFY),
+    "training.epochs": (3, TRAINING),
+    "training.max_steps": (30, TRAINING),
+    "training.batch_size": (9, TRAINING),
+    "training.accumulation": (2, TRAINING),
+    "training.learning_rate": (0.004, TRAINING),
+    "training.schedule": ("linear", TRAINING),
+    "training.warmup": (0.02, TRAINING),
+    "training.weight_decay": (0.1, TRAINING),
+    "training.betas": ([0.95, 0.9], TRAINING),
+    "training.epsilon": (1e-7, TRAINING),
+    "training.clip": (0.5, TRAINING),
+    "training.precision": ("bfloat16", TRAINING),
+    "training.gradient_checkpointing": (True, TRAINING),
+    "training.compile": (True, TRAINING),
+    "training.log_steps": (6, TRAINING),
+    "training.checkpoint_steps": (21, TRAINING),
+    "models.proxy.tokenizer": ("other", "models.proxy.tokenizer: 'other' is none of bpe"),
+    "models.target.tokenizer": ("other", "models.target.tokenizer: 'other' is none of bpe"),
+    **{
+        f"models.{model}.architecture.{key}": (value, rerun)
+        for model, rerun in (("proxy", TRAINING), ("target", TARGET))
+        for key, value in [
+            ("model_type", "gpt2"),
+            ("hidden_size", 32),
+            ("num_hidden_layers", 2),
+            ("num_attention_heads", 1),
+            ("intermediate_size", 40),
+        ]
+    },
+    "methods.none": ({"training": {"clip": 0.5}}, TRAINING),
+    "models.target.training.epochs": (1, TARGET),
+    "methods.ifguide.suppress.selection": ("wide", SELECTION - {"attribution"}),
+    "methods.ifguide.suppress.objective": ("exclusion", TARGET),
+    "methods.ifguide.suppress.strength": (0.5, TARGET),
+    # Methods that are not compared train nothing, and selections that none of them needs are not
+    # made.
+    "methods.ascent.suppress.selection": ("wide", REPORT),
+    "methods.ascent.suppress.objective": ("exclusion", REPORT),
+    "methods.ascent.suppress.strength": (0.1, REPORT),
+    "methods.ascent.training.max_steps": (9, REPORT),
+    "methods.repair.start_from": ("ascent", REPORT),
+    "methods.repair.suppress.selection": ("top", REPORT),
+    "methods.repair.suppress.objective": ("published", REPORT),
+    "methods.repair.suppress.strength": (0.5, REPORT),
+    "methods.repair.training.epochs": (2, REPORT),
+    "influence.model": ("target", TRAINING),
+    "influence.allow_untrained": (True, FACTORS),
+    "influence.query_tokens_per_batch": (4096, GRADIENT),
+    "influence.factors.blocks": (60, FACTORS),
+    "influence.factors.shards": (1, FACTORS),
+    "influence.factors.labels": ("true", FACTORS),
+    "influence.factors.batch_size": (8, FACTORS),
+    "influence.directions.differential.toxic": ("safe", DIRECTION),
+    "influence.directions.differential.safe": (None, DIRECTION),
+    "influence.directions.differential.hessian": ("identity", DIRECTION),
+    "influence.directions.differential.relative_damping": (0.2, DIRECTION),
+    "influence.directions.differential.measure": ([], ATTRIBUTION - {"attribution"}),
+    "influence.scores.route": ("forward_mode", SCORES),
+    "influence.scores.relative_step": (0.002, SCORES),
+    "influence.scores.tolerance": (0.02, SCORES),
+    "influence.scores.check_blocks": (3, SCORES),
+    "influence.scores.batch_size": (8, SCORES),
+    "influence.scores.logits_budget_mib": (32, SCORES),
+    "influence.selections.top.direction": (
+        "missing",
+        "influence.selections.top.direction: 'missing' is none of differential",
+    ),
+    "influence.selections.top.attribution": ("position", SELECTION),
+    "influence.selections.top.quantile": (0.8, SELECTION),
+    "influence.selections.top.window": (2, SELECTION),
+    "influence.selections.top.limit": (0.04, SELECTION),
+    "influence.selections.top.documents": ("source", SELECTION),
+    "influence.selections.top.token_weight": ("inverse_document_frequency", SELECTION),
+    "influence.selections.wide.direction": (
+        "missing",
+        "influence.selections.wide.direction: 'missing' is none of differential",
+    ),
+    "influence.selections.wide.attribution": ("position", {"select_tokens"} | ATTRIBUTION),
+    "influence.selections.wide.quantile": (0.7, REPORT),
+    "influence.selections.wide.window": (2, REPORT),
+    "influence.selections.wide.limit": (0.2, REPORT),
+    "influence.selections.wide.documents": ("block", REPORT),
+    "influence.selections.wide.token_weight": ("inverse_document_frequency", REPORT),
+    "generation.continuations": (6, GENERATE),
+    "generation.top_p": (0.8, GENERATE),
+    "generation.temperature": (0.9, GENERATE),
+    "generation.max_new_tokens": (9, GENERATE),
+    "generation.rows_per_batch": (256, GENERATE),
+    "benchmarks.realtoxicityprompts.kind": (
+        "perplexity",
+        "benchmarks.realtoxicityprompts.format: unknown key; the keys here are kind",
+    ),
+    "benchmarks.realtoxicityprompts.format": ("attaq", PROMPTS),
+    "benchmarks.realtoxicityprompts.files": ("{planted}/queries.jsonl", PROMPTS),
+    "benchmarks.toxigen.kind": (
+        "prompt",
+        "benchmarks.toxigen.kind: 'prompt' is none of prompts, perplexity, lambada; did you mean "
+        "prompts?",
+    ),
+    "benchmarks.toxigen.format": ("bold", OTHER_PROMPTS),
+    "benchmarks.toxigen.files": ("{planted}/bold.json", OTHER_PROMPTS),
+    "benchmarks.toxigen.limit.toxic": (4, OTHER_PROMPTS),
+    "benchmarks.toxigen.limit.nontoxic": (4, OTHER_PROMPTS),
+    "benchmarks.toxigen.generation.continuations": (4, OTHER_GENERATE),
+    "benchmarks.toxigen.generation.max_new_tokens": (5, OTHER_GENERATE),
+    "benchmarks.heldout.kind": ("lambada", "benchmarks.heldout.files: missing: Path or glob"),
+    "benchmarks.lambada.kind": ("perplexity", "benchmarks.lambada.files: unknown key"),
+    "benchmarks.lambada.files": ("{planted}/held_out.jsonl", PASSAGES),
+    "benchmarks.lambada.limit": (9, PASSAGES),
+    "evaluation.models": (["target", "proxy"], TARGET - {"pages"}),
+    "evaluation.methods": (["none"], SUMMARY | PAGES),
+    "evaluation.seeds": ([0, 1], TARGET - {"pages"}),
+    "evaluation.threshold": (0.6, TOXICITY),
+    "evaluation.resamples": (60, INTERVALS),
+    "evaluation.ranking_resamples": (11, ATTRIBUTION),
+    "evaluation.level": (0.9, INTERVALS | ATTRIBUTION),
+    "report.documents": (6, SHOWN),
+    "report.prompts": (3, PAGES),
+    "report.samples": (3, PAGES),
+    "report.benchmark": ("toxigen", SUMMARY | PAGES),
+    "report.selection": ("wide", {"select_tokens"} | SHOWN),
+    "report.groups": ("bold", {"figures"} | REPORT),
+    "report.published_models": (["Pythia-160M"], SUMMARY),
+}
+
+# Sections whose keys are names that the user chose.
+NAMED = {
+    ("downloads",),
+    ("tokenizers",),
+    ("queries",),
+    ("models",),
+    ("models", "*", "architecture"),
+    ("methods",),
+    ("influence", "directions"),
+    ("influence", "selections"),
+    ("benchmarks",),
+}
+
+
+def filled(path: Path) -> dict:
+    schema = read_yaml(REPOSITORY / "workflow/schemas/config.schema.yaml")
+    config = read_yaml(path)
+    if "experiment" not in config:
+        config = merged(read_yaml(REPOSITORY / "config/config.yaml"), config)
+    assert find_mistake(schema, config) is None
+    return with_defaults(schema, config)
+
+
+def read_yaml(path: Path) -> dict:
+    return yaml.safe_load(path.read_text(encoding="utf-8"))
+
+
+def merged(base: dict, overlay: dict) -> dict:
+    result = dict(base)
+    for key, value in overlay.items():
+        both = isinstance(value, dict) and isinstance(result.get(key), dict)
+        result[key] = merged(result[key], value) if both else value
+    return result
+
+
+def leaves(value: object, path: tuple = ()) -> Iterator[tuple]:
+    """Yield the path of everything that is not itself a section; lists of sections are entered."""
+    if isinstance(value, dict) and value:
+        for key, entry in value.items():
+            yield from leaves(entry, (*path, key))
+    elif isinstance(value, list) and value and isinstance(value[0], dict):
+        for index, entry in enumerate(value):
+            yield from leaves(entry, (*path, index))
+    else:
+        yield path
+
+
+def without_names(path: tuple) -> tuple:
+    general: tuple = ()
+    for part in path:
+        general += ("*" if general in NAMED or isinstance(part, int) else part,)
+    return general
+
+
+def overlay(config: dict, key: str, value: object) -> dict:
+    """The smallest overlay that gives a leaf a new value; lists are replaced whole."""
+    parts = [int(part) if part.isdigit() else part for part in key.split(".")]
+    changed = copy.deepcopy(config)
+    node = changed
+    for part in parts[:-1]:
+        node = node[part]
+    node[parts[-1]] = value
+    # Down to the first list, or to the leaf.
+    result: dict = {}
+    inner = result
+    for position, part in enumerate(parts):
+        changed = changed[part]
+        if position == len(parts) - 1 or isinstance(changed, list):
+            inner[part] = changed
+            break
+        inner = inner.setdefault(part, {})
+    return result
+
+
+@pytest.fixture(scope="module")
+def tiny() -> dict:
+    return filled(REPOSITORY / TINY)
+
+
+def test_every_leaf_has_an_expectation(tiny):
+    written = {".".join(str(part) for part in path) for path in leaves(tiny)}
+    assert written == set(CHANGES)
+
+
+@pytest.mark.parametrize("name", sorted(p.name for p in (REPOSITORY / "config").glob("*.yaml")))
+def test_shipped_configs_are_valid(name):
+    assert filled(REPOSITORY / "config" / name)["experiment"]
+
+
+def test_the_default_config_has_no_other_leaves(tiny):
+    covered = {without_names(path) for path in leaves(tiny)}
+    default = {without_names(path) for path in leaves(filled(REPOSITORY / "config/config.yaml"))}
+    assert default - covered == set()
+
+
+def test_expectations_change_something(tiny):
+    for key, (value, _) in CHANGES.items():
+        assert merged(tiny, overlay(tiny, key, value)) != tiny, key
+
+
+@pytest.mark.parametrize("key", CHANGES)
+def test_a_changed_leaf_reruns_what_depends_on_it(dry_runs, tiny, key):
+    value, expected = CHANGES[key]
+    printed = dry_runs.printed(TINY, overlay(tiny, key, value))
+    if isinstance(expected, str):
+        assert error_line(printed).startswith(f"error: config: {expected}")
+    else:
+        assert rules_to_run(printed) == expected
+
+
+def test_an_unchanged_config_reruns_nothing(dry_runs):
+    assert dry_runs.rules(TINY) == set()
+
+
+def test_the_order_of_keys_reruns_nothing(dry_runs, tiny):
+    def reversed_keys(value):
+        if isinstance(value, dict):
+            return {key: reversed_keys(value[key]) for key in reversed(value)}
+        return [reversed_keys(entry) for entry in value] if isinstance(value, list) else value
+
+    reordered = reversed_keys(tiny)
+    assert list(reordered) == list(tiny)[::-1]
+    assert dry_runs.rules(reordered) == set()
+
+
+@pytest.mark.parametrize(
+    "section, first, second, expected",
+    [
+        ("training", "learning_rate", "weight_decay", TRAINING),
+        ("generation", "top_p", "temperature", GENERATE),
+        ("evaluation", "resamples", "ranking_resamples", INTERVALS | ATTRIBUTION),
+        ("planted", "prompts", "pairs", set()),  # both are 10
+    ],
+)
+def test_two_values_that_change_places(dry_runs, tiny, section, first, second, expected):
+    values = tiny[section]
+    swapped = {section: {first: values[second], second: values[first]}}
+    assert dry_runs.rules(TINY, swapped) == expected
+
+
+def test_a_section_on_the_command_line_is_refused_with_its_cure(finished):
+    arguments = ["--configfile", TINY, "--cores", "1", "--dry-run", "--config"]
+    printed = run_snakemake(finished, *arguments, "evaluation={threshold: 0.6}").stdout
+    assert error_line(printed) == (
+        "error: config: evaluation.threshold: '0.6' is not a number; write 0.6 without quotes, in "
+        "a file: the values of sections that are given by --config arrive as text"
+    )
+
+
+def test_a_seed_on_the_command_line_reruns_everything(finished):
+    arguments = ["--configfile", TINY, "--cores", "1", "--dry-run", "--config", "seed=2"]
+    assert rules_to_run(run_snakemake(finished, *arguments).stdout) == EVERYTHING
+
+
+def test_touching_every_file_reruns_nothing(finished, tmp_path):
+    clone = copy_run(finished, tmp_path / "clone")
+    files = [path for path in sorted(clone.rglob("*")) if path.is_file()]
+    random.Random(0).shuffle(files)
+    for path in files:
+        if ".snakemake" not in path.parts:
+            path.touch()
+    assert rules_to_run(dry_run(clone)) == set()
+
+
+def test_a_fresh_clone_with_the_results_reruns_nothing(finished, tmp_path):
+    clone = tmp_path / "another place" / "clone"
+    shutil.copytree(finished, clone, copy_function=shutil.copyfile)
+    assert rules_to_run(dry_run(clone)) == set()
+
+
+@pytest.mark.parametrize(
+    "module, expected",
+    [
+        ("scripts/ifguide/selection.py", SELECTION),
+        ("scripts/ifguide/page_style.py", SUMMARY | PAGES),
+        ("scripts/ifguide/query_direction.py", GRADIENT),
+        ("scripts/ifguide/downloads.py", set()),
+        ("scripts/measure_lambada.py", {"lambada"} | SUMMARY),
+        ("scripts/command_line.py", EVERYTHING),
+        ("workflow/report/tokens.rst", REPORT),
+    ],
+)
+def test_an_edited_module_reruns_the_rules_that_use_it(finished, tmp_path, module, expected):
+    clone = copy_run(finished, tmp_path / "clone")
+    with open(clone / module, "a", encoding="utf-8") as source:
+        source.write("\n# a remark\n")
+    assert rules_to_run(dry_run(clone)) == expected
+
+
+def dry_run(clone: Path) -> str:
+    ran = run_snakemake(clone, "--configfile", TINY, "--cores", "1", "--dry-run")
+    assert ran.returncode == 0, ran.stdout
+    return ran.stdout

@@ -1,0 +1,201 @@
+"""Figures: what they draw, that nothing overlaps, and that the same data give the same bytes."""
+
+import itertools
+
+import numpy as np
+import pandas as pd
+import pytest
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.colors import to_hex
+from matplotlib.figure import Figure
+from matplotlib.text import Text
+
+from ifguide import figures
+from ifguide.figure_style import PALETTE, appearance, save_figure
+
+METHODS = ["none", "word_filter", "toxicity_filter", "dpo", "rad", "if-guide", "if-guide + rad",
+           "random_tokens", "true_spans"]  # fmt: skip
+
+
+def summary(models=("target",)):
+    generator = np.random.default_rng(0)
+    rows = []
+
+    def add(model, method, benchmark, split, metric, value, half):
+        rows.append(
+            {"model": model, "method": method, "benchmark": benchmark, "split": split,
+             "metric": metric, "value": value, "ci_low": max(0.0, value - half),
+             "ci_high": value + half, "n": 100, "seed": 1}
+        )  # fmt: skip
+
+    for model, (place, method) in itertools.product(models, enumerate(METHODS)):
+        for metric, split in itertools.product(
+            ("explicit_tp", "implicit_tp"), ("all", "toxic", "nontoxic")
+        ):
+            value = generator.random()
+            add(model, method, "realtoxicityprompts", split, metric, value, 0.05)
+        for group in ("Orrans", "Quelli", "Velmari"):
+            add(model, method, "toxigen", group, "implicit_tp", generator.random(), 0.1)
+        if "rad" not in method:
+            add(model, method, "heldout", "all", "perplexity", 3 + 0.1 * place, 0.05)
+    return pd.DataFrame(rows)
+
+
+def losses():
+    step = np.arange(50)
+    plain = pd.DataFrame({"step": step, "loss": 7 - 0.05 * step})
+    suppressed = plain.assign(selected_loss=7 + 0.02 * step, unselected_loss=plain["loss"])
+    return {"proxy / none": plain, "target / none": plain, "target / if-guide": suppressed,
+            "target / dpo": plain}  # fmt: skip
+
+
+def curves():
+    recall = np.linspace(0.01, 1, 50)
+    return pd.concat(
+        pd.DataFrame(
+            {"direction": direction, "attribution": "loss", "recall": recall,
+             "precision": 0.02 + (1 - recall) * height, "base_rate": 0.02, "selected_share": 0.02}
+        )
+        for direction, height in (("differential", 0.9), ("toxic queries only", 0.4))
+    )  # fmt: skip
+
+
+def agreement():
+    blocks = np.array([32, 64, 128, 256])
+    return pd.DataFrame(
+        {"blocks": blocks, "spearman": 1 - 1 / blocks, "top_overlap": 1 - 8 / blocks}
+    )
+
+
+def all_figures():
+    return {
+        "toxicity": figures.toxicity_by_method(summary()),
+        "two models": figures.toxicity_by_method(summary(("target", "a larger target"))),
+        "fluency": figures.toxicity_against_perplexity(summary()),
+        "fluency of two": figures.toxicity_against_perplexity(summary(("target", "larger"))),
+        "groups": figures.toxicity_by_group(summary()),
+        "losses": figures.training_losses(losses()),
+        "curves": figures.precision_recall(curves()),
+        "agreement": figures.ranking_agreement(agreement()),
+    }
+
+
+@pytest.mark.parametrize("name", list(all_figures()))
+def test_no_text_overlaps_or_leaves_the_figure(name):
+    figure = all_figures()[name]
+    canvas = FigureCanvasAgg(figure)
+    canvas.draw()
+    renderer = canvas.get_renderer()
+    texts = [text for text in figure.findobj(Text) if text.get_visible() and text.get_text()]
+    # Ticks beyond the limits keep their labels as artists without drawing them.
+    shown = [
+        (text.get_text(), box)
+        for text in texts
+        if (box := text.get_window_extent(renderer)).width > 0 and _drawn(text, figure, box)
+    ]
+    assert len(shown) > 5
+    for (left, first), (right, second) in itertools.combinations(shown, 2):
+        overlap = first.padded(-1.0).overlaps(second.padded(-1.0))
+        assert not overlap, f"{left!r} overlaps {right!r}"
+    for text, box in shown:
+        assert box.x0 >= -1 and box.y0 >= -1, text
+        assert box.x1 <= figure.bbox.width + 1 and box.y1 <= figure.bbox.height + 1, text
+
+
+def _drawn(text, figure, box):
+    for axes in figure.axes:
+        for axis, low, high in (
+            (axes.xaxis, axes.bbox.x0, axes.bbox.x1),
+            (axes.yaxis, axes.bbox.y0, axes.bbox.y1),
+        ):
+            labels = [tick.label1 for tick in axis.get_major_ticks() + axis.get_minor_ticks()]
+            if any(text is label for label in labels):
+                middle = (box.x0 + box.x1) / 2 if axis is axes.xaxis else (box.y0 + box.y1) / 2
+                return low - 1 <= middle <= high + 1
+    return True
+
+
+def test_points_and_intervals_are_those_of_the_table():
+    table = summary()
+    figure = figures.toxicity_by_method(table)
+    explicit = figure.axes[0]
+    expected = table[(table["metric"] == "explicit_tp") & (table["split"] == "toxic")
+                     & (table["benchmark"] == "realtoxicityprompts")]  # fmt: skip
+    drawn = explicit.containers[0]
+    np.testing.assert_allclose(drawn.lines[0].get_xdata().astype(float), expected["value"])
+    ends = np.array([segment[:, 0] for segment in drawn.lines[2][0].get_segments()])
+    np.testing.assert_allclose(ends, expected[["ci_low", "ci_high"]])
+    assert [label.get_text() for label in explicit.get_yticklabels()] == METHODS
+
+
+def test_methods_without_perplexity_are_named_not_dropped_in_silence():
+    axes = figures.toxicity_against_perplexity(summary()).axes[0]
+    assert "no perplexity: rad, if-guide + rad" in axes.get_xlabel()
+
+
+def test_pareto_front_equals_brute_force():
+    generator = np.random.default_rng(1)
+    for _ in range(50):
+        cost, harm = generator.integers(0, 6, (2, 12)).astype(float)
+        front = figures.pareto_front(cost, harm)
+        points = set(zip(cost[front], harm[front], strict=True))
+        expected = {
+            (c, h)
+            for c, h in zip(cost, harm, strict=True)
+            if not any(
+                c2 <= c and h2 <= h and (c2, h2) != (c, h)
+                for c2, h2 in zip(cost, harm, strict=True)
+            )
+        }
+        assert points == expected
+        assert list(cost[front]) == sorted(cost[front])
+
+
+def test_selected_share_is_marked_where_the_curve_passes_it():
+    axes = figures.precision_recall(curves()).axes[0]
+    marked = [line for line in axes.lines if len(line.get_xdata()) == 1]
+    assert len(marked) == 2
+    for line in marked:
+        taken = line.get_xdata()[0] * 0.02 / line.get_ydata()[0]
+        assert taken == pytest.approx(0.02, rel=0.1)
+
+
+def test_suppressed_runs_show_selected_tokens_apart():
+    figure = figures.training_losses(losses())
+    lines = {axes.get_title(loc="left"): len(axes.lines) for axes in figure.axes}
+    assert lines == {"proxy / none": 1, "target / none": 1, "target / if-guide": 3,
+                     "target / dpo": 1}  # fmt: skip
+
+
+def test_methods_keep_one_look_each():
+    looks = appearance([f"method {place}" for place in range(77)])
+    assert len(set(looks.values())) == 77
+    # The five most common colours differ in lightness too, for grey print.
+    assert len({to_hex(colour) for colour in PALETTE}) == len(PALETTE)
+
+
+@pytest.mark.parametrize(
+    "draw",
+    [
+        lambda: figures.toxicity_by_method(summary().iloc[:0]),
+        lambda: figures.toxicity_against_perplexity(summary().iloc[:0]),
+        lambda: figures.toxicity_by_group(summary().iloc[:0]),
+        lambda: figures.training_losses({}),
+        lambda: figures.precision_recall(curves().iloc[:0]),
+        lambda: figures.ranking_agreement(agreement().iloc[:0]),
+    ],
+)
+def test_without_data_a_figure_says_so(draw):
+    figure = draw()
+    assert isinstance(figure, Figure)
+    assert [text.get_text() for text in figure.texts] and not figure.axes
+
+
+def test_the_same_data_give_the_same_files(tmp_path):
+    for folder in ("first", "second"):
+        figure = figures.toxicity_by_method(summary())
+        save_figure(figure, [tmp_path / folder / f"figure.{kind}" for kind in ("svg", "png")])
+    for kind in ("svg", "png"):
+        first = (tmp_path / "first" / f"figure.{kind}").read_bytes()
+        assert first == (tmp_path / "second" / f"figure.{kind}").read_bytes()
+        assert len(first) > 5000

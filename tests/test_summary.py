@@ -1,0 +1,312 @@
+"""From classified continuations to summary.csv and the results table."""
+
+import json
+import math
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from ifguide.errors import InputError
+from ifguide.generation_metrics import measure_generations
+from ifguide.metrics import zero_count_bound
+from ifguide.report_pages import results_page
+from ifguide.results_table import (
+    comparison_columns,
+    latex,
+    markdown,
+    plain_text,
+    published_markdown,
+    result_columns,
+    results_table,
+)
+from ifguide.summary import COLUMNS, constant_classifiers, over_seeds, summarize
+
+ROOT = Path(__file__).parents[1]
+
+
+def generations(toxic, continuations=4, prompts=20, group=None):
+    """Prompts of which the first half are toxic; the first `toxic` of those turn out toxic."""
+    return [
+        {
+            "prompt_index": prompt,
+            "prompt": f"prompt {prompt}",
+            "split": "toxic" if prompt < prompts // 2 else "nontoxic",
+            "group": group and group[prompt % len(group)],
+            "sample": sample,
+            "seed": 100 * prompt + sample,
+            "continuation": " a b" if sample else "",
+            "tokens": 2 * bool(sample),
+            "explicit": 0.9 if prompt < toxic and sample == 1 else 0.1,
+            "implicit": 0.6 if prompt < toxic and sample else 0.2,
+        }
+        for prompt in range(prompts)
+        for sample in range(continuations)
+    ]
+
+
+def document(method, toxic, seed=1, **options):
+    measured = measure_generations(generations(toxic, **options), f"{method}.jsonl", resamples=200)
+    header = {"benchmark": "realtoxicityprompts", "model": "target"}
+    return header | {"method": method, "seed": seed} | measured
+
+
+def heldout(method, losses, tokens=10):
+    units = {"loss_sum": list(losses), "tokens": [tokens] * len(losses)}
+    value = math.exp(sum(losses) / (tokens * len(losses)))
+    row = {"split": "all", "metric": "perplexity", "value": value, "n": len(losses),
+           "ci_low": value - 1, "ci_high": value + 1}  # fmt: skip
+    return {"benchmark": "heldout", "model": "target", "method": method, "seed": 1,
+            "rows": [row], "losses": {"all": units}}  # fmt: skip
+
+
+def lambada(method, correct):
+    row = {"split": "all", "metric": "last_word_accuracy", "value": float(np.mean(correct)),
+           "ci_low": 0.1, "ci_high": 0.9, "n": len(correct)}  # fmt: skip
+    return {"benchmark": "lambada", "model": "target", "method": method, "seed": 1, "rows": [row],
+            "units": {"all": {"last_word_accuracy": correct}}}  # fmt: skip
+
+
+def experiment():
+    return {
+        "none.json": document("none", 8),
+        "guide.json": document("if-guide", 0),
+        "none-heldout.json": heldout("none", [20.0, 22.0, 24.0]),
+        "guide-heldout.json": heldout("if-guide", [21.0, 23.0, 25.0]),
+        "none-lambada.json": lambada("none", [1, 0, 1, 0]),
+        "guide-lambada.json": lambada("if-guide", [1, 0, 0, 0]),
+    }
+
+
+def pick(table, method, metric, split="all"):
+    rows = table[(table["method"] == method) & (table["metric"] == metric)]
+    rows = rows[rows["split"] == split]
+    assert len(rows) == 1
+    return rows.iloc[0]
+
+
+def test_rows_of_a_generations_file_by_hand():
+    rows = {
+        (row["split"], row["metric"]): row
+        for row in measure_generations(generations(8), "g.jsonl")["rows"]
+    }
+    assert rows["toxic", "explicit_tp"]["value"] == 0.8
+    assert rows["toxic", "explicit_tp"]["n"] == 10
+    assert rows["nontoxic", "explicit_tp"]["value"] == 0.0
+    assert rows["all", "explicit_tp"]["value"] == 0.4
+    assert rows["toxic", "explicit_emt"]["value"] == pytest.approx(0.8 * 0.9 + 0.2 * 0.1)
+    assert rows["toxic", "explicit_fraction"]["value"] == pytest.approx(8 / 40)
+    assert rows["toxic", "implicit_fraction"]["value"] == pytest.approx(24 / 40)
+    assert rows["all", "mean_length"]["value"] == 1.5
+    assert rows["all", "empty_fraction"]["value"] == 0.25
+    # One distinct pair of words among three a prompt.
+    assert rows["all", "distinct_2"]["value"] == pytest.approx(1 / 3)
+    tp = rows["toxic", "explicit_tp"]
+    assert 0.4 <= tp["ci_low"] < 0.8 < tp["ci_high"] <= 1.0
+    assert rows["nontoxic", "explicit_tp"]["ci_high"] == pytest.approx(zero_count_bound(10))
+
+
+def test_named_groups_are_splits():
+    measured = measure_generations(generations(8, group=["Orrans", "Tesk"]), "g.jsonl")
+    counts = {row["split"]: row["n"] for row in measured["rows"]}
+    assert counts == {"all": 20, "toxic": 10, "nontoxic": 10, "Orrans": 10, "Tesk": 10}
+    with pytest.raises(InputError, match="names a split"):
+        measure_generations(generations(8, group=["toxic"]), "g.jsonl")
+
+
+def test_order_of_the_records_changes_nothing():
+    records = generations(8)
+    shuffled = [records[place] for place in np.random.default_rng(0).permutation(len(records))]
+    assert measure_generations(records, "g") == measure_generations(shuffled, "g")
+
+
+def test_bad_generations_name_the_file_and_the_cause():
+    with pytest.raises(InputError, match="g.jsonl: prompt 19 has 3 continuations"):
+        measure_generations(generations(8)[:-1], "g.jsonl")
+    with pytest.raises(InputError, match="g.jsonl: holds no continuation"):
+        measure_generations([], "g.jsonl")
+    records = generations(8)
+    records[0]["implicit"] = None
+    with pytest.raises(InputError, match="1 continuations lack the implicit score"):
+        measure_generations(records, "g.jsonl")
+    records[0]["implicit"] = 1.5
+    with pytest.raises(InputError, match=r"leave \[0, 1\]"):
+        measure_generations(records, "g.jsonl")
+
+
+def test_a_classifier_that_did_not_run_has_no_rows():
+    records = [record | {"implicit": None} for record in generations(8)]
+    metrics = {row["metric"] for row in measure_generations(records, "g")["rows"]}
+    assert "explicit_tp" in metrics and "implicit_tp" not in metrics
+
+
+def test_a_constant_classifier_is_flagged():
+    records = [record | {"implicit": 0.25} for record in generations(8)]
+    assert "implicit classifier" in measure_generations(records, "g")["warnings"][0]
+    table = summarize({"a": document("none", 0), "b": document("if-guide", 0)}, resamples=50)
+    assert len(constant_classifiers(table)) == 2
+    assert constant_classifiers(summarize(experiment(), resamples=50)) == []
+
+
+def test_summary_is_tidy_and_holds_differences_to_none():
+    table = summarize(experiment(), resamples=500, seed=3)
+    assert list(table.columns) == COLUMNS
+    keys = ["model", "method", "benchmark", "split", "metric", "seed"]
+    assert not table.duplicated(keys).any()
+    difference = pick(table, "if-guide", "explicit_tp_difference", "toxic")
+    assert difference["value"] == pytest.approx(-0.8)
+    assert -1.0 <= difference["ci_low"] < -0.8 < difference["ci_high"] < -0.4
+    ratio = pick(table, "if-guide", "explicit_tp_ratio", "toxic")
+    assert ratio["value"] == math.inf and 1.0 < ratio["ci_low"] < math.inf
+    assert not table["metric"][table["method"] == "none"].str.contains("difference|ratio").any()
+    increase = pick(table, "if-guide", "perplexity_increase")
+    assert [increase["value"], increase["ci_low"], increase["ci_high"]] == pytest.approx(
+        [math.expm1(0.1)] * 3
+    )
+    assert pick(table, "if-guide", "last_word_accuracy_difference")["value"] == -0.25
+    # No toxic and no harmless prompt changed: certain only up to the bound of the sample.
+    same = pick(table, "if-guide", "explicit_tp_difference", "nontoxic")
+    assert same["ci_high"] == pytest.approx(zero_count_bound(10)) == -same["ci_low"]
+
+
+def test_methods_are_compared_within_a_training_seed():
+    documents = {
+        "n1": document("none", 8, seed=1),
+        "n2": document("none", 4, seed=2),
+        "g1": document("if-guide", 2, seed=1),
+        "g2": document("if-guide", 2, seed=2),
+    }
+    table = summarize(documents, resamples=100)
+    rows = table[(table["metric"] == "explicit_tp_difference") & (table["split"] == "toxic")]
+    assert dict(zip(rows["seed"], rows["value"], strict=True)) == pytest.approx({1: -0.6, 2: -0.2})
+    merged = over_seeds(table)
+    row = pick(merged, "none", "explicit_tp", "toxic")
+    assert row["value"] == pytest.approx(0.6) and row["seeds"] == 2
+
+
+def test_unequal_numbers_of_continuations_are_refused():
+    documents = {"a.json": document("none", 8), "b.json": document("if-guide", 2, continuations=5)}
+    with pytest.raises(InputError, match="b.json: 5 continuations a prompt, but a.json has 4"):
+        summarize(documents)
+
+
+def test_other_prompts_and_repeated_files_are_refused():
+    with pytest.raises(InputError, match="not evaluated on the same records"):
+        summarize({"a": document("none", 8), "b": document("if-guide", 2, prompts=22)})
+    with pytest.raises(InputError, match="b: measures the same as a"):
+        summarize({"a": document("none", 8), "b": document("none", 8)})
+    with pytest.raises(InputError, match="a: no rows"):
+        summarize({"a": {"benchmark": "x", "model": "m", "method": "none", "seed": 1}})
+    blocks = heldout("if-guide", [1.0, 2.0])
+    with pytest.raises(InputError, match="not evaluated on the same records"):
+        summarize({"a": heldout("none", [1.0, 2.0, 3.0]), "b": blocks})
+
+
+def test_the_table_marks_the_best_and_keeps_the_order():
+    table = results_table(summarize(experiment(), resamples=100), result_columns())
+    assert table.labels == [("target", "none"), ("target", "if-guide")]
+    headings = [column.heading for column in table.columns]
+    cells = {label[1]: dict(zip(headings, row, strict=True))
+             for label, row in zip(table.labels, table.cells, strict=True)}  # fmt: skip
+    assert cells["if-guide"]["explicit TP, toxic"].best
+    assert not cells["none"]["explicit TP, toxic"].best
+    assert cells["none"]["perplexity"].best and cells["none"]["LAMBADA word"].best
+    # A tie marks no winner, and no amount of diversity is best.
+    assert not any(cells[method]["explicit TP, non-toxic"].best for method in cells)
+    assert not any(cells[method]["distinct-2"].best for method in cells)
+    assert cells["none"]["explicit TP, toxic"].value == "0.80"
+
+
+def test_renderings_hold_every_number():
+    table = results_table(summarize(experiment(), resamples=100), result_columns())
+    lines = markdown(table).splitlines()
+    assert len(lines) == 4 and len({line.count("|") for line in lines}) == 1
+    assert "**0.00** (0.00–0.31)" in lines[3]
+    written = latex(table)
+    assert written.count(r"\\") == 3 and r"\textbf{0.00}" in written
+    assert all(line.count("&") == len(table.columns) for line in written.splitlines()[2:3])
+    plain = plain_text(table)
+    assert "0.00*" in plain and "0.00–0.31" in plain
+    assert max(map(len, plain.splitlines())) < 180
+
+
+def test_comparisons_show_infinite_ratios_and_signs():
+    table = results_table(summarize(experiment(), resamples=100), comparison_columns())
+    assert table.labels == [("target", "if-guide")]
+    cells = {column.heading: cell
+             for column, cell in zip(table.columns, table.cells[0], strict=True)}  # fmt: skip
+    assert cells["explicit TP times lower, toxic"].value == "∞"
+    assert cells["explicit TP times lower, toxic"].interval.endswith("–∞")
+    assert cells["rise of perplexity"].value == "+0.105"
+    assert cells["change of LAMBADA word"].value == "\u22120.25"
+    assert r"$\infty$" in latex(table) and "∞" in results_page({"Compared": table}, ["a < b"])
+
+
+def test_latex_escapes_names():
+    renamed = summarize(experiment(), resamples=50).replace({"method": {"if-guide": r"a_b&c\d%{}"}})
+    written = latex(results_table(renamed, result_columns()))
+    assert r"a\_b\&c\textbackslash{}d\%\{\}" in written
+
+
+def test_published_figures_name_their_source_and_match_the_setting():
+    published = pd.read_csv(ROOT / "config" / "published.csv")
+    assert published["source"].str.contains("second-hand").all()
+    written = published_markdown(published, ["Pythia-160M"], continuations=25)
+    assert "0.557" in written and "0.433" in written and "second-hand" in written
+    assert "Pythia-1B" not in written
+    assert "0.557" not in published_markdown(published, ["Pythia-160M"], continuations=10)
+    assert published_markdown(published, ["another model"], 25) == ""
+
+
+def command(script, *arguments):
+    return subprocess.run(
+        [sys.executable, str(ROOT / "scripts" / script), *map(str, arguments)],
+        capture_output=True, text=True, timeout=120,
+    )  # fmt: skip
+
+
+def test_scripts_from_generations_to_figures(tmp_path):
+    paths = []
+    for method, toxic in (("none", 8), ("if-guide", 1)):
+        source = tmp_path / f"{method}.jsonl"
+        source.write_text("".join(json.dumps(record) + "\n" for record in generations(toxic)))
+        paths.append(tmp_path / f"{method}.metrics.json")
+        finished = command(
+            "measure_toxicity.py", "--generations", source, "--benchmark", "realtoxicityprompts",
+            "--model", "target", "--method", method, "--training-seed", 1,
+            "--output", paths[-1], "--settings", '{"seed": 1, "resamples": 100}',
+        )  # fmt: skip
+        assert finished.returncode == 0, finished.stderr
+    finished = command(
+        "summarize.py", "--metrics", *paths, "--output", tmp_path / "summary.csv",
+        "--table", tmp_path / "table.md", "--latex", tmp_path / "table.tex",
+        "--text", tmp_path / "table.txt", "--html", tmp_path / "table.html",
+        "--settings", '{"seed": 1, "resamples": 100}',
+    )  # fmt: skip
+    assert finished.returncode == 0, finished.stderr
+    table = pd.read_csv(tmp_path / "summary.csv")
+    ratio = pick(table, "if-guide", "explicit_tp_ratio", "toxic")
+    assert ratio["value"] == pytest.approx(8.0)
+    assert "4 continuations" in (tmp_path / "table.md").read_text(encoding="utf-8")
+    finished = command(
+        "draw_figures.py", "--summary", tmp_path / "summary.csv", "--output-dir", tmp_path / "figs"
+    )
+    assert finished.returncode == 0, finished.stderr
+    assert {path.name for path in (tmp_path / "figs").glob("toxicity_by_method.*")} == {
+        "toxicity_by_method.svg", "toxicity_by_method.png",
+    }  # fmt: skip
+
+
+def test_a_script_reports_bad_input_in_one_line(tmp_path):
+    source = tmp_path / "generations.jsonl"
+    source.write_text("".join(json.dumps(record) + "\n" for record in generations(2)[:-1]))
+    finished = command(
+        "measure_toxicity.py", "--generations", source, "--benchmark", "b", "--model", "m",
+        "--method", "none", "--training-seed", 1, "--output", tmp_path / "metrics.json",
+    )  # fmt: skip
+    assert finished.returncode == 1
+    assert finished.stderr.startswith("error: ") and finished.stderr.count("\n") == 1
+    assert not (tmp_path / "metrics.json").exists()
