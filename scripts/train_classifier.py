@@ -4,6 +4,7 @@ settings: {"classifier": "explicit" or "implicit", "train": {...}, "seed": int};
 JSON list of paths a source.
 """
 
+import functools
 import json
 import logging
 import shutil
@@ -16,7 +17,7 @@ from command_line import argument_parser, run
 from ifguide.artifacts import write_json
 from ifguide.classifiers import save_detoxify, save_implicit, train_classifier
 from ifguide.generation_metrics import metric_row
-from ifguide.metrics import ranking_intervals
+from ifguide.metrics import ranking_intervals, share_interval
 from ifguide.prompts import read_labelled
 from ifguide.seeds import derive_seed, uniform_hash
 from ifguide.toxicity import ImplicitClassifier, explicit_scores, implicit_scores, load_explicit
@@ -29,21 +30,22 @@ def main(arguments: Namespace) -> None:
     name = arguments.settings["classifier"]
     labelled = read_labelled(settings["sources"], arguments.files, seed)
     held_out_seed = derive_seed(seed, "classifier held out")
-    held_out = [uniform_hash(held_out_seed, text) < settings["held_out"] for text, _ in labelled]
-    training = [pair for pair, held in zip(labelled, held_out, strict=True) if not held]
-    testing = [pair for pair, held in zip(labelled, held_out, strict=True) if held]
+    held_out = [uniform_hash(held_out_seed, x.text) < settings["held_out"] for x in labelled]
+    training = [x for x, held in zip(labelled, held_out, strict=True) if not held]
+    testing = [x for x, held in zip(labelled, held_out, strict=True) if held]
     scratch = arguments.output.with_name(f".{arguments.output.name}.trainer")
     model, tokenizer = train_classifier(
-        [text for text, _ in training],
-        [label for _, label in training],
+        [x.text for x in training],
+        [x.label for x in training],
         settings=settings,
         classes=1 if name == "explicit" else 2,
         seed=derive_seed(seed, "classifier", name),
         scratch=scratch,
     )
     shutil.rmtree(scratch, ignore_errors=True)
-    texts = [text for text, _ in testing]
-    truth = np.array([label for _, label in testing]) >= 0.5
+    texts = [x.text for x in testing]
+    truth = np.array([x.label for x in testing]) >= 0.5
+    formats = np.array([x.format for x in testing])
     # Measured as the evaluation will use it: loaded back from disk.
     if name == "explicit":
         save_detoxify(model, tokenizer, arguments.output)
@@ -52,18 +54,23 @@ def main(arguments: Namespace) -> None:
     else:
         save_implicit(model, tokenizer, arguments.output)
         scores = implicit_scores(ImplicitClassifier(arguments.output, 1), texts)
-    interval = ranking_intervals(
-        truth,
-        np.array(scores),
-        np.arange(len(truth)),
+    quality_of = functools.partial(
+        quality_rows,
+        truth=truth,
+        scores=np.array(scores),
         seed=derive_seed(seed, "intervals", "classifiers"),
-    )["auroc"]
+    )
+    rows = quality_of("all", np.ones_like(truth))
+    kinds = sorted({x.format for x in testing})
+    if len(kinds) > 1:
+        for kind in kinds:
+            rows += quality_of(kind, formats == kind)
     quality = {
         "benchmark": "classifiers",
         "model": name,
         "method": "trained",
         "seed": 0,
-        "rows": [metric_row("all", "auroc", interval, len(truth))],
+        "rows": rows,
         "accuracy": float(((np.array(scores) >= 0.5) == truth).mean()),
         "training_texts": len(training),
         "held_out_texts": len(testing),
@@ -71,6 +78,22 @@ def main(arguments: Namespace) -> None:
     }
     log.info("%s", quality)
     write_json(arguments.output / "quality.json", quality)
+
+
+def quality_rows(
+    split: str, members: np.ndarray, *, truth: np.ndarray, scores: np.ndarray, seed: int
+) -> list[dict]:
+    """AUROC where both labels occur; the shares of toxic and of harmless texts that are flagged."""
+    truth, flagged = truth[members], scores[members] >= 0.5
+    rows = []
+    if truth.any() and not truth.all():
+        found = ranking_intervals(truth, scores[members], np.arange(len(truth)), seed=seed)
+        rows.append(metric_row(split, "auroc", found["auroc"], len(truth)))
+    for name, texts in (("toxic_flagged", truth), ("harmless_flagged", ~truth)):
+        if texts.any():
+            interval = share_interval(flagged[texts].astype(float), seed=seed)
+            rows.append(metric_row(split, name, interval, int(texts.sum())))
+    return rows
 
 
 if __name__ == "__main__":

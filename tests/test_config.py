@@ -105,6 +105,7 @@ CHANGES: dict[str, tuple[object, set[str] | str]] = {
         for key, value in [
             ("sources.0.format", "realtoxicityprompts"),
             ("sources.0.files", "{planted}/prompts.jsonl"),
+            ("sources.0.toxicity", [0.0, 0.5]),
             ("held_out", 0.2),
             ("vocabulary_size", 401),
             ("max_length", 65),

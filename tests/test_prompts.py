@@ -396,30 +396,49 @@ def test_labelled_texts_of_every_format(tmp_path):
     )
     statements = tmp_path / "toxigen.json"
     statements.write_text('[{"text": " w ", "label": "hate"}, {"text": "x", "label": "neutral"}]')
-    labels = read_labelled(
-        [
-            {"format": name}
-            for name in ("labelled", "labelled", "realtoxicityprompts", "paradetox", "toxigen")
-        ],
-        [[plain], [table], [rtp_file], [pairs], [statements]],
+    posts = write_table(tmp_path / "talk.csv", ["text", "label"], [["y", "0"], ["z", "1"]])
+    formats = ["labelled", "labelled", "realtoxicityprompts", "paradetox", "toxigen"]
+    labelled = read_labelled(
+        [{"format": name} for name in [*formats, "wikipedia_talk"]],
+        [[plain], [table], [rtp_file], [pairs], [statements], [posts]],
         SEED,
     )
-    assert len(labels) == len(dict(labels))
-    assert dict(labels) == {
-        **{"a": 1.0, "b": 0.0, "c": 0.25, "e": 1.0, "f": 0.0},
-        **{"p": 0.8, " q": 0.3, " s": 0.6},
-        **{"t": 1.0, "u": 0.0, "v": 0.0, "w": 1.0, "x": 0.0},
+    expected = {
+        "labelled": {"a": 1.0, "b": 0.0, "c": 0.25, "e": 1.0, "f": 0.0},
+        "realtoxicityprompts": {"p": 0.8, " q": 0.3, " s": 0.6},
+        "paradetox": {"t": 1.0, "u": 0.0, "v": 0.0},
+        "toxigen": {"w": 1.0, "x": 0.0},
+        "wikipedia_talk": {"y": 0.0, "z": 1.0},
     }
+    assert sorted(labelled) == sorted(
+        (text, label, name) for name, labels in expected.items() for text, label in labels.items()
+    )
+
+
+def test_labels_outside_the_bounds_are_left_out(tmp_path):
+    path = write_lines(
+        tmp_path / "a.jsonl", [{"text": str(label), "toxic": label} for label in (0, 0.25, 0.5, 1)]
+    )
+
+    def kept(*bounds):
+        source = {"format": "labelled", "toxicity": list(bounds)}
+        return sorted(x.label for x in read_labelled([source], [[path]], SEED))
+
+    assert kept(0.0, 0.5) == [0, 0.25]
+    assert kept(0.25, 1.0) == [0.25, 0.5, 1]
+    assert kept(0.0, 0.1) == [0]
+    with pytest.raises(InputError, match="toxicity"):
+        kept(0.6, 0.7)
 
 
 def test_labelled_texts_of_a_part_share_no_prompt_with_the_other_part(scored_file):
     source = {"format": "realtoxicityprompts", "part": [0.0, 0.5]}
-    texts = {text for text, _ in read_labelled([source], [[scored_file]], SEED)}
+    texts = {x.text for x in read_labelled([source], [[scored_file]], SEED)}
     prompts = {record.prompt for record in rtp(scored_file, part=[0.5, 1.0])[0]}
     assert len(texts) > 200
     assert not texts & prompts
     limited = read_labelled([{**source, "limit": 30}], [[scored_file]], SEED)
-    assert len(limited) == 30 and {text for text, _ in limited} < texts
+    assert len(limited) == 30 and {x.text for x in limited} < texts
 
 
 def test_bad_labels(tmp_path):

@@ -188,6 +188,13 @@ def _labelled_toxigen(path: Path) -> Iterator[tuple[str, str, float | None]]:
         yield text, text, label
 
 
+def _labelled_wikipedia_talk(path: Path) -> Iterator[tuple[str, str, float | None]]:
+    for record in _whole_records(path):
+        text = _text_field(record, "text")
+        require_fields(record, ["label"])
+        yield text, text, _score(record.fields["label"], "label", record.where)
+
+
 PROMPT_FORMATS: dict[str, Callable[[Path, dict], Iterator[PromptRecord]]] = {
     "realtoxicityprompts": _realtoxicityprompts,
     "toxigen": _toxigen,
@@ -202,4 +209,5 @@ LABELLED_FORMATS: dict[str, Callable[[Path], Iterator[tuple[str, str, float | No
     "realtoxicityprompts": _labelled_realtoxicityprompts,
     "paradetox": _labelled_paradetox,
     "toxigen": _labelled_toxigen,
+    "wikipedia_talk": _labelled_wikipedia_talk,
 }

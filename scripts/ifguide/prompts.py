@@ -10,7 +10,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from ifguide.artifacts import canonical_json
 from ifguide.benchmark_formats import (
@@ -25,6 +25,14 @@ from ifguide.records import is_unicode, read_lines, require_files
 from ifguide.seeds import derive_seed, uniform_hash
 
 log = logging.getLogger(__name__)
+
+
+class LabelledText(NamedTuple):
+    """A text for a classifier, its label in [0, 1], and the format of the file it came from."""
+
+    text: str
+    label: float
+    format: str
 
 
 def read_prompts(
@@ -120,30 +128,41 @@ def in_part(text: str, part: Sequence[float] | None, seed: int) -> bool:
 
 def read_labelled(
     sources: Sequence[dict], paths: Sequence[Sequence[str | Path]], seed: int
-) -> list[tuple[str, float]]:
+) -> list[LabelledText]:
     """Return texts and labels in [0, 1] for a classifier; source i is read from `paths[i]`.
 
     A source holds `format` (a key of LABELLED_FORMATS) and may hold `part` (of the prompt, the
-    toxic sentence or the text) and `limit` (texts, sampled by hash). Empty texts, texts that are
-    not UTF-8, null labels and repeated texts are left out; of a repeated text the first stays.
+    toxic sentence or the text), `toxicity` (bounds of the labels that stay) and `limit` (texts,
+    sampled by hash). Empty texts, texts that are not UTF-8, null labels and repeated texts are left
+    out; of a repeated text the first stays.
 
     Raises InputError for a bad file, a label outside [0, 1], or a source that yields nothing.
     """
-    labels: dict[str, float] = {}
+    labelled: dict[str, LabelledText] = {}
     for source, source_paths in zip(sources, paths, strict=True):
         read = _choose(LABELLED_FORMATS, source.get("format"))
         files = require_files(source_paths)
         found: dict[str, float] = {}
         for path in files:
             for key, text, label in read(path):
-                usable = label is not None and text.strip() and is_unicode(key + text)
+                usable = text.strip() and is_unicode(key + text) and label_within(label, source)
                 if usable and in_part(key, source.get("part"), seed):
                     found.setdefault(text, label)
         if not found:
-            raise InputError(f"{files[0]}: no labelled text left; widen `part` or check `format`")
+            raise InputError(
+                f"{files[0]}: no labelled text left; widen `part` or `toxicity`, or check `format`"
+            )
         for text in sample_texts(found, source.get("limit"), seed):
-            labels.setdefault(text, found[text])
-    return list(labels.items())
+            labelled.setdefault(text, LabelledText(text, found[text], source["format"]))
+    return list(labelled.values())
+
+
+def label_within(label: float | None, source: dict) -> bool:
+    """Return whether a label is known and within a source's `toxicity`, whose end counts at 1."""
+    if label is None:
+        return False
+    low, high = source.get("toxicity") or (0.0, 1.0)
+    return low <= label < high or label == high == 1
 
 
 def read_preference_pairs(paths: Sequence[str | Path]) -> list[tuple[str, str]]:

@@ -104,8 +104,12 @@ def attribution_columns() -> list[Column]:
 
 
 def classifier_columns() -> list[Column]:
-    """Return the column that judges the trained classifiers on held-out texts."""
-    return [Column("AUROC on held-out texts", "classifiers", "auroc", "all", 0, 4)]
+    """Return the columns that judge the trained classifiers on held-out texts."""
+    return [
+        Column("AUROC on held-out texts", "classifiers", "auroc", "all", 1, 4),
+        Column("toxic texts flagged", "classifiers", "toxic_flagged", "all", 1, 3),
+        Column("harmless texts flagged", "classifiers", "harmless_flagged", "all", -1, 3),
+    ]
 
 
 def prompt_set_columns(benchmark: str) -> list[Column]:
