@@ -2,6 +2,7 @@
 
 import contextlib
 import csv
+import glob
 import gzip
 import json
 import zlib
@@ -76,8 +77,11 @@ def file_format(path: Path, format: str | None = None) -> str:
 
 
 def require_files(paths: Iterable[str | Path]) -> list[Path]:
-    """Return `paths` sorted. Raises InputError unless each is a file that is not empty."""
-    found = sorted(Path(path) for path in paths)
+    """Return `paths` sorted, the files of a pattern in its place.
+
+    Raises InputError unless each is a file that is not empty.
+    """
+    found = sorted(Path(path) for pattern in paths for path in _expanded(str(pattern)))
     if not found:
         raise InputError("files: no file matches; check the path or the pattern")
     for path in found:
@@ -88,6 +92,12 @@ def require_files(paths: Iterable[str | Path]) -> list[Path]:
         if path.stat().st_size == 0:
             raise InputError(f"{path}: the file is empty; fetch it again or remove it")
     return found
+
+
+def _expanded(pattern: str) -> list[str]:
+    if glob.has_magic(pattern) and not Path(pattern).exists():
+        return glob.glob(pattern, recursive=True)
+    return [pattern]
 
 
 @contextlib.contextmanager

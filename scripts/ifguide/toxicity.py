@@ -40,23 +40,20 @@ def explicit_scores(classifier, texts: Sequence[str], *, batch_size: int = 256) 
     return _in_length_order(texts, batch_size, score)
 
 
-def load_explicit(*, checkpoint: str | Path | None = None, name: str | None = None):
-    """Load Detoxify from a checkpoint file, or a published one by `name` (a download, once).
+def load_explicit(checkpoint: str | Path):
+    """Load Detoxify, offline, from a checkpoint file with its configuration and tokenizer beside it.
 
     Raises InputError where the checkpoint does not exist.
     """
     from detoxify import Detoxify
 
-    device = "cuda" if torch.cuda.is_available() else "cpu"
-    if checkpoint is None:
-        return Detoxify(name, device=device)
     checkpoint = Path(checkpoint)
     if not checkpoint.is_file():
         raise InputError(f"config key classifiers.explicit.checkpoint: {checkpoint} does not exist")
     return Detoxify(
         checkpoint=str(checkpoint),
         huggingface_config_path=str(checkpoint.parent),
-        device=device,
+        device="cuda" if torch.cuda.is_available() else "cpu",
     )
 
 

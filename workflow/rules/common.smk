@@ -4,6 +4,7 @@ import ast
 import functools
 import glob
 import os
+import re
 import sys
 from pathlib import Path
 
@@ -12,8 +13,11 @@ import yaml
 SOURCE = Path(workflow.current_basedir).parent.parent
 sys.path.insert(0, str(SOURCE / "scripts"))
 
-from ifguide.artifacts import canonical_json
+from ifguide.artifacts import canonical_json, text_sha256
 from ifguide.config_schema import find_mistake, with_defaults
+from ifguide.errors import InputError
+from ifguide.published_detoxify import PUBLISHED
+from ifguide.repositories import Repository, check_patterns
 
 # Scripts run with the interpreter that runs Snakemake, unless conda or a container provides one.
 if not workflow.deployment_settings.deployment_method:
@@ -23,6 +27,11 @@ if not workflow.deployment_settings.deployment_method:
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 os.environ.setdefault("TRANSFORMERS_VERBOSITY", "warning")
 os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
+# Only the fetch rules may use the network; what the user says of the hub is kept for them. A job
+# that parses the workflow again, on another machine perhaps, finds both as they are.
+os.environ.setdefault("FETCH_HUB_OFFLINE", os.environ.get("HF_HUB_OFFLINE", "0"))
+os.environ["HF_HUB_OFFLINE"] = "1"
 
 
 def refuse_config(key, problem):
@@ -150,20 +159,33 @@ def check_bounds():
                     refuse_config(f"{section}.{name}.{key}", f"{entry[key]} holds nothing")
 
 
-def check_paths():
-    """Refuse a path that nothing is at, and that no download or rule makes."""
-    entries = [
+def data_entries():
+    """Every entry of the config that names data files, with its key."""
+    return [
         *((f"corpus.sources.{entry['name']}", entry) for entry in config["corpus"]["sources"]),
         *((f"queries.{name}", entry) for name, entry in config["queries"].items()),
-        *((f"benchmarks.{name}", entry) for name, entry in config["benchmarks"].items()),
         *(
-            (f"classifiers.{name}.train.sources.{number}", source)
+            (f"benchmarks.{name}", entry)
+            for name, entry in config["benchmarks"].items()
+            if "files" in entry
+        ),
+        *(
+            (f"classifiers.{name}.train.sources.{source['format']}", source)
             for name, entry in config["classifiers"].items()
-            for number, source in enumerate(entry.get("train", {}).get("sources", []))
+            for source in entry.get("train", {}).get("sources", [])
         ),
     ]
-    for key, entry in entries:
-        if "files" in entry:
+
+
+def check_paths():
+    """Refuse a path that nothing is at, and that no download or rule makes."""
+    for key, entry in data_entries():
+        if "hub" in entry:
+            try:
+                check_patterns(data_repository(entry))
+            except InputError as error:
+                refuse_config(f"{key}.files", error)
+        else:
             paths_of(entry, key)
     for key, path in [
         ("classifiers.explicit.checkpoint", config["classifiers"]["explicit"].get("checkpoint")),
@@ -219,6 +241,115 @@ def code(script):
     return [os.path.relpath(path) for path in found]
 
 
+# --- the hub --------------------------------------------------------------------------------------
+
+TOKENIZER_FILES = ("*.json", "*.txt", "*.model")
+CLASSIFIER_FILES = ("*.safetensors", *TOKENIZER_FILES)
+ARCHITECTURE_FILES = ("config.json",)
+
+
+def data_repository(entry):
+    return Repository("dataset", entry["hub"], entry["revision"], (entry["files"],))
+
+
+def model_repository(entry, files):
+    """Those files of a hub model that one use of it needs."""
+    return Repository("model", entry["hub"], entry["revision"], files)
+
+
+def repository_directory(repository):
+    """Where the files of a hub repository lie, once they are fetched."""
+    owner_and_name = repository.hub.replace("/", "--")
+    return os.path.join(
+        config["data_dir"], "hub", f"{repository.kind}s", owner_and_name, repository.revision
+    )
+
+
+def repository_name(repository):
+    short = text_sha256(canonical(vars(repository)))[:12]
+    return f"{repository.hub.replace('/', '--')}-{short}"
+
+
+def repository_record(repository):
+    """The file that a rule waits for before it reads what a repository holds."""
+    return f"{RESULTS}/fetched/hub/{repository_name(repository)}.json"
+
+
+def tokenizer_of(name):
+    """The settings of a tokenizer; a repository stands as the directory that it is fetched to."""
+    entry = config["tokenizers"][name]
+    if "hub" not in entry:
+        return entry
+    return {"path": repository_directory(model_repository(entry, TOKENIZER_FILES))}
+
+
+def tokenizer_input(name):
+    """What a rule must wait for before it takes or trains a tokenizer, the documents apart."""
+    entry = config["tokenizers"][name]
+    if "hub" in entry:
+        return repository_record(model_repository(entry, TOKENIZER_FILES))
+    return f"{entry['path']}/tokenizer.json" if "path" in entry else []
+
+
+def architecture_of(model):
+    """A model's architecture; a repository's stands as the configuration file fetched from it."""
+    architecture = config["models"][model]["architecture"]
+    if "hub" not in architecture:
+        return architecture
+    folder = repository_directory(model_repository(architecture, ARCHITECTURE_FILES))
+    return {"file": f"{folder}/config.json", **without(architecture, "hub", "revision")}
+
+
+def architecture_input(model):
+    """What a rule must wait for before it reads a model's architecture."""
+    architecture = config["models"][model]["architecture"]
+    if "hub" in architecture:
+        return repository_record(model_repository(architecture, ARCHITECTURE_FILES))
+    return architecture.get("file", [])
+
+
+def repositories():
+    """Each repository that the config names, by name, and how a user can do without it."""
+    found = [
+        (data_repository(entry), f"give local `files` in {key}, without `hub`")
+        for key, entry in data_entries()
+        if "hub" in entry
+    ]
+    for name, entry in config["tokenizers"].items():
+        if "hub" in entry:
+            instead = f"give a local directory in tokenizers.{name}.path"
+            found.append((model_repository(entry, TOKENIZER_FILES), instead))
+    for name, entry in config["models"].items():
+        if "hub" in entry["architecture"]:
+            instead = f"give a local config.json in models.{name}.architecture.file"
+            found.append((model_repository(entry["architecture"], ARCHITECTURE_FILES), instead))
+    explicit, implicit = config["classifiers"]["explicit"], config["classifiers"]["implicit"]
+    if "hub" in implicit:
+        instead = "give a local directory in classifiers.implicit.path"
+        found.append((model_repository(implicit, CLASSIFIER_FILES), instead))
+    if "hub" in explicit:
+        instead = "give a local checkpoint in classifiers.explicit.checkpoint"
+        found.append((detoxify_base(explicit["hub"]), instead))
+    return {repository_name(repository): (repository, instead) for repository, instead in found}
+
+
+def detoxify_base(name):
+    """The model whose configuration and tokenizer a published Detoxify model uses."""
+    return model_repository(PUBLISHED[name]["base"], TOKENIZER_FILES)
+
+
+def all_downloads():
+    """The downloads of the config, and the weights of a published Detoxify model."""
+    downloads = dict(config["downloads"])
+    name = config["classifiers"]["explicit"].get("hub")
+    if name:
+        url = PUBLISHED[name]["url"]
+        weights = {"url": url, "sha256": None, "path": f"detoxify/{url.rpartition('/')[2]}"}
+        # A download of this name in the config stands for a mirror, or pins the checksum.
+        downloads.setdefault(f"detoxify-{name}", weights)
+    return downloads
+
+
 # --- files that the config names ------------------------------------------------------------------
 
 
@@ -243,6 +374,10 @@ def downloads_of(pattern):
 
 def paths_of(entry, key):
     """The paths that an entry's `files` names, whether they exist yet or not."""
+    if "hub" in entry:
+        # A pattern, because only the hub knows which files match.
+        folder = repository_directory(data_repository(entry))
+        return [os.path.join(glob.escape(folder), entry["files"])]
     pattern = pattern_of(entry, key)
     if pattern.startswith(f"{PLANTED}/"):
         if Path(pattern).name not in PLANTED_FILES:
@@ -265,6 +400,8 @@ def paths_of(entry, key):
 
 def inputs_of(entry, key):
     """What a rule must wait for before it reads an entry's files."""
+    if "hub" in entry:
+        return [repository_record(data_repository(entry))]
     downloads = downloads_of(pattern_of(entry, key))
     if downloads:
         return [f"{RESULTS}/fetched/{name}.json" for name in downloads]
@@ -275,7 +412,6 @@ def source_inputs(entries, key):
     return [
         path
         for entry in entries
-        if "files" in entry
         for path in inputs_of(entry, f"{key}.{entry.get('name', entry.get('format', ''))}")
     ]
 
@@ -284,11 +420,7 @@ def source_paths(entries, key):
     """One list of paths for each entry, as JSON."""
     return canonical(
         [
-            (
-                paths_of(entry, f"{key}.{entry.get('name', entry.get('format', ''))}")
-                if "files" in entry
-                else []
-            )
+            paths_of(entry, f"{key}.{entry.get('name', entry.get('format', ''))}")
             for entry in entries
         ]
     )
@@ -298,6 +430,9 @@ check_names()
 check_models()
 check_bounds()
 check_paths()
+
+DOWNLOADS = all_downloads()
+REPOSITORIES = repositories()
 
 
 # --- what a result depends on --------------------------------------------------------------------
@@ -427,7 +562,7 @@ def write_run_config():
         text=True,
         check=False,
     )
-    packages = ("snakemake", "torch", "transformers", "tokenizers", "datasets", "detoxify", "numpy")
+    packages = ("snakemake", "torch", "transformers", "tokenizers", "huggingface_hub", "detoxify", "numpy")
     record = {
         "config": config,
         "commit": commit.stdout.strip() or None,
@@ -468,5 +603,6 @@ wildcard_constraints:
     queries=names(config["queries"]),
     benchmark=names(config["benchmarks"]),
     classifier="explicit|implicit",
-    download=names(config["downloads"]),
+    download=names(DOWNLOADS),
+    repository="|".join(map(re.escape, REPOSITORIES)) or "none",
     shard=r"\d{5}",

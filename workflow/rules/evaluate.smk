@@ -1,15 +1,17 @@
 # Continuations, their toxicity, and fluency, for every evaluated model and method.
 
-CLASSIFIERS = config["classifiers"]
-EXPLICIT_CHECKPOINT = (
-    f"{RESULTS}/classifiers/explicit/model.ckpt"
-    if "train" in CLASSIFIERS["explicit"]
-    else CLASSIFIERS["explicit"].get("checkpoint")
+EXPLICIT_CHECKPOINT = CLASSIFIERS["explicit"].get(
+    "checkpoint", f"{RESULTS}/classifiers/explicit/model.ckpt"
+)
+IMPLICIT_REPOSITORY = (
+    model_repository(CLASSIFIERS["implicit"], CLASSIFIER_FILES)
+    if "hub" in CLASSIFIERS["implicit"]
+    else None
 )
 IMPLICIT_DIRECTORY = (
-    f"{RESULTS}/classifiers/implicit"
-    if "train" in CLASSIFIERS["implicit"]
-    else CLASSIFIERS["implicit"].get("path")
+    repository_directory(IMPLICIT_REPOSITORY)
+    if IMPLICIT_REPOSITORY
+    else CLASSIFIERS["implicit"].get("path", f"{RESULTS}/classifiers/implicit")
 )
 EVALUATION = f"{RESULTS}/evaluation/{{model}}/{{method}}/{{seed}}/{{benchmark}}"
 MEASURING = always(
@@ -59,11 +61,13 @@ rule classify:
         explicit=(
             f"{RESULTS}/classifiers/explicit/quality.json"
             if "train" in CLASSIFIERS["explicit"]
-            else EXPLICIT_CHECKPOINT or []
+            else EXPLICIT_CHECKPOINT
         ),
         implicit=(
             f"{RESULTS}/classifiers/implicit/quality.json"
             if "train" in CLASSIFIERS["implicit"]
+            else repository_record(IMPLICIT_REPOSITORY)
+            if IMPLICIT_REPOSITORY
             else f"{IMPLICIT_DIRECTORY}/config.json"
         ),
     output:
@@ -78,17 +82,14 @@ rule classify:
         mem_mb=4000,
         runtime=240,
     params:
-        settings=always(
-            explicit=without(CLASSIFIERS["explicit"], "train", "checkpoint"),
-            implicit=without(CLASSIFIERS["implicit"], "train", "path"),
-        ),
-        explicit=["--explicit-checkpoint", EXPLICIT_CHECKPOINT] if EXPLICIT_CHECKPOINT else [],
+        settings=always(toxic_label=CLASSIFIERS["implicit"].get("toxic_label", 1)),
+        explicit=lambda wildcards: EXPLICIT_CHECKPOINT,
         implicit=lambda wildcards: IMPLICIT_DIRECTORY,
     message:
         "toxicity of {wildcards.model}/{wildcards.method} on {wildcards.benchmark}"
     shell:
         "python {input.code[0]:q} --settings {params.settings:q}"
-        " --continuations {input.continuations:q} {params.explicit:q}"
+        " --continuations {input.continuations:q} --explicit {params.explicit:q}"
         " --implicit {params.implicit:q} --output {output.generations:q} > {log:q} 2>&1"
 
 

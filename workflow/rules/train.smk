@@ -1,5 +1,7 @@
 # Language models and classifiers.
 
+CLASSIFIERS = config["classifiers"]
+
 
 rule train_model:
     input:
@@ -20,9 +22,7 @@ rule train_model:
             if config["methods"][wildcards.method].get("start_from")
             else []
         ),
-        architecture=lambda wildcards: (
-            config["models"][wildcards.model]["architecture"].get("file", [])
-        ),
+        architecture=lambda wildcards: architecture_input(wildcards.model),
     output:
         weights=f"{RESULTS}/models/{{model}}/{{method}}/{{seed}}/model.safetensors",
         architecture=f"{RESULTS}/models/{{model}}/{{method}}/{{seed}}/config.json",
@@ -41,7 +41,7 @@ rule train_model:
         runtime=lambda wildcards, attempt: 1440 * attempt,
     params:
         settings=lambda wildcards: settings_of(
-            architecture=config["models"][wildcards.model]["architecture"],
+            architecture=architecture_of(wildcards.model),
             training=training_of(wildcards.model, wildcards.method),
             suppress=(
                 without(config["methods"][wildcards.method]["suppress"], "selection")
@@ -89,7 +89,7 @@ rule train_classifier:
             train={
                 **config["classifiers"][wildcards.classifier]["train"],
                 "sources": [
-                    without(source, "files")
+                    without(source, "files", "hub", "revision")
                     for source in config["classifiers"][wildcards.classifier]["train"]["sources"]
                 ],
             },
@@ -105,6 +105,35 @@ rule train_classifier:
     shell:
         "python {input.code[0]:q} --settings {params.settings:q} --files {params.paths:q}"
         " --output {params.folder:q} > {log:q} 2>&1"
+
+
+rule published_detoxify:
+    input:
+        code=code("adopt_detoxify.py"),
+        weights=lambda wildcards: f"{RESULTS}/fetched/detoxify-{CLASSIFIERS['explicit']['hub']}.json",
+        base=lambda wildcards: repository_record(detoxify_base(CLASSIFIERS["explicit"]["hub"])),
+    output:
+        checkpoint=f"{RESULTS}/classifiers/explicit/model.ckpt",
+    log:
+        f"{LOGS}/published_detoxify.log",
+    benchmark:
+        f"{BENCHMARKS}/published_detoxify.tsv"
+    priority: 100
+    conda:
+        "../../envs/main.yaml"
+    resources:
+        mem_mb=4000,
+        runtime=60,
+    params:
+        weights=lambda wildcards: os.path.join(
+            config["data_dir"], DOWNLOADS[f"detoxify-{CLASSIFIERS['explicit']['hub']}"]["path"]
+        ),
+        base=lambda wildcards: repository_directory(detoxify_base(CLASSIFIERS["explicit"]["hub"])),
+    message:
+        "make the published Detoxify weights load without a network"
+    shell:
+        "python {input.code[0]:q} --weights {params.weights:q} --base {params.base:q}"
+        " --output {output.checkpoint:q} > {log:q} 2>&1"
 
 
 rule train:
