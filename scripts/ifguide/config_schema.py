@@ -111,6 +111,18 @@ def _missing_key(error: ValidationError, root: Mapping) -> tuple[str, str]:
     return missing, f"missing{': ' + description if description else ''}"
 
 
+def _missing_companion(error: ValidationError, root: Mapping) -> tuple[str, str]:
+    given, missing = next(
+        (key, needed)
+        for key, all_needed in error.validator_value.items()
+        if key in error.instance
+        for needed in all_needed
+        if needed not in error.instance
+    )
+    entry = resolve(error.schema.get("properties", {}).get(missing, {}), root)
+    return missing, f"missing, beside {given}: {entry.get('description', '')}"
+
+
 def _wrong_type(error: ValidationError, root: Mapping) -> tuple[str, str]:
     wanted = error.validator_value
     kinds = " or ".join(KINDS[kind] for kind in ([wanted] if isinstance(wanted, str) else wanted))
@@ -201,6 +213,7 @@ def _shown(value: Any) -> str:
 _PROBLEMS = {
     "additionalProperties": _unknown_key,
     "required": _missing_key,
+    "dependentRequired": _missing_companion,
     "type": _wrong_type,
     "enum": _not_listed,
     "pattern": _bad_pattern,
