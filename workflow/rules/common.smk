@@ -300,12 +300,12 @@ def architecture_of(model):
     return {"file": f"{folder}/config.json", **without(architecture, "hub", "revision")}
 
 
-def architecture_input(model):
-    """What a rule must wait for before it reads a model's architecture."""
+def architecture_inputs(model):
+    """What rules must wait for before they read a model's architecture."""
     architecture = config["models"][model]["architecture"]
     if "hub" in architecture:
-        return repository_record(model_repository(architecture, ARCHITECTURE_FILES))
-    return architecture.get("file", [])
+        return [repository_record(model_repository(architecture, ARCHITECTURE_FILES))]
+    return [architecture["file"]] if "file" in architecture else []
 
 
 def repositories():
@@ -470,6 +470,33 @@ def model_directory(wildcards):
 
 def proxy_directory(wildcards):
     return f"{RESULTS}/models/{wildcards.model}/none/{PROXY_SEED}"
+
+
+def evaluated_models(tokenizer):
+    return [
+        model
+        for model in config["evaluation"]["models"]
+        if config["models"][model]["tokenizer"] == tokenizer
+    ]
+
+
+def longest_continuation(benchmark):
+    """The new tokens after a prompt, and the config key that says so."""
+    own = config["benchmarks"][benchmark].get("generation", {})
+    if "max_new_tokens" in own:
+        key = f"benchmarks.{benchmark}.generation.max_new_tokens"
+        return {"tokens": own["max_new_tokens"], "key": key}
+    return {
+        "tokens": config["generation"]["max_new_tokens"],
+        "key": "generation.max_new_tokens",
+    }
+
+
+def early_checks():
+    """Records of what is refused before anything is trained; a new record reruns nothing."""
+    tokenizers = {config["models"][name]["tokenizer"] for name in config["evaluation"]["models"]}
+    lengths = [f"{RESULTS}/prompts/lengths/{name}.json" for name in sorted(tokenizers)]
+    return [ancient(path) for path in (f"{RESULTS}/queries/disjoint.json", *lengths)]
 
 
 def training_of(model, method):

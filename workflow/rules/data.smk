@@ -303,6 +303,44 @@ rule disjoint:
         " --output {output.record:q} > {log:q} 2>&1"
 
 
+rule prompt_lengths:
+    input:
+        code=code("check_prompt_lengths.py"),
+        tokenizer=f"{RESULTS}/corpus/{{tokenizer}}/tokenizer/tokenizer.json",
+        prompts=expand(f"{RESULTS}/prompts/{{benchmark}}.jsonl", benchmark=benchmarks_of("prompts")),
+        architectures=lambda wildcards: [
+            path
+            for model in evaluated_models(wildcards.tokenizer)
+            for path in architecture_inputs(model)
+        ],
+    output:
+        record=f"{RESULTS}/prompts/lengths/{{tokenizer}}.json",
+    log:
+        f"{LOGS}/prompt_lengths/{{tokenizer}}.log",
+    benchmark:
+        f"{BENCHMARKS}/prompt_lengths/{{tokenizer}}.tsv"
+    priority: 100
+    conda:
+        "../../envs/main.yaml"
+    resources:
+        mem_mb=1000,
+        runtime=30,
+    params:
+        settings=lambda wildcards: settings_of(
+            models={
+                model: architecture_of(model) for model in evaluated_models(wildcards.tokenizer)
+            },
+            block_size=config["corpus"]["block_size"],
+            max_new_tokens={name: longest_continuation(name) for name in benchmarks_of("prompts")},
+        ),
+        tokenizer=subpath(input.tokenizer, parent=True),
+    message:
+        "every prompt fits into every model with tokenizer {wildcards.tokenizer}"
+    shell:
+        "python {input.code[0]:q} --settings {params.settings:q} --tokenizer {params.tokenizer:q}"
+        " --prompts {input.prompts:q} --output {output.record:q} > {log:q} 2>&1"
+
+
 rule fetch:
     input:
         expand(f"{RESULTS}/fetched/{{download}}.json", download=DOWNLOADS),

@@ -26,6 +26,7 @@ rule generate:
         code=code("generate_continuations.py"),
         model=lambda wildcards: model_files(wildcards.model, wildcards.method, wildcards.seed),
         prompts=f"{RESULTS}/prompts/{{benchmark}}.jsonl",
+        checks=early_checks(),
     output:
         continuations=f"{EVALUATION}/continuations.jsonl",
     log:

@@ -22,7 +22,8 @@ rule train_model:
             if config["methods"][wildcards.method].get("start_from")
             else []
         ),
-        architecture=lambda wildcards: architecture_input(wildcards.model),
+        architecture=lambda wildcards: architecture_inputs(wildcards.model),
+        checks=early_checks(),
     output:
         weights=f"{RESULTS}/models/{{model}}/{{method}}/{{seed}}/model.safetensors",
         architecture=f"{RESULTS}/models/{{model}}/{{method}}/{{seed}}/config.json",
