@@ -79,7 +79,7 @@ def main(arguments: Namespace) -> None:
     losses, steps = train(
         model,
         corpus,
-        settings=settings["training"],
+        settings={**settings["training"], "checkpoint_steps": arguments.checkpoint_steps},
         mask=mask,
         objective=suppress["objective"] if suppress else "exclusion",
         strength=suppress["strength"] if suppress else 0.0,
@@ -129,5 +129,6 @@ if __name__ == "__main__":
     parser.add_argument("--tokenizer", type=Path, required=True)
     parser.add_argument("--mask", type=Path, help="folder of a selection")
     parser.add_argument("--start-from", type=Path, help="model directory to fine-tune")
+    parser.add_argument("--checkpoint-steps", type=int, required=True)
     parser.add_argument("--output", type=Path, required=True)
     run(main, parser)

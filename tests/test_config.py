@@ -26,8 +26,9 @@ OTHER_GENERATE = {"generate"} | OTHER_CLASSIFY
 CLASSIFY = OTHER_CLASSIFY | PAGES
 CLASSIFIER = {"train_classifier"} | CLASSIFY
 GENERATE = {"generate"} | CLASSIFY
-PROMPTS = {"prompts", "disjoint"} | GENERATE
-OTHER_PROMPTS = {"prompts", "disjoint"} | OTHER_GENERATE
+LENGTHS = {"prompt_lengths"}
+PROMPTS = {"prompts", "disjoint"} | LENGTHS | GENERATE
+OTHER_PROMPTS = {"prompts", "disjoint"} | LENGTHS | OTHER_GENERATE
 PASSAGES = {"passages", "lambada"} | SUMMARY
 TARGET = {"train_model"} | FLUENCY | GENERATE
 SHOWN = {"describe_documents"} | PAGES
@@ -42,7 +43,7 @@ PROXY = FACTORS | GRADIENT
 TRAINING = PROXY | TARGET
 TOKENS = {"tokenize"} | TRAINING
 BLOCKS = {"tokenize_held_out"} | TOKENS
-TOKENIZER = {"tokenizer"} | BLOCKS
+TOKENIZER = {"tokenizer"} | LENGTHS | BLOCKS
 DOCUMENTS = {"documents"} | TOKENIZER
 EVERYTHING = {"plant"} | DOCUMENTS | QUERIES | PROMPTS | PASSAGES | CLASSIFIER
 
@@ -70,7 +71,7 @@ CHANGES: dict[str, tuple[object, set[str] | str]] = {
     "planted.labelled": (201, EVERYTHING),
     "planted.pairs": (11, EVERYTHING),
     "planted.bold": (11, EVERYTHING),
-    "corpus.block_size": (96, BLOCKS),
+    "corpus.block_size": (96, LENGTHS | BLOCKS),
     "corpus.shards": (3, TOKENS),
     "corpus.sources.0.name": ("texts", DOCUMENTS),
     "corpus.sources.0.files": ("{planted}/held_out.jsonl", DOCUMENTS),
@@ -80,7 +81,6 @@ CHANGES: dict[str, tuple[object, set[str] | str]] = {
     "corpus.sources.0.limit": (200, DOCUMENTS),
     "corpus.sources.0.harmless": (True, DOCUMENTS),
     "corpus.sources.0.held_out": (0.1, DOCUMENTS),
-    "corpus.sources.0.split": ("test", DOCUMENTS),
     "corpus.sources.1.name": ("texts", DOCUMENTS),
     "corpus.sources.1.files": ("{planted}/documents.jsonl", DOCUMENTS),
     "corpus.sources.1.text": ("body", DOCUMENTS),
@@ -89,7 +89,6 @@ CHANGES: dict[str, tuple[object, set[str] | str]] = {
     "corpus.sources.1.limit": (30, DOCUMENTS),
     "corpus.sources.1.harmless": (True, DOCUMENTS),
     "corpus.sources.1.held_out": (0.9, DOCUMENTS),
-    "corpus.sources.1.split": ("test", DOCUMENTS),
     "tokenizers.bpe.vocabulary_size": (500, TOKENIZER),
     "queries.toxic.format": ("bold", QUERIES),
     "queries.toxic.files": ("{planted}/prompts.jsonl", QUERIES),
@@ -133,12 +132,12 @@ CHANGES: dict[str, tuple[object, set[str] | str]] = {
     "training.gradient_checkpointing": (True, TRAINING),
     "training.compile": (True, TRAINING),
     "training.log_steps": (6, TRAINING),
-    "training.checkpoint_steps": (21, TRAINING),
+    "training.checkpoint_steps": (21, REPORT),
     "models.proxy.tokenizer": ("other", "models.proxy.tokenizer: 'other' is none of bpe"),
     "models.target.tokenizer": ("other", "models.target.tokenizer: 'other' is none of bpe"),
     **{
         f"models.{model}.architecture.{key}": (value, rerun)
-        for model, rerun in (("proxy", TRAINING), ("target", TARGET))
+        for model, rerun in (("proxy", TRAINING), ("target", LENGTHS | TARGET))
         for key, value in [
             ("model_type", "gpt2"),
             ("hidden_size", 32),
@@ -204,7 +203,7 @@ CHANGES: dict[str, tuple[object, set[str] | str]] = {
     "generation.continuations": (6, GENERATE),
     "generation.top_p": (0.8, GENERATE),
     "generation.temperature": (0.9, GENERATE),
-    "generation.max_new_tokens": (9, GENERATE),
+    "generation.max_new_tokens": (9, LENGTHS | GENERATE),
     "generation.rows_per_batch": (256, GENERATE),
     "benchmarks.realtoxicityprompts.kind": (
         "perplexity",
@@ -222,12 +221,12 @@ CHANGES: dict[str, tuple[object, set[str] | str]] = {
     "benchmarks.toxigen.limit.toxic": (4, OTHER_PROMPTS),
     "benchmarks.toxigen.limit.nontoxic": (4, OTHER_PROMPTS),
     "benchmarks.toxigen.generation.continuations": (4, OTHER_GENERATE),
-    "benchmarks.toxigen.generation.max_new_tokens": (5, OTHER_GENERATE),
+    "benchmarks.toxigen.generation.max_new_tokens": (5, LENGTHS | OTHER_GENERATE),
     "benchmarks.heldout.kind": ("lambada", "benchmarks.heldout.files: missing: Path or glob"),
     "benchmarks.lambada.kind": ("perplexity", "benchmarks.lambada.files: unknown key"),
     "benchmarks.lambada.files": ("{planted}/held_out.jsonl", PASSAGES),
     "benchmarks.lambada.limit": (9, PASSAGES),
-    "evaluation.models": (["target", "proxy"], TARGET - {"pages"}),
+    "evaluation.models": (["target", "proxy"], LENGTHS | TARGET - {"pages"}),
     "evaluation.methods": (["none"], SUMMARY | PAGES),
     "evaluation.seeds": ([0, 1], TARGET - {"pages"}),
     "evaluation.threshold": (0.6, TOXICITY),

@@ -589,7 +589,15 @@ def write_run_config():
         text=True,
         check=False,
     )
-    packages = ("snakemake", "torch", "transformers", "tokenizers", "huggingface_hub", "detoxify", "numpy")
+    packages = (
+        "snakemake",
+        "torch",
+        "transformers",
+        "tokenizers",
+        "huggingface_hub",
+        "detoxify",
+        "numpy",
+    )
     record = {
         "config": config,
         "commit": commit.stdout.strip() or None,

@@ -106,7 +106,8 @@ rule documents:
     params:
         settings=always(
             sources=[
-                without(source, "files", "hub", "revision") for source in config["corpus"]["sources"]
+                without(source, "files", "hub", "revision")
+                for source in config["corpus"]["sources"]
             ],
             seed=SEED,
         ),

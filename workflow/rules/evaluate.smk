@@ -67,9 +67,11 @@ rule classify:
         implicit=(
             f"{RESULTS}/classifiers/implicit/quality.json"
             if "train" in CLASSIFIERS["implicit"]
-            else repository_record(IMPLICIT_REPOSITORY)
-            if IMPLICIT_REPOSITORY
-            else f"{IMPLICIT_DIRECTORY}/config.json"
+            else (
+                repository_record(IMPLICIT_REPOSITORY)
+                if IMPLICIT_REPOSITORY
+                else f"{IMPLICIT_DIRECTORY}/config.json"
+            )
         ),
     output:
         generations=f"{EVALUATION}/generations.jsonl",

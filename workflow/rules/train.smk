@@ -43,7 +43,7 @@ rule train_model:
     params:
         settings=lambda wildcards: settings_of(
             architecture=architecture_of(wildcards.model),
-            training=training_of(wildcards.model, wildcards.method),
+            training=without(training_of(wildcards.model, wildcards.method), "checkpoint_steps"),
             suppress=(
                 without(config["methods"][wildcards.method]["suppress"], "selection")
                 if config["methods"][wildcards.method].get("suppress")
@@ -56,12 +56,17 @@ rule train_model:
         folder=subpath(output.weights, parent=True),
         corpus=lambda wildcards: corpus_of(wildcards.model),
         options=training_options,
+        # How often to save changes no weight. A function of `input` is not tracked, so that a
+        # finished model stays when this changes.
+        checkpoint_steps=lambda wildcards, input: training_of(wildcards.model, wildcards.method)[
+            "checkpoint_steps"
+        ],
     message:
         "train {wildcards.model} by {wildcards.method}, seed {wildcards.seed}"
     shell:
         "python {input.code[0]:q} --settings {params.settings:q} --corpus {params.corpus:q}"
         " --tokenizer {params.corpus:q}/tokenizer {params.options:q}"
-        " --output {params.folder:q} > {log:q} 2>&1"
+        " --checkpoint-steps {params.checkpoint_steps:q} --output {params.folder:q} > {log:q} 2>&1"
 
 
 rule train_classifier:
