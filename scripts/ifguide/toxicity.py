@@ -61,7 +61,10 @@ class ImplicitClassifier:
     """A sequence classifier and the index of its toxic class."""
 
     def __init__(self, directory: str | Path, toxic_label: int) -> None:
-        """Load a directory offline. Raises InputError where it has no class `toxic_label`."""
+        """Load a directory offline.
+
+        Raises InputError where it has one class only, or none of the index `toxic_label`.
+        """
         if not Path(directory).is_dir():
             raise InputError(
                 f"config key classifiers.implicit.path: {directory} is not a directory"
@@ -70,7 +73,7 @@ class ImplicitClassifier:
         self.model = AutoModelForSequenceClassification.from_pretrained(
             directory, local_files_only=True, use_safetensors=True
         ).eval()
-        if toxic_label >= self.model.config.num_labels:
+        if not 2 <= self.model.config.num_labels > toxic_label:
             raise InputError(
                 f"config key classifiers.implicit.toxic_label: {toxic_label}, but the classifier "
                 f"in {directory} has the labels {self.model.config.id2label}"

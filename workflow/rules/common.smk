@@ -13,7 +13,7 @@ import yaml
 SOURCE = Path(workflow.current_basedir).parent.parent
 sys.path.insert(0, str(SOURCE / "scripts"))
 
-from ifguide.artifacts import canonical_json, text_sha256
+from ifguide.artifacts import canonical_json, read_json, text_sha256
 from ifguide.config_schema import find_mistake, with_defaults
 from ifguide.errors import InputError
 from ifguide.published_detoxify import PUBLISHED
@@ -201,6 +201,30 @@ def check_paths():
     ]:
         if path and not os.path.exists(path):
             refuse_config(key, f"{path} does not exist")
+
+
+def check_implicit_classifier():
+    """Refuse a directory that is not the classifier that the config describes."""
+    implicit = config["classifiers"]["implicit"]
+    folder = implicit.get("path")
+    if not folder:
+        return
+    try:
+        described = read_json(Path(folder, "config.json"))
+    except (OSError, InputError):
+        refuse_config("classifiers.implicit.path", f"{folder} has no config.json that can be read")
+    if not glob.glob(os.path.join(glob.escape(folder), "*.safetensors")):
+        refuse_config(
+            "classifiers.implicit.path",
+            f"{folder} has no .safetensors weights; pickled ones are never loaded",
+        )
+    labels = list(described.get("id2label", {0: "LABEL_0", 1: "LABEL_1"}).values())
+    label = implicit.get("toxic_label", 1)
+    if not 2 <= len(labels) > label:
+        refuse_config(
+            "classifiers.implicit.toxic_label",
+            f"{label}, but the classifier in {folder} has the labels {', '.join(map(str, labels))}",
+        )
 
 
 canonical = canonical_json
@@ -430,6 +454,7 @@ check_names()
 check_models()
 check_bounds()
 check_paths()
+check_implicit_classifier()
 
 DOWNLOADS = all_downloads()
 REPOSITORIES = repositories()

@@ -100,6 +100,7 @@ rule toxicity:
     input:
         code=code("measure_toxicity.py"),
         generations=f"{EVALUATION}/generations.jsonl",
+        record=f"{RESULTS}/models/{{model}}/{{method}}/{{seed}}/training.json",
     output:
         metrics=f"{EVALUATION}/metrics.json",
     log:
@@ -124,7 +125,7 @@ rule toxicity:
         "metrics of {wildcards.model}/{wildcards.method} on {wildcards.benchmark}"
     shell:
         "python {input.code[0]:q} --settings {params.settings:q}"
-        " --generations {input.generations:q} --benchmark {wildcards.benchmark:q}"
+        " --generations {input.generations:q} --training-record {input.record:q} --benchmark {wildcards.benchmark:q}"
         " --model {wildcards.model:q} --method {wildcards.method:q}"
         " --training-seed {wildcards.seed:q} --output {output.metrics:q} > {log:q} 2>&1"
 
