@@ -81,9 +81,13 @@ def require_files(paths: Iterable[str | Path]) -> list[Path]:
 
     Raises InputError unless each is a file that is not empty.
     """
-    found = sorted(Path(path) for pattern in paths for path in _expanded(str(pattern)))
+    patterns = [str(path) for path in paths]
+    found = sorted(Path(path) for pattern in patterns for path in _expanded(pattern))
     if not found:
-        raise InputError("files: no file matches; check the path or the pattern")
+        raise InputError(
+            f"files: no file matches {', '.join(patterns) or 'anything'}; check the path or the "
+            "pattern"
+        )
     for path in found:
         if not path.exists():
             raise InputError(f"{path}: no such file; check the path, or fetch the data first")
