@@ -1,4 +1,4 @@
-"""Make published Detoxify weights load offline: beside the configuration and tokenizer they need."""
+"""Make published Detoxify weights load offline: what they need is written beside them."""
 
 from argparse import Namespace
 from pathlib import Path

@@ -377,9 +377,14 @@ def test_query_records_among_the_test_prompts(finished, tmp_path):
             "word " * 150,
             "mine",
             20,
-            "prompts.txt, line 2: the prompt 'word word word word word word word word ' has 15",
+            "prompts.txt, line 2: the prompt 'word word word word word word word word ' has ",
         ),
-        ("short", "mine", 128, "config key generation.max_new_tokens: 128 new tokens leave no room"),
+        (
+            "short",
+            "mine",
+            128,
+            "generation.max_new_tokens: 128 new tokens leave no room",
+        ),
     ],
 )
 def test_prompts_without_room(finished, tmp_path, text, benchmark, max_new_tokens, expected):

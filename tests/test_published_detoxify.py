@@ -39,7 +39,7 @@ def base(tmp_path):
 
 
 def published_file(base, path):
-    """A checkpoint as its authors write it: it names a hub model, and has more labels than names."""
+    """A checkpoint as its authors write it: of a hub model, with more labels than names."""
     torch.manual_seed(0)
     config = RobertaConfig.from_pretrained(base, num_labels=4)
     model = RobertaForSequenceClassification(config).eval()

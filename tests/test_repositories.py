@@ -261,8 +261,11 @@ def test_fetch_takes_everything_and_then_no_network_is_needed(hub, tmp_path):
     ).encode()
     hub.repositories["models", "org/model"] = model_files(tmp_path / "model")
     hub.repositories["models", "org/judge"] = judge_files(tmp_path / "judge")
-    prompts = b'{"prompt": {"text": "some", "toxicity": 0.1}, "continuation": {"text": " words", "toxicity": 0.9}}\n'
-    hub.repositories["datasets", "org/prompts"] = {"prompts.jsonl": prompts}
+    prompt = {
+        "prompt": {"text": "some", "toxicity": 0.1},
+        "continuation": {"text": " words", "toxicity": 0.9},
+    }
+    hub.repositories["datasets", "org/prompts"] = {"prompts.jsonl": json.dumps(prompt).encode()}
     pinned = {"revision": REVISION}
     clone = copy_repository(tmp_path / "a clone")
     config = yaml.safe_load((clone / TINY).read_text("utf-8"))

@@ -41,7 +41,7 @@ def explicit_scores(classifier, texts: Sequence[str], *, batch_size: int = 256) 
 
 
 def load_explicit(checkpoint: str | Path):
-    """Load Detoxify, offline, from a checkpoint file with its configuration and tokenizer beside it.
+    """Load Detoxify, offline, from a checkpoint with its configuration and tokenizer beside it.
 
     Raises InputError where the checkpoint does not exist.
     """
