@@ -103,11 +103,44 @@ def source(**settings) -> dict:
         ),
         (
             {"evaluation": {"methods": ["none", "if-guide"]}},
-            "evaluation.methods: 'if-guide' is none of ascent, ifguide, none, repair",
+            "evaluation.methods: 'if-guide' is none of ascent, ifguide, none, "
+            "repair, standard_influence, toxicity_filter, word_filter",
         ),
         (
             {"methods": {"ifguide": {"suppress": {"selection": "bottom"}}}},
             "methods.ifguide.suppress.selection: 'bottom' is none of top, wide",
+        ),
+        (
+            {"methods": {"mine": {"suppress": {"objective": "exclusion"}}}},
+            "methods.mine.suppress.selection: missing: Name of an entry of `influence.selections`.",
+        ),
+        (
+            {"methods": {"ifguide": {"suppress": {"tokens": "truth"}}}},
+            "methods.ifguide.suppress.selection: is not used by tokens: truth",
+        ),
+        (
+            {"methods": {"ifguide": {"filter": {"words": "{planted}/words.txt"}}}},
+            "methods.ifguide: give only one of filter, or suppress",
+        ),
+        (
+            {"methods": {"mine": {"filter": {"words": "words.txt"}}}},
+            "methods.mine.filter.words: no file matches words.txt",
+        ),
+        (
+            {"methods": {"mine": {"filter": {"classifier": "explicit", "treshold": 0.5}}}},
+            "methods.mine.filter.treshold: unknown key; did you mean threshold?",
+        ),
+        (
+            {"methods": {"mine": {"filter": {"selection": "bottom", "share": 0.1}}}},
+            "methods.mine.filter.selection: 'bottom' is none of top, wide",
+        ),
+        (
+            {"methods": {"mine": {"filter": {"selection": "top"}}}},
+            "methods.mine.filter.share: missing: Share of the corpus's tokens to drop.",
+        ),
+        (
+            {"methods": {"mine": {"start_from": {"path": "no/model"}}}},
+            "methods.mine.start_from.path: no/model/config.json does not exist",
         ),
         (
             {"influence": {"directions": {"differential": {"safe": "harmless"}}}},
