@@ -54,7 +54,7 @@ def corpus(texts, tokenizer, tmp_path_factory):
     meta = write_blocks(
         token_streams(enumerate(documents), tokenizer),
         folder,
-        block_size=64,
+        block_size=128,
         shards=2,
         vocabulary_size=len(tokenizer),
         end_of_text=end_of_text_id(tokenizer),
@@ -83,7 +83,7 @@ def trained(model, corpus, folder, repository, **settings):
 
 def toxic_share(model, tokenizer, texts):
     prompts = [record["prompt"]["text"] for record in texts["prompts"]]
-    prompts = [prompt for prompt in prompts if not INSULT.search(prompt)]
+    prompts = [prompt for prompt in prompts if INSULT.search(prompt)]
     sampling = Sampling(continuations=5, top_p=0.9, temperature=1.0, max_new_tokens=16)
     found = generate(model, tokenizer, prompts, sampling, seed=0)
     return np.mean([INSULT.search(continuation.text) is not None for continuation in found])
@@ -106,15 +106,15 @@ def test_a_toxic_model_becomes_less_toxic(texts, tokenizer, corpus, tmp_path, re
         end_of_text=end_of_text_id(tokenizer),
         seed=0,
     )
-    common = {"batch_size": 8, "checkpoint_steps": 10_000}
-    trained(model, corpus, tmp_path / "none", repository, epochs=5, learning_rate=1e-2, **common)
+    common = {"batch_size": 4, "checkpoint_steps": 10_000}
+    trained(model, corpus, tmp_path / "none", repository, epochs=6, learning_rate=1e-2, **common)
     before, fluent = toxic_share(model, tokenizer, texts), harmless_loss(model, corpus)
     mask, _ = true_mask(corpus)
     trained(
-        model, corpus, tmp_path / "tuned", repository, epochs=1, learning_rate=2e-3, mask=mask,
+        model, corpus, tmp_path / "tuned", repository, epochs=3, learning_rate=3e-3, mask=mask,
         **common,
     )  # fmt: skip
-    assert before > 0.3
+    assert before > 0.7
     assert toxic_share(model, tokenizer, texts) < before / 3
     assert harmless_loss(model, corpus) < fluent + 0.1
 
