@@ -317,7 +317,7 @@ def test_a_mask_that_selects_nothing(finished, tmp_path, change):
         *("--corpus", RESULTS / "corpus/bpe"),
         *("--scores", SCORES / "shard-00000.npy", SCORES / "shard-00001.npy"),
         *("--output", tmp_path / "selection"),
-        **(settings | {"token_weight": "none"} | change),
+        **(settings | {"token_weight": "none", "rank_by": "flagged"} | change),
     )
     assert "selects no token" in message and "quantile" in message and "limit" in message
     assert not (tmp_path / "selection").exists()
@@ -337,6 +337,7 @@ def test_a_changed_score_file_is_refused(finished, tmp_path):
         *("--output", tmp_path / "selection"),
         **{"quantile": 0.9, "window": 0, "limit": 0.05, "documents": "block"},
         token_weight="none",
+        rank_by="flagged",
     )
     assert "shard-00000.npy" in message
 

@@ -180,6 +180,7 @@ CHANGES: dict[str, tuple[object, set[str] | str]] = {
     "methods.repair.suppress.objective": ("published", REPORT),
     "methods.repair.suppress.strength": (0.5, REPORT),
     "methods.repair.training.epochs": (2, REPORT),
+    "methods.repair.training.learning_rate": (0.001, REPORT),
     "influence.model": ("target", TRAINING),
     "influence.allow_untrained": (True, FACTORS),
     "influence.query_tokens_per_batch": (4096, GRADIENT),
