@@ -358,8 +358,8 @@ def corpus_of(model):
 
 def training_corpus(model, method):
     """The corpus that a method trains on: the whole one, or what its filter leaves of it."""
-    filtered = f"/filtered/{method}" if "filter" in config["methods"][method] else ""
-    return f"{corpus_of(model)}{filtered}"
+    whole = corpus_of(model)
+    return f"{whole}/filtered/{method}" if "filter" in config["methods"][method] else whole
 
 
 def corpus_files(tokenizer, *columns):
