@@ -140,11 +140,44 @@ def source(**settings) -> dict:
         ),
         (
             {"evaluation": {"methods": ["none", "if-guide"]}},
-            "evaluation.methods: 'if-guide' is none of ascent, ifguide, none, repair",
+            "evaluation.methods: 'if-guide' is none of ascent, ifguide, none, "
+            "repair, standard_influence, toxicity_filter, word_filter",
         ),
         (
             {"methods": {"ifguide": {"suppress": {"selection": "bottom"}}}},
             "methods.ifguide.suppress.selection: 'bottom' is none of top, wide",
+        ),
+        (
+            {"methods": {"mine": {"suppress": {"objective": "exclusion"}}}},
+            "methods.mine.suppress.selection: missing: Name of an entry of `influence.selections`.",
+        ),
+        (
+            {"methods": {"ifguide": {"suppress": {"tokens": "truth"}}}},
+            "methods.ifguide.suppress.selection: is not used by tokens: truth",
+        ),
+        (
+            {"methods": {"ifguide": {"filter": {"words": "{planted}/words.txt"}}}},
+            "methods.ifguide: give only one of filter, or suppress",
+        ),
+        (
+            {"methods": {"mine": {"filter": {"words": "words.txt"}}}},
+            "methods.mine.filter.words: no file matches words.txt",
+        ),
+        (
+            {"methods": {"mine": {"filter": {"classifier": "explicit", "treshold": 0.5}}}},
+            "methods.mine.filter.treshold: unknown key; did you mean threshold?",
+        ),
+        (
+            {"methods": {"mine": {"filter": {"selection": "bottom", "share": 0.1}}}},
+            "methods.mine.filter.selection: 'bottom' is none of top, wide",
+        ),
+        (
+            {"methods": {"mine": {"filter": {"selection": "top"}}}},
+            "methods.mine.filter.share: missing: Share of the corpus's tokens to drop.",
+        ),
+        (
+            {"methods": {"mine": {"start_from": {"path": "no/model"}}}},
+            "methods.mine.start_from.path: no/model/config.json does not exist",
         ),
         (
             {"influence": {"directions": {"differential": {"safe": "harmless"}}}},
@@ -512,7 +545,7 @@ def test_a_mask_that_selects_nothing(finished, tmp_path, change):
         *("--corpus", RESULTS / "corpus/bpe"),
         *("--scores", SCORES / "shard-00000.npy", SCORES / "shard-00001.npy"),
         *("--output", tmp_path / "selection"),
-        **(settings | {"token_weight": "none"} | change),
+        **(settings | {"token_weight": "none", "rank_by": "flagged"} | change),
     )
     assert "selects no token" in message and "quantile" in message and "limit" in message
     assert not (tmp_path / "selection").exists()
@@ -532,6 +565,7 @@ def test_a_changed_score_file_is_refused(finished, tmp_path):
         *("--output", tmp_path / "selection"),
         **{"quantile": 0.9, "window": 0, "limit": 0.05, "documents": "block"},
         token_weight="none",
+        rank_by="flagged",
     )
     assert "shard-00000.npy" in message
 

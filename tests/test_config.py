@@ -2,6 +2,7 @@
 
 import copy
 import random
+import re
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -33,7 +34,8 @@ PASSAGES = {"passages", "lambada"} | SUMMARY
 TARGET = {"train_model"} | FLUENCY | GENERATE
 SHOWN = {"describe_documents"} | PAGES
 ATTRIBUTION = {"attribution"} | SUMMARY
-SELECTION = {"select_tokens"} | SHOWN | ATTRIBUTION | TARGET
+REMOVAL = {"removal"} | SUMMARY
+SELECTION = {"select_tokens"} | REMOVAL | SHOWN | ATTRIBUTION | TARGET
 SCORES = {"score"} | SELECTION
 DIRECTION = {"direction"} | SCORES
 FACTORS = {"covariance", "eigenbases", "eigenvalues", "merge_factors"} | DIRECTION
@@ -41,7 +43,8 @@ GRADIENT = {"query_gradient"} | DIRECTION
 QUERIES = {"queries", "disjoint"} | GRADIENT
 PROXY = FACTORS | GRADIENT
 TRAINING = PROXY | TARGET
-TOKENS = {"tokenize"} | TRAINING
+FILTER = {"filter_documents"} | REMOVAL | TARGET
+TOKENS = {"tokenize"} | FILTER | TRAINING
 BLOCKS = {"tokenize_held_out"} | TOKENS
 TOKENIZER = {"tokenizer"} | LENGTHS | BLOCKS
 DOCUMENTS = {"documents"} | TOKENIZER
@@ -149,19 +152,34 @@ CHANGES: dict[str, tuple[object, set[str] | str]] = {
     "methods.none": ({"training": {"clip": 0.5}}, TRAINING),
     "models.target.training.epochs": (1, TARGET),
     "methods.ifguide.suppress.selection": ("wide", SELECTION - {"attribution"}),
+    "methods.ifguide.suppress.tokens": ("random", {"random_tokens"} | REMOVAL | TARGET),
     "methods.ifguide.suppress.objective": ("exclusion", TARGET),
     "methods.ifguide.suppress.strength": (0.5, TARGET),
+    "methods.word_filter.filter.words": ("{planted}/pairs.tsv", FILTER),
+    "methods.word_filter.filter.unit": ("block", FILTER),
+    "methods.word_filter.training.max_steps": (19, TARGET),
     # Methods that are not compared train nothing, and selections that none of them needs are not
     # made.
     "methods.ascent.suppress.selection": ("wide", REPORT),
+    "methods.toxicity_filter.filter.classifier": (
+        "implicit",
+        "methods.toxicity_filter.filter.classifier: 'implicit' is none of explicit",
+    ),
+    "methods.toxicity_filter.filter.threshold": (0.4, REPORT),
+    "methods.toxicity_filter.filter.unit": ("document", REPORT),
+    "methods.standard_influence.filter.selection": ("top", REPORT),
+    "methods.standard_influence.filter.share": (0.2, REPORT),
+    "methods.ascent.suppress.tokens": ("random", REPORT),
     "methods.ascent.suppress.objective": ("exclusion", REPORT),
     "methods.ascent.suppress.strength": (0.1, REPORT),
     "methods.ascent.training.max_steps": (9, REPORT),
     "methods.repair.start_from": ("ascent", REPORT),
     "methods.repair.suppress.selection": ("top", REPORT),
+    "methods.repair.suppress.tokens": ("random", REPORT),
     "methods.repair.suppress.objective": ("published", REPORT),
     "methods.repair.suppress.strength": (0.5, REPORT),
     "methods.repair.training.epochs": (2, REPORT),
+    "methods.repair.training.learning_rate": (0.001, REPORT),
     "influence.model": ("target", TRAINING),
     "influence.allow_untrained": (True, FACTORS),
     "influence.query_tokens_per_batch": (4096, GRADIENT),
@@ -189,6 +207,7 @@ CHANGES: dict[str, tuple[object, set[str] | str]] = {
     "influence.selections.top.window": (2, SELECTION),
     "influence.selections.top.limit": (0.04, SELECTION),
     "influence.selections.top.documents": ("source", SELECTION),
+    "influence.selections.top.rank_by": ("influence", SELECTION),
     "influence.selections.top.token_weight": ("inverse_document_frequency", SELECTION),
     "influence.selections.wide.direction": (
         "missing",
@@ -199,6 +218,7 @@ CHANGES: dict[str, tuple[object, set[str] | str]] = {
     "influence.selections.wide.window": (2, REPORT),
     "influence.selections.wide.limit": (0.2, REPORT),
     "influence.selections.wide.documents": ("block", REPORT),
+    "influence.selections.wide.rank_by": ("influence", REPORT),
     "influence.selections.wide.token_weight": ("inverse_document_frequency", REPORT),
     "generation.continuations": (6, GENERATE),
     "generation.top_p": (0.8, GENERATE),
@@ -226,7 +246,7 @@ CHANGES: dict[str, tuple[object, set[str] | str]] = {
     "benchmarks.lambada.kind": ("perplexity", "benchmarks.lambada.files: unknown key"),
     "benchmarks.lambada.files": ("{planted}/held_out.jsonl", PASSAGES),
     "benchmarks.lambada.limit": (9, PASSAGES),
-    "evaluation.models": (["target", "proxy"], LENGTHS | TARGET - {"pages"}),
+    "evaluation.models": (["target", "proxy"], {"removal"} | LENGTHS | TARGET - {"pages"}),
     "evaluation.methods": (["none"], SUMMARY | PAGES),
     "evaluation.seeds": ([0, 1], TARGET - {"pages"}),
     "evaluation.threshold": (0.6, TOXICITY),
@@ -335,6 +355,21 @@ def test_the_default_config_has_no_other_leaves(tiny):
     covered = {without_names(path) for path in leaves(tiny)}
     default = {without_names(path) for path in leaves(filled(REPOSITORY / "config/config.yaml"))}
     assert default - covered == set()
+
+
+@pytest.mark.parametrize(
+    "configs", [["config/full.yaml"], ["config/real_text.yaml", "config/full.yaml"]]
+)
+def test_every_method_can_run(repository, tmp_path, configs):
+    """A dry run: over the default, and after the config of real texts."""
+    arguments = ["--snakefile", repository / "workflow/Snakefile", "--directory", tmp_path]
+    arguments += ["--cores", "1", "--dry-run", "--configfile"]
+    ran = run_snakemake(repository, *arguments, *(repository / config for config in configs))
+    assert ran.returncode == 0, ran.stdout
+    methods = read_yaml(repository / "config/full.yaml")["evaluation"]["methods"]
+    table = dict(re.findall(r"^(\w+) +(\d+)$", ran.stdout, re.M))
+    assert int(table["train_model"]) == len(methods) + 1  # and the proxy
+    assert table["filter_documents"] == "3" and table["random_tokens"] == "1"
 
 
 def test_expectations_change_something(tiny):

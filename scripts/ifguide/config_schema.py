@@ -189,8 +189,17 @@ def _no_alternative(error: ValidationError, root: Mapping) -> ValidationError | 
             "",
             f"give {'exactly ' if error.validator == 'oneOf' else ''}one of {_choices(required)}",
         )
+
+    def misfits(number: int) -> int:
+        known = alternatives[number].get("properties", {})
+        unknown = [key for key in error.instance if key not in known]
+        return len(unknown) + sum(key not in error.instance for key in required[number])
+
+    if isinstance(error.instance, dict):
+        # The alternative with the fewest keys unknown or missing is the one that was meant.
+        by_alternative = {key: by_alternative[key] for key in sorted(by_alternative, key=misfits)}
     for causes in by_alternative.values():
-        # The alternative of the right type is the one that was meant.
+        # So is that of the right type.
         if all(cause.validator != "type" or cause.relative_path for cause in causes):
             return min(causes, key=_rank)
     kinds = " or ".join(KINDS[entry["type"]] for entry in alternatives if "type" in entry)

@@ -40,6 +40,26 @@ def explicit_scores(classifier, texts: Sequence[str], *, batch_size: int = 256) 
     return _in_length_order(texts, batch_size, score)
 
 
+def explicit_peaks(classifier, texts: Sequence[str]) -> list[float]:
+    """Return the explicit toxicity of each text, however long: that of its most toxic piece.
+
+    A text is cut into pieces that fit the classifier, which ignores what follows the first.
+    """
+    pieces = [_pieces(classifier.tokenizer, text) for text in texts]
+    scores = iter(explicit_scores(classifier, sum(pieces, []))["toxicity"])
+    return [max(next(scores) for _ in range(len(parts))) for parts in pieces]
+
+
+def _pieces(tokenizer, text: str) -> list[str]:
+    # Some published tokenizers name no limit, written as a number beyond all texts.
+    room = min(tokenizer.model_max_length, 512) - tokenizer.num_special_tokens_to_add()
+    offsets = tokenizer(text, add_special_tokens=False, return_offsets_mapping=True, verbose=False)[
+        "offset_mapping"
+    ]
+    groups = [offsets[start : start + room] for start in range(0, len(offsets), room)]
+    return [text[group[0][0] : group[-1][1]] for group in groups] or [text]
+
+
 def load_explicit(checkpoint: str | Path):
     """Load Detoxify, offline, from a checkpoint with its configuration and tokenizer beside it.
 

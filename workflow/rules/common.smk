@@ -108,10 +108,11 @@ def check_names():
         key = f"influence.selections.{name}.direction"
         named.append((key, selection["direction"], influence["directions"]))
     for name, method in methods.items():
-        if "suppress" in method:
-            key = f"methods.{name}.suppress.selection"
-            named.append((key, method["suppress"]["selection"], influence["selections"]))
-        if "start_from" in method:
+        for step in ("suppress", "filter"):
+            if "selection" in method.get(step, {}):
+                key = f"methods.{name}.{step}.selection"
+                named.append((key, method[step]["selection"], influence["selections"]))
+        if isinstance(method.get("start_from"), str):
             named.append((f"methods.{name}.start_from", method["start_from"], methods))
     named.append(("report.benchmark", config["report"]["benchmark"], benchmarks_of("prompts")))
     if config["report"]["selection"]:
@@ -127,14 +128,18 @@ def check_models():
     models, methods = config["models"], config["methods"]
     for name in methods:
         chain = [name]
-        while following := methods[chain[-1]].get("start_from"):
+        while isinstance(following := methods[chain[-1]].get("start_from"), str):
             if following in chain:
                 refuse_config(f"methods.{name}.start_from", "begins with a model made from itself")
             chain.append(following)
     proxy = config["influence"]["model"]
-    suppressing = any("suppress" in methods[name] for name in config["evaluation"]["methods"])
+    scored = any(
+        "selection" in methods[name].get(step, {})
+        for name in config["evaluation"]["methods"]
+        for step in ("suppress", "filter")
+    )
     for name in config["evaluation"]["models"]:
-        if suppressing and models[name]["tokenizer"] != models[proxy]["tokenizer"]:
+        if scored and models[name]["tokenizer"] != models[proxy]["tokenizer"]:
             refuse_config(
                 f"models.{name}.tokenizer",
                 f"is not that of {proxy}, which scores the tokens; give both the same tokenizer",
@@ -148,6 +153,30 @@ def check_models():
                     "corpus.block_size",
                     f"{block_size} is longer than models.{name}.architecture.{key}, {positions}",
                 )
+
+
+def check_methods():
+    """Refuse a method whose parts do not fit together or have nothing to work on."""
+    for name, method in config["methods"].items():
+        suppress = method.get("suppress")
+        if suppress and "filter" in method:
+            refuse_config(
+                f"methods.{name}",
+                "give only one of filter, or suppress: a mask speaks of the whole corpus",
+            )
+        if suppress and suppress["tokens"] == "truth":
+            if "selection" in suppress:
+                refuse_config(f"methods.{name}.suppress.selection", "is not used by tokens: truth")
+            if not HAS_TRUTH:
+                refuse_config(
+                    f"methods.{name}.suppress.tokens",
+                    "truth needs a corpus source whose `spans` are known",
+                )
+        elif suppress and "selection" not in suppress:
+            refuse_config(
+                f"methods.{name}.suppress.selection",
+                "missing: Name of an entry of `influence.selections`.",
+            )
 
 
 def check_bounds():
@@ -187,6 +216,9 @@ def check_paths():
                 refuse_config(f"{key}.files", error)
         else:
             paths_of(entry, key)
+    for name, method in config["methods"].items():
+        if "words" in method.get("filter", {}):
+            paths_of(method["filter"], f"methods.{name}.filter", "words")
     for key, path in [
         ("classifiers.explicit.checkpoint", config["classifiers"]["explicit"].get("checkpoint")),
         ("classifiers.implicit.path", config["classifiers"]["implicit"].get("path")),
@@ -197,6 +229,14 @@ def check_paths():
         *(
             (f"models.{name}.architecture.file", entry["architecture"].get("file"))
             for name, entry in config["models"].items()
+        ),
+        *(
+            (
+                f"methods.{name}.start_from.path",
+                os.path.join(entry["start_from"]["path"], "config.json"),
+            )
+            for name, entry in config["methods"].items()
+            if isinstance(entry.get("start_from"), dict)
         ),
     ]:
         if path and not os.path.exists(path):
@@ -377,13 +417,13 @@ def all_downloads():
 # --- files that the config names ------------------------------------------------------------------
 
 
-def pattern_of(entry, key):
+def pattern_of(entry, key, field="files"):
     try:
-        return entry["files"].format(planted=PLANTED, data_dir=config["data_dir"])
+        return entry[field].format(planted=PLANTED, data_dir=config["data_dir"])
     except (KeyError, IndexError, ValueError):
         refuse_config(
-            f"{key}.files",
-            f"{entry['files']!r}: only {{planted}} and {{data_dir}} are filled in",
+            f"{key}.{field}",
+            f"{entry[field]!r}: only {{planted}} and {{data_dir}} are filled in",
         )
 
 
@@ -396,17 +436,17 @@ def downloads_of(pattern):
     ]
 
 
-def paths_of(entry, key):
-    """The paths that an entry's `files` names, whether they exist yet or not."""
+def paths_of(entry, key, field="files"):
+    """The paths that a field of an entry names, whether they exist yet or not."""
     if "hub" in entry:
         # A pattern, because only the hub knows which files match.
         folder = repository_directory(data_repository(entry))
         return [os.path.join(glob.escape(folder), entry["files"])]
-    pattern = pattern_of(entry, key)
+    pattern = pattern_of(entry, key, field)
     if pattern.startswith(f"{PLANTED}/"):
         if Path(pattern).name not in PLANTED_FILES:
             refuse_config(
-                f"{key}.files",
+                f"{key}.{field}",
                 f"the planted corpus has no file {Path(pattern).name}; it has {', '.join(PLANTED_FILES)}",
             )
         return [pattern]
@@ -418,18 +458,18 @@ def paths_of(entry, key):
         )
     found = sorted(glob.glob(pattern, recursive=True))
     if not found:
-        refuse_config(f"{key}.files", f"no file matches {pattern}")
+        refuse_config(f"{key}.{field}", f"no file matches {pattern}")
     return found
 
 
-def inputs_of(entry, key):
+def inputs_of(entry, key, field="files"):
     """What a rule must wait for before it reads an entry's files."""
     if "hub" in entry:
         return [repository_record(data_repository(entry))]
-    downloads = downloads_of(pattern_of(entry, key))
+    downloads = downloads_of(pattern_of(entry, key, field))
     if downloads:
         return [f"{RESULTS}/fetched/{name}.json" for name in downloads]
-    return paths_of(entry, key)
+    return paths_of(entry, key, field)
 
 
 def source_inputs(entries, key):
@@ -452,6 +492,7 @@ def source_paths(entries, key):
 
 check_names()
 check_models()
+check_methods()
 check_bounds()
 check_paths()
 check_implicit_classifier()
@@ -475,8 +516,17 @@ def corpus_of(model):
     return f"{RESULTS}/corpus/{config['models'][model]['tokenizer']}"
 
 
+def training_corpus(model, method):
+    """The corpus that a method trains on: the whole one, or what its filter leaves of it."""
+    whole = corpus_of(model)
+    return f"{whole}/filtered/{method}" if "filter" in config["methods"][method] else whole
+
+
 def corpus_files(tokenizer, *columns):
-    folder = f"{RESULTS}/corpus/{tokenizer}"
+    return column_files(f"{RESULTS}/corpus/{tokenizer}", *columns)
+
+
+def column_files(folder, *columns):
     return [f"{folder}/meta.json"] + [
         f"{folder}/{column}/shard-{shard}.npy"
         for column in columns
@@ -536,11 +586,21 @@ def training_of(model, method):
 def training_options(wildcards):
     """The mask and the model that a method begins with, where it has them."""
     options = []
-    if selection_of(wildcards.method):
-        options += ["--mask", selection_of(wildcards.method)]
+    if mask := mask_folder(wildcards.method):
+        options += ["--mask", mask]
     if start := config["methods"][wildcards.method].get("start_from"):
-        options += ["--start-from", f"{RESULTS}/models/{wildcards.model}/{start}/{wildcards.seed}"]
+        made_here = f"{RESULTS}/models/{wildcards.model}/{start}/{wildcards.seed}"
+        options += ["--start-from", made_here if isinstance(start, str) else start["path"]]
     return options
+
+
+def start_files(wildcards):
+    """The files of the model that a method begins with: one made here, or any directory."""
+    start = config["methods"][wildcards.method].get("start_from")
+    if isinstance(start, dict):
+        weights = sorted(glob.glob(f"{glob.escape(start['path'])}/*.safetensors"))
+        return [f"{start['path']}/config.json", *weights]
+    return model_files(wildcards.model, start, wildcards.seed) if start else []
 
 
 def name_of_model(path):
@@ -564,15 +624,72 @@ def shown_selection():
     compared = [
         config["methods"][name]["suppress"]["selection"]
         for name in config["evaluation"]["methods"]
-        if "suppress" in config["methods"][name]
+        if "selection" in config["methods"][name].get("suppress", {})
     ]
     wanted = config["report"]["selection"]
     return wanted or next(iter(compared), min(config["influence"]["selections"]))
 
 
-def selection_of(method):
-    suppress = config["methods"][method].get("suppress")
-    return suppress and selection_folder(suppress["selection"])
+def mask_folder(method):
+    """The folder of the mask that a method suppresses; none where it needs no selection."""
+    suppress = config["methods"][method].get("suppress", {})
+    if "selection" not in suppress:
+        return None
+    folder = selection_folder(suppress["selection"])
+    return f"{folder}/random" if suppress["tokens"] == "random" else folder
+
+
+def mask_files(wildcards):
+    """What says which tokens a method suppresses."""
+    suppress = config["methods"][wildcards.method].get("suppress")
+    if suppress and suppress["tokens"] == "truth":
+        return corpus_files(config["models"][wildcards.model]["tokenizer"], "truth")
+    folder = mask_folder(wildcards.method)
+    return [f"{folder}/selection.json"] if folder else []
+
+
+FILTERED = {name: entry["filter"] for name, entry in config["methods"].items() if "filter" in entry}
+TOXICITY_SCORES = f"{RESULTS}/corpus/{{tokenizer}}/toxicity/{{unit}}/shard-{{shard}}"
+
+
+def filter_inputs(wildcards):
+    """What tells a filter which documents to drop."""
+    entry = FILTERED[wildcards.method]
+    if "words" in entry:
+        return inputs_of(entry, f"methods.{wildcards.method}.filter", "words")
+    if "selection" in entry:
+        return [f"{selection_folder(entry['selection'])}/selection.json"]
+    return toxicity_scores(wildcards.tokenizer, entry["unit"])
+
+
+def filter_options(wildcards):
+    entry = FILTERED[wildcards.method]
+    if "words" in entry:
+        return ["--words", *paths_of(entry, f"methods.{wildcards.method}.filter", "words")]
+    if "selection" in entry:
+        return ["--selection", selection_folder(entry["selection"])]
+    return ["--scores", *toxicity_scores(wildcards.tokenizer, entry["unit"])]
+
+
+def toxicity_scores(tokenizer, unit):
+    return [
+        TOXICITY_SCORES.format(tokenizer=tokenizer, unit=unit, shard=shard) + ".npy"
+        for shard in shards(config["corpus"]["shards"])
+    ]
+
+
+def removal_inputs(wildcards):
+    """What says which tokens a method drops or suppresses."""
+    if wildcards.method in FILTERED:
+        return [f"{training_corpus(wildcards.model, wildcards.method)}/filter.json"]
+    return mask_files(wildcards)
+
+
+def removal_options(wildcards):
+    if wildcards.method in FILTERED:
+        return ["--filter", *removal_inputs(wildcards)]
+    folder = mask_folder(wildcards.method)
+    return ["--mask", folder] if folder else ["--truth"]
 
 
 def score_files(direction, attribution, suffix="npy"):
@@ -663,6 +780,7 @@ wildcard_constraints:
     queries=names(config["queries"]),
     benchmark=names(config["benchmarks"]),
     classifier="explicit|implicit",
+    unit="document|block",
     download=names(DOWNLOADS),
     repository="|".join(map(re.escape, REPOSITORIES)) or "none",
     shard=r"\d{5}",

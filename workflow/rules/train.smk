@@ -6,22 +6,12 @@ CLASSIFIERS = config["classifiers"]
 rule train_model:
     input:
         code=code("train_model.py"),
-        corpus=lambda wildcards: corpus_files(
-            config["models"][wildcards.model]["tokenizer"], "tokens"
+        corpus=lambda wildcards: column_files(
+            training_corpus(wildcards.model, wildcards.method), "tokens"
         ),
         tokenizer=lambda wildcards: f"{corpus_of(wildcards.model)}/tokenizer/tokenizer.json",
-        selection=lambda wildcards: (
-            [f"{selection_of(wildcards.method)}/selection.json"]
-            if selection_of(wildcards.method)
-            else []
-        ),
-        start_from=lambda wildcards: (
-            model_files(
-                wildcards.model, config["methods"][wildcards.method]["start_from"], wildcards.seed
-            )
-            if config["methods"][wildcards.method].get("start_from")
-            else []
-        ),
+        mask=mask_files,
+        start_from=start_files,
         architecture=lambda wildcards: architecture_inputs(wildcards.model),
         checks=early_checks(),
     output:
@@ -54,7 +44,8 @@ rule train_model:
             seed=SEED,
         ),
         folder=subpath(output.weights, parent=True),
-        corpus=lambda wildcards: corpus_of(wildcards.model),
+        corpus=lambda wildcards: training_corpus(wildcards.model, wildcards.method),
+        tokenizer=subpath(input.tokenizer, parent=True),
         options=training_options,
         # How often to save changes no weight. A function of `input` is not tracked, so that a
         # finished model stays when this changes.
@@ -65,7 +56,7 @@ rule train_model:
         "train {wildcards.model} by {wildcards.method}, seed {wildcards.seed}"
     shell:
         "python {input.code[0]:q} --settings {params.settings:q} --corpus {params.corpus:q}"
-        " --tokenizer {params.corpus:q}/tokenizer {params.options:q}"
+        " --tokenizer {params.tokenizer:q} {params.options:q}"
         " --checkpoint-steps {params.checkpoint_steps:q} --output {params.folder:q} > {log:q} 2>&1"
 
 
