@@ -1,7 +1,6 @@
 """Explicit toxicity of one shard of documents or blocks, for a filter.
 
-settings: {"unit": "document" or "block", "explicit": {...}: where the classifier comes from,
-"shards": int}.
+settings: {"unit": "document" or "block", "shards": int}.
 """
 
 import logging
@@ -42,10 +41,7 @@ def main(arguments: Namespace) -> None:
         texts = block_texts(corpus, load_tokenizer(arguments.tokenizer), start, stop)
     else:
         texts = document_texts(arguments.documents, start, stop)
-    if arguments.explicit_checkpoint:
-        classifier = load_explicit(checkpoint=arguments.explicit_checkpoint)
-    else:
-        classifier = load_explicit(name=settings["explicit"]["hub"])
+    classifier = load_explicit(arguments.explicit)
     # Shards hold whole groups, so the batches, and the scores' bits, are those of one shard.
     scores: list[float] = []
     while group := list(islice(texts, BLOCKS_PER_GROUP)):
@@ -63,7 +59,7 @@ if __name__ == "__main__":
     parser.add_argument("--corpus", type=Path, required=True)
     parser.add_argument("--documents", type=Path, required=True)
     parser.add_argument("--tokenizer", type=Path, required=True)
-    parser.add_argument("--explicit-checkpoint", type=Path)
+    parser.add_argument("--explicit", type=Path, required=True, help="Detoxify checkpoint")
     parser.add_argument("--shard", type=int, required=True)
     parser.add_argument("--output", type=Path, required=True)
     run(main, parser)

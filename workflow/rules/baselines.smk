@@ -8,11 +8,7 @@ rule classify_documents:
         corpus=lambda wildcards: corpus_files(wildcards.tokenizer, "tokens", "documents"),
         documents=f"{RESULTS}/corpus/documents.jsonl",
         tokenizer=f"{RESULTS}/corpus/{{tokenizer}}/tokenizer/tokenizer.json",
-        explicit=(
-            f"{RESULTS}/classifiers/explicit/quality.json"
-            if "train" in config["classifiers"]["explicit"]
-            else config["classifiers"]["explicit"].get("checkpoint", [])
-        ),
+        explicit=EXPLICIT_READY,
     output:
         scores=f"{TOXICITY_SCORES}.npy",
         record=f"{TOXICITY_SCORES}.json",
@@ -29,19 +25,18 @@ rule classify_documents:
     params:
         settings=lambda wildcards: settings_of(
             unit=wildcards.unit,
-            explicit=without(config["classifiers"]["explicit"], "train", "checkpoint"),
             shards=config["corpus"]["shards"],
         ),
         corpus=lambda wildcards: f"{RESULTS}/corpus/{wildcards.tokenizer}",
         tokenizer=subpath(input.tokenizer, parent=True),
         shard=lambda wildcards: int(wildcards.shard),
-        explicit=["--explicit-checkpoint", EXPLICIT_CHECKPOINT] if EXPLICIT_CHECKPOINT else [],
+        explicit=lambda wildcards: EXPLICIT_CHECKPOINT,
     message:
         "toxicity of the corpus by {wildcards.unit}, shard {wildcards.shard}"
     shell:
         "python {input.code[0]:q} --settings {params.settings:q} --corpus {params.corpus:q}"
-        " --documents {input.documents:q} --tokenizer {params.tokenizer:q} {params.explicit:q}"
-        " --shard {params.shard:q} --output {output.scores:q} > {log:q} 2>&1"
+        " --documents {input.documents:q} --tokenizer {params.tokenizer:q}"
+        " --explicit {params.explicit:q} --shard {params.shard:q} --output {output.scores:q} > {log:q} 2>&1"
 
 
 rule filter_documents:

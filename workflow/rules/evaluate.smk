@@ -1,8 +1,5 @@
 # Continuations, their toxicity, and fluency, for every evaluated model and method.
 
-EXPLICIT_CHECKPOINT = CLASSIFIERS["explicit"].get(
-    "checkpoint", f"{RESULTS}/classifiers/explicit/model.ckpt"
-)
 IMPLICIT_REPOSITORY = (
     model_repository(CLASSIFIERS["implicit"], CLASSIFIER_FILES)
     if "hub" in CLASSIFIERS["implicit"]
@@ -59,11 +56,7 @@ rule classify:
     input:
         code=code("classify_continuations.py"),
         continuations=f"{EVALUATION}/continuations.jsonl",
-        explicit=(
-            f"{RESULTS}/classifiers/explicit/quality.json"
-            if "train" in CLASSIFIERS["explicit"]
-            else EXPLICIT_CHECKPOINT
-        ),
+        explicit=EXPLICIT_READY,
         implicit=(
             f"{RESULTS}/classifiers/implicit/quality.json"
             if "train" in CLASSIFIERS["implicit"]

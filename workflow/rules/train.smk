@@ -1,6 +1,15 @@
 # Language models and classifiers.
 
 CLASSIFIERS = config["classifiers"]
+EXPLICIT_CHECKPOINT = CLASSIFIERS["explicit"].get(
+    "checkpoint", f"{RESULTS}/classifiers/explicit/model.ckpt"
+)
+# The last file of it that is written.
+EXPLICIT_READY = (
+    f"{RESULTS}/classifiers/explicit/quality.json"
+    if "train" in CLASSIFIERS["explicit"]
+    else EXPLICIT_CHECKPOINT
+)
 
 
 rule train_model:
