@@ -1,14 +1,11 @@
-"""Pairs of a preferred and a rejected text, read from files and turned into tokens."""
+"""Pairs of a preferred and a rejected text, as files hold them."""
 
 import json
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from transformers import PreTrainedTokenizerBase
-
 from ifguide.benchmark_formats import PromptRecord, read_paradetox
-from ifguide.corpus import end_of_text_id, tokenize
 from ifguide.errors import InputError
 from ifguide.prompts import in_part, sample_texts
 from ifguide.records import Record, is_unicode, read_records, require_fields, require_files
@@ -105,35 +102,3 @@ def require_pairs_disjoint(
             f"(for example {example}); remove those pairs, or give disjoint parts: `part` of the "
             "pairs goes by the rejected text, `part` of a benchmark by its prompt"
         )
-
-
-def tokenize_pairs(
-    tokenizer: PreTrainedTokenizerBase, pairs: Sequence[PreferencePair], positions: int
-) -> list[dict[str, list[int]]]:
-    """Return `prompt_ids`, `chosen_ids` and `rejected_ids` of each pair, as DPO compares them.
-
-    The prompt is the end of the text before, then all tokens that the two sides share at their
-    beginning: their losses are equal on both sides and cancel in the difference of rewards. A side
-    has at least one token. What exceeds `positions` tokens is cut, from the beginning of the
-    prompt first, then from the end of a side.
-    """
-    begin = end_of_text_id(tokenizer)
-    encoded = [
-        tokenize(tokenizer, [pair.prompt + getattr(pair, side) for pair in pairs])
-        for side in ("chosen", "rejected")
-    ]
-    examples = []
-    for chosen_text, rejected_text in zip(*encoded, strict=True):
-        chosen, rejected = chosen_text.ids.tolist(), rejected_text.ids.tolist()
-        shared = 0
-        for one, other in zip(chosen[:-1], rejected[:-1], strict=False):
-            if one != other:
-                break
-            shared += 1
-        prompt = [begin, *chosen[:shared]]
-        sides = [side[shared:][: positions - 1] for side in (chosen, rejected)]
-        room = positions - max(map(len, sides))
-        examples.append(
-            {"prompt_ids": prompt[-room:], "chosen_ids": sides[0], "rejected_ids": sides[1]}
-        )
-    return examples

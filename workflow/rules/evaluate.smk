@@ -25,14 +25,22 @@ rule generate:
     input:
         code=code("generate_continuations.py"),
         model=lambda wildcards: model_files(wildcards.model, wildcards.method, wildcards.seed),
+        reward=lambda wildcards: (
+            [
+                f"{reward_of(wildcards.model, wildcards.method)}/{name}"
+                for name in ("model.safetensors", "config.json", "tokenizer.json")
+            ]
+            if reward_of(wildcards.model, wildcards.method)
+            else []
+        ),
         prompts=f"{RESULTS}/prompts/{{benchmark}}.jsonl",
         checks=early_checks(),
     output:
-        continuations=f"{EVALUATION}/continuations.jsonl",
+        continuations=f"{EVALUATION}/continuations/shard-{{shard}}.jsonl",
     log:
-        f"{LOGS}/generate/{{model}}/{{method}}/{{seed}}/{{benchmark}}.log",
+        f"{LOGS}/generate/{{model}}/{{method}}/{{seed}}/{{benchmark}}/{{shard}}.log",
     benchmark:
-        f"{BENCHMARKS}/generate/{{model}}/{{method}}/{{seed}}/{{benchmark}}.tsv"
+        f"{BENCHMARKS}/generate/{{model}}/{{method}}/{{seed}}/{{benchmark}}/{{shard}}.tsv"
     retries: 1
     conda:
         "../../envs/main.yaml"
@@ -42,23 +50,34 @@ rule generate:
     params:
         settings=lambda wildcards: settings_of(
             generation={
-                **config["generation"],
+                **without(config["generation"], "shards"),
                 **config["benchmarks"][wildcards.benchmark].get("generation", {}),
             },
+            shard=[int(wildcards.shard), config["generation"]["shards"]],
+            rad=without(config["methods"][wildcards.method].get("rad", {}), "reward") or None,
             seed=SEED,
         ),
         model=model_directory,
+        reward=lambda wildcards: (
+            ["--reward", reward_of(wildcards.model, wildcards.method)]
+            if reward_of(wildcards.model, wildcards.method)
+            else []
+        ),
     message:
         "continuations of {wildcards.benchmark} by {wildcards.model}/{wildcards.method}"
     shell:
         "python {input.code[0]:q} --settings {params.settings:q} --model {params.model:q}"
+        " {params.reward:q}"
         " --prompts {input.prompts:q} --output {output.continuations:q} > {log:q} 2>&1"
 
 
 rule classify:
     input:
         code=code("classify_continuations.py"),
-        continuations=f"{EVALUATION}/continuations.jsonl",
+        continuations=[
+            f"{EVALUATION}/continuations/shard-{shard}.jsonl"
+            for shard in shards(config["generation"]["shards"])
+        ],
         explicit=(
             f"{RESULTS}/classifiers/explicit/quality.json"
             if "train" in CLASSIFIERS["explicit"]
@@ -211,6 +230,8 @@ METRICS = [
     f"{RESULTS}/evaluation/{model}/{method}/{seed}/{benchmark}/metrics.json"
     for model, method, seed in EVALUATED
     for benchmark in config["benchmarks"]
+    # What acts while text is sampled gives a text that is there already no other probability.
+    if "decode" not in config["methods"][method] or benchmark in benchmarks_of("prompts")
 ]
 
 
