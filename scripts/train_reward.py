@@ -30,14 +30,14 @@ def main(arguments: Namespace) -> None:
     tokenizer = load_tokenizer(arguments.tokenizer)
     labelled = read_labelled(settings["sources"], arguments.files, seed)
     held_out_seed = derive_seed(seed, "reward held out")
-    held_out = [uniform_hash(held_out_seed, text) < settings["held_out"] for text, _ in labelled]
-    training = [pair for pair, held in zip(labelled, held_out, strict=True) if not held]
-    testing = [pair for pair, held in zip(labelled, held_out, strict=True) if held]
+    held_out = [uniform_hash(held_out_seed, x.text) < settings["held_out"] for x in labelled]
+    training = [x for x, held in zip(labelled, held_out, strict=True) if not held]
+    testing = [x for x, held in zip(labelled, held_out, strict=True) if held]
     scratch = arguments.output.with_name(f".{arguments.output.name}.trainer")
     model = train_reward_model(
         tokenizer,
-        [text for text, _ in training],
-        [label for _, label in training],
+        [x.text for x in training],
+        [x.label for x in training],
         settings=settings,
         seed=derive_seed(seed, "reward", reward),
         scratch=scratch,
@@ -46,9 +46,9 @@ def main(arguments: Namespace) -> None:
     model.save_pretrained(arguments.output, max_shard_size="1TB")
     tokenizer.save_pretrained(arguments.output)
     rewards = prefix_rewards(
-        load_reward_model(arguments.output), tokenizer, [text for text, _ in testing]
+        load_reward_model(arguments.output), tokenizer, [x.text for x in testing]
     )
-    truth = np.array([label for _, label in testing]) >= 0.5
+    truth = np.array([x.label for x in testing]) >= 0.5
     interval = ranking_intervals(
         truth,
         np.array([values[-1].item() for values in rewards]),

@@ -70,7 +70,10 @@ rule train_dpo:
             seed=SEED,
         ),
         folder=subpath(output.weights, parent=True),
-        start_from=subpath(input.start_from[0], parent=True),
+        start_from=lambda wildcards: (
+            f"{RESULTS}/models/{wildcards.model}"
+            f"/{config['methods'][wildcards.method]['start_from']}/{wildcards.seed}"
+        ),
     message:
         "train {wildcards.model} by {wildcards.method}, seed {wildcards.seed}"
     shell:
