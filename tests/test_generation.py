@@ -1,5 +1,9 @@
 """Continuations: exact nuclei, and nothing but prompt and sample decides what is drawn."""
 
+import os
+import subprocess
+import sys
+
 import numpy as np
 import pytest
 import torch
@@ -161,3 +165,16 @@ def test_prompts_that_cannot_be_continued_are_refused(tokenizer):
         next(generate(model, tokenizer, ["ok", too_long], SAMPLING, seed=SEED))
     with pytest.raises(InputError, match="a prompt is empty"):
         next(generate(model, tokenizer, ["ok", ""], SAMPLING, seed=SEED))
+
+
+def test_the_benchmark_compares_equal_distributions(repository, tmp_path):
+    script = repository / "benchmarks" / "generation.py"
+    environment = os.environ | {"PYTHONPATH": str(repository / "scripts"), "OMP_NUM_THREADS": "1"}
+    command = [sys.executable, script, "--small", "--output", tmp_path]
+    ran = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    assert ran.returncode == 0, ran.stderr
+    row = (tmp_path / "generation.md").read_text("utf-8").splitlines()[-1].split("|")
+    assert all(float(p) > 1e-3 for p in row[5:7])
+    lines = (tmp_path / "generation.csv").read_text("utf-8").splitlines()
+    assert len(lines) == 1 + 2 * 2
+    assert (tmp_path / "generation.png").stat().st_size > 0

@@ -26,7 +26,7 @@ SETTINGS = {
     "epochs": 6,
     "batch_size": 4,
     "accumulation": 1,
-    "learning_rate": 0.003,
+    "learning_rate": 0.01,
     "schedule": "constant",
     "warmup": 0.0,
     "weight_decay": 0.0,

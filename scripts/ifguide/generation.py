@@ -211,6 +211,37 @@ def encode_prompts(
     return encoded
 
 
+def generate_ids(
+    model: PreTrainedModel,
+    prompts: Sequence[np.ndarray],
+    seeds: Sequence[int],
+    sampling: Sampling,
+    *,
+    end_of_text: int,
+    rows_per_batch: int = 512,
+    guidance: Guidance | None = None,
+) -> Iterator[tuple[int, list[list[int]]]]:
+    """Yield the index of each prompt, in the order of their lengths, and its continuations.
+
+    prompts: token ids, (length,) each; seeds: of each prompt's random numbers. A continuation ends
+    before its end of text.
+    """
+    copies = sampling.continuations
+    for batch in equal_length_batches(prompts, max(1, rows_per_batch // copies)):
+        uniform = np.concatenate([uniform_numbers(seeds[index], sampling) for index in batch])
+        rows = generate_batch(
+            model,
+            torch.from_numpy(np.stack([prompts[index] for index in batch])).to(model.device),
+            torch.from_numpy(uniform).to(model.device),
+            sampling,
+            end_of_text=end_of_text,
+            guidance=guidance,
+        ).tolist()
+        rows = [row[: row.index(end_of_text)] if end_of_text in row else row for row in rows]
+        for place, index in enumerate(batch):
+            yield index, rows[place * copies : (place + 1) * copies]
+
+
 def generate(
     model: PreTrainedModel,
     tokenizer: PreTrainedTokenizerBase,
@@ -229,20 +260,15 @@ def generate(
     """
     positions = getattr(model.config, "max_position_embeddings", None) or 2**31
     encoded = encode_prompts(tokenizer, prompts, positions=positions - sampling.max_new_tokens)
-    end_of_text = end_of_text_id(tokenizer)
     seeds = [prompt_seed(seed, prompt) for prompt in prompts]
-    for batch in equal_length_batches(encoded, max(1, rows_per_batch // sampling.continuations)):
-        uniform = np.concatenate([uniform_numbers(seeds[index], sampling) for index in batch])
-        rows = generate_batch(
-            model,
-            torch.from_numpy(np.stack([encoded[index] for index in batch])).to(model.device),
-            torch.from_numpy(uniform).to(model.device),
-            sampling,
-            end_of_text=end_of_text,
-            guidance=guidance,
-        ).cpu()
-        owners = [(index, sample) for index in batch for sample in range(sampling.continuations)]
-        for (index, sample), row in zip(owners, rows.tolist(), strict=True):
-            ids = row[: row.index(end_of_text)] if end_of_text in row else row
-            text = tokenizer.decode(ids)
-            yield Continuation(index, sample, seeds[index], text, len(ids))
+    for index, rows in generate_ids(
+        model,
+        encoded,
+        seeds,
+        sampling,
+        end_of_text=end_of_text_id(tokenizer),
+        rows_per_batch=rows_per_batch,
+        guidance=guidance,
+    ):
+        for sample, ids in enumerate(rows):
+            yield Continuation(index, sample, seeds[index], tokenizer.decode(ids), len(ids))
