@@ -718,6 +718,7 @@ def write_run_config():
         "snakemake",
         "torch",
         "transformers",
+        "trl",
         "tokenizers",
         "huggingface_hub",
         "detoxify",
