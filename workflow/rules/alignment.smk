@@ -70,10 +70,7 @@ rule train_dpo:
             seed=SEED,
         ),
         folder=subpath(output.weights, parent=True),
-        start_from=lambda wildcards: (
-            f"{RESULTS}/models/{wildcards.model}"
-            f"/{config['methods'][wildcards.method]['start_from']}/{wildcards.seed}"
-        ),
+        start_from=start_directory,
     message:
         "train {wildcards.model} by {wildcards.method}, seed {wildcards.seed}"
     shell:

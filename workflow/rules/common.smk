@@ -562,6 +562,12 @@ def model_directory(wildcards):
     return f"{RESULTS}/models/{wildcards.model}/{method}/{wildcards.seed}"
 
 
+def start_directory(wildcards):
+    """The model that a method begins with."""
+    start = config["methods"][wildcards.method]["start_from"]
+    return f"{RESULTS}/models/{wildcards.model}/{start}/{wildcards.seed}"
+
+
 def proxy_directory(wildcards):
     return f"{RESULTS}/models/{wildcards.model}/none/{PROXY_SEED}"
 
@@ -620,8 +626,8 @@ def training_options(wildcards):
     options = []
     if selection_of(wildcards.method):
         options += ["--mask", selection_of(wildcards.method)]
-    if start := config["methods"][wildcards.method].get("start_from"):
-        options += ["--start-from", f"{RESULTS}/models/{wildcards.model}/{start}/{wildcards.seed}"]
+    if "start_from" in config["methods"][wildcards.method]:
+        options += ["--start-from", start_directory(wildcards)]
     return options
 
 
