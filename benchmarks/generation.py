@@ -109,8 +109,11 @@ def same_distribution(one: list[list[int]], other: list[list[int]], place: int) 
     return float(chi2_contingency(table[:, table.sum(0) > 0]).pvalue)
 
 
-def compare(name: str, sampling: Sampling, repetitions: int) -> tuple[list[dict], str]:
-    *architecture, count, lengths = SIZES[name]
+def compare(
+    name: str, sampling: Sampling, repetitions: int, count: int | None = None
+) -> tuple[list[dict], str]:
+    *architecture, usual, lengths = SIZES[name]
+    count = count or usual
     model = build(*architecture)
     prompts = draw_prompts(count, lengths, architecture[-1])
     written: dict[str, list[list[int]]] = {"ifguide": [], "transformers": []}
@@ -179,7 +182,7 @@ def main(arguments: argparse.Namespace) -> None:
     repetitions = 2 if arguments.small else arguments.repetitions
     records, rows = [], []
     for name in names:
-        found, row = compare(name, sampling, repetitions)
+        found, row = compare(name, sampling, repetitions, arguments.prompts)
         records += found
         rows.append(row)
     table = (
@@ -210,6 +213,7 @@ if __name__ == "__main__":
     parser.add_argument(
         "--models", nargs="+", choices=list(SIZES), default=["default target", "Pythia-160M"]
     )
+    parser.add_argument("--prompts", type=int, help="of each model, in place of its usual number")
     parser.add_argument("--repetitions", type=int, default=3)
     parser.add_argument("--output", type=Path, required=True, help="folder of table, CSV, figure")
     main(parser.parse_args())
