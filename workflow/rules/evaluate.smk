@@ -119,7 +119,7 @@ rule toxicity:
     input:
         code=code("measure_toxicity.py"),
         generations=f"{EVALUATION}/generations.jsonl",
-        record=f"{RESULTS}/models/{{model}}/{{method}}/{{seed}}/training.json",
+        record=lambda wildcards: f"{model_directory(wildcards)}/training.json",
     output:
         metrics=f"{EVALUATION}/metrics.json",
     log:
