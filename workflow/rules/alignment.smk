@@ -106,7 +106,7 @@ rule train_reward:
             train={
                 **config["rewards"][wildcards.reward]["train"],
                 "sources": [
-                    without(source, "files")
+                    without(source, "files", "hub", "revision")
                     for source in config["rewards"][wildcards.reward]["train"]["sources"]
                 ],
             },
