@@ -1,4 +1,7 @@
-"""Refuse query records whose prompts are also test prompts."""
+"""Refuse query records and preference pairs that are also test prompts.
+
+A file of pairs is named for the method that is trained on them.
+"""
 
 from argparse import Namespace
 from pathlib import Path
@@ -6,6 +9,7 @@ from pathlib import Path
 from command_line import argument_parser, run
 from ifguide.artifacts import read_jsonl, write_json
 from ifguide.benchmark_formats import PromptRecord
+from ifguide.preferences import PreferencePair, require_pairs_disjoint
 from ifguide.prompts import require_disjoint
 
 
@@ -15,9 +19,17 @@ def main(arguments: Namespace) -> None:
     for query_name, records in queries.items():
         for benchmark_name, prompts in benchmarks.items():
             require_disjoint(records, prompts, query_name, benchmark_name)
+    pairs = {
+        path.stem: [PreferencePair(**record) for record in read_jsonl(path)]
+        for path in arguments.pairs
+    }
+    for method, compared in pairs.items():
+        for benchmark_name, prompts in benchmarks.items():
+            require_pairs_disjoint(compared, prompts, method, benchmark_name)
     counts = {
         "queries": {name: len(records) for name, records in queries.items()},
         "benchmarks": {name: len(records) for name, records in benchmarks.items()},
+        "pairs": {name: len(compared) for name, compared in pairs.items()},
         "shared_prompts": 0,
     }
     write_json(arguments.output, counts)
@@ -31,5 +43,6 @@ if __name__ == "__main__":
     parser = argument_parser(__doc__)
     parser.add_argument("--queries", type=Path, nargs="+", required=True)
     parser.add_argument("--prompts", type=Path, nargs="+", required=True)
+    parser.add_argument("--pairs", type=Path, nargs="*", default=[])
     parser.add_argument("--output", type=Path, required=True)
     run(main, parser)

@@ -15,7 +15,8 @@ log = logging.getLogger(__name__)
 
 
 def main(arguments: Namespace) -> None:
-    records = read_jsonl(arguments.continuations)
+    records = [record for path in arguments.continuations for record in read_jsonl(path)]
+    records.sort(key=lambda record: (record["prompt_index"], record["sample"]))
     texts = [record["continuation"] for record in records]
     fields = explicit_scores(load_explicit(arguments.explicit), texts)
     implicit = implicit_scores(
@@ -38,7 +39,7 @@ def main(arguments: Namespace) -> None:
 
 if __name__ == "__main__":
     parser = argument_parser(__doc__)
-    parser.add_argument("--continuations", type=Path, required=True)
+    parser.add_argument("--continuations", type=Path, nargs="+", required=True)
     parser.add_argument("--explicit", type=Path, required=True, help="Detoxify checkpoint")
     parser.add_argument("--implicit", type=Path, required=True)
     parser.add_argument("--output", type=Path, required=True)

@@ -1,57 +1,123 @@
-"""Continuations of a benchmark's prompts by one model.
+"""Continuations of one part of a benchmark's prompts by one model.
 
-settings: {"generation": {...}, "seed": int}.
+settings: {"generation": {...}, "shard": [index, count], "rad": {"beta", "top_k", "context"} or
+null, "seed": int}.
+
+Finished prompts are kept beside the output until it is whole; an interrupted job goes on from
+them.
 """
 
+import json
 import logging
+import os
 from argparse import Namespace
+from itertools import groupby
 from pathlib import Path
 
 from command_line import argument_parser, run
-from ifguide.artifacts import read_jsonl, write_jsonl
-from ifguide.generation import Sampling, generate
+from ifguide.artifacts import file_sha256, read_jsonl, write_jsonl
+from ifguide.corpus import end_of_text_id
+from ifguide.generation import Continuation, Sampling, generate
 from ifguide.models import compute_device, load_model, load_tokenizer, weights_sha256
+from ifguide.rad import RewardGuidance, require_same_tokens
+from ifguide.reward_model import load_reward_model
 
 log = logging.getLogger(__name__)
 
 
 def main(arguments: Namespace) -> None:
-    settings = dict(arguments.settings["generation"])
-    rows_per_batch = settings.pop("rows_per_batch")
-    records = read_jsonl(arguments.prompts)
-    model = load_model(arguments.model).to(compute_device())
-    weights = weights_sha256(arguments.model)
-    continuations = generate(
-        model,
-        load_tokenizer(arguments.model),
-        [record["prompt"] for record in records],
-        Sampling(**settings),
-        seed=arguments.settings["seed"],
-        rows_per_batch=rows_per_batch,
+    settings = arguments.settings
+    sampling = dict(settings["generation"])
+    rows_per_batch = sampling.pop("rows_per_batch")
+    shard, count = settings["shard"]
+    records = dict(list(enumerate(read_jsonl(arguments.prompts)))[shard::count])
+    made_from = {
+        "settings": {**settings, "generation": sampling},
+        "prompts_sha256": file_sha256(arguments.prompts),
+        "weights_sha256": weights_sha256(arguments.model),
+    }
+    if arguments.reward:
+        made_from["reward_sha256"] = weights_sha256(arguments.reward)
+    finished = arguments.output.with_name(f".{arguments.output.name}.finished")
+    lines = read_finished(finished, made_from)
+    done = {line["prompt_index"] for line in lines}
+    left = [index for index in records if index not in done]
+    log.info("%d prompts, %d of them finished before", len(records), len(done))
+    if left:
+        model = load_model(arguments.model).to(compute_device())
+        tokenizer = load_tokenizer(arguments.model)
+        continuations = generate(
+            model,
+            tokenizer,
+            [records[index]["prompt"] for index in left],
+            Sampling(**sampling),
+            seed=settings["seed"],
+            rows_per_batch=rows_per_batch,
+            guidance=read_guidance(arguments.reward, settings, tokenizer, model.device),
+        )
+        with open(finished, "a", encoding="utf-8") as kept:
+            for place, group in groupby(continuations, key=lambda c: c.prompt_index):
+                index = left[place]
+                own = [described(c, index, records[index], made_from) for c in group]
+                kept.write(json.dumps(own, ensure_ascii=False) + "\n")
+                kept.flush()
+                lines += own
+    lines.sort(key=lambda line: (line["prompt_index"], line["sample"]))
+    write_jsonl(arguments.output, lines)
+    finished.unlink(missing_ok=True)
+
+
+def described(c: Continuation, index: int, record: dict, made_from: dict) -> dict:
+    hashes = ("weights_sha256", "reward_sha256")
+    return {
+        "prompt_index": index,
+        "prompt": record["prompt"],
+        "split": record["split"],
+        "group": record["group"],
+        "sample": c.sample,
+        "seed": c.seed,
+        "continuation": c.text,
+        "tokens": c.tokens,
+        **{name: made_from[name] for name in hashes if name in made_from},
+    }
+
+
+def read_guidance(reward: Path | None, settings: dict, tokenizer, device) -> RewardGuidance | None:
+    if reward is None:
+        return None
+    require_same_tokens(load_tokenizer(reward), tokenizer, str(reward))
+    return RewardGuidance(
+        load_reward_model(reward).to(device),
+        **settings["rad"],
+        end_of_text=end_of_text_id(tokenizer),
+        max_new_tokens=settings["generation"]["max_new_tokens"],
     )
-    log.info("%d continuations of %d prompts", len(continuations), len(records))
-    write_jsonl(
-        arguments.output,
-        (
-            {
-                "prompt_index": c.prompt_index,
-                "prompt": records[c.prompt_index]["prompt"],
-                "split": records[c.prompt_index]["split"],
-                "group": records[c.prompt_index]["group"],
-                "sample": c.sample,
-                "seed": c.seed,
-                "continuation": c.text,
-                "tokens": c.tokens,
-                "weights_sha256": weights,
-            }
-            for c in continuations
-        ),
-    )
+
+
+def read_finished(path: Path, made_from: dict) -> list[dict]:
+    """Return what an interrupted run of the same job left, and begin `path` anew with just that.
+
+    The first line says what the others were made from; the last may have been cut off.
+    """
+    kept = []
+    if path.exists():
+        first, *others = path.read_text(encoding="utf-8").split("\n")
+        if first == json.dumps(made_from, sort_keys=True):
+            kept = [line for line in others[:-1] if line]
+        else:
+            log.warning("%s: of another model or other settings; starting over", path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f"{path.name}.partial")
+    with open(temporary, "w", encoding="utf-8") as begun:
+        begun.writelines(f"{line}\n" for line in (json.dumps(made_from, sort_keys=True), *kept))
+    os.replace(temporary, path)
+    return [record for line in kept for record in json.loads(line)]
 
 
 if __name__ == "__main__":
     parser = argument_parser(__doc__)
     parser.add_argument("--model", type=Path, required=True)
+    parser.add_argument("--reward", type=Path, help="reward model that guides the decoding")
     parser.add_argument("--prompts", type=Path, required=True)
     parser.add_argument("--output", type=Path, required=True)
     run(main, parser)

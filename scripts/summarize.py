@@ -1,7 +1,8 @@
 """Gather the metrics of an experiment into summary.csv and the results table.
 
 --settings: {"seed": int, "resamples": 2000, "level": 0.95, "published_models": [model names of
-the published figures whose setting ours matches]}.
+the published figures whose setting ours matches], "decode_methods": [methods that act while text
+is sampled]}.
 """
 
 import argparse
@@ -39,6 +40,11 @@ NOTE = (
     "where no prompt had a toxic continuation."
 )
 
+DECODE_NOTE = (
+    " A dash: {methods} changes how text is sampled, not the probability of text that is there, so "
+    "it has no perplexity and no LAMBADA accuracy; those of the model that it decodes are its own."
+)
+
 
 def main(arguments: argparse.Namespace) -> None:
     settings = arguments.settings
@@ -72,6 +78,8 @@ def main(arguments: argparse.Namespace) -> None:
     tables["Classifiers trained here"] = results_table(summary, classifier_columns())
     tables = {heading: rows for heading, rows in tables.items() if rows.labels}
     note = NOTE.format(continuations=counts[main_benchmark], percent=100 * level)
+    if decoding := settings.get("decode_methods"):
+        note += DECODE_NOTE.format(methods=", ".join(decoding))
     warnings = constant_classifiers(summary)
     sections = [f"**{heading}**\n\n{markdown(rows)}\n" for heading, rows in tables.items()]
     sections += [f"**Warning:** {line}.\n\n" for line in warnings]

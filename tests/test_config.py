@@ -31,11 +31,15 @@ LENGTHS = {"prompt_lengths"}
 PROMPTS = {"prompts", "disjoint"} | LENGTHS | GENERATE
 OTHER_PROMPTS = {"prompts", "disjoint"} | LENGTHS | OTHER_GENERATE
 PASSAGES = {"passages", "lambada"} | SUMMARY
-TARGET = {"train_model"} | FLUENCY | GENERATE
+SUPPRESSED = {"train_model"} | FLUENCY | GENERATE
+TARGET = SUPPRESSED | {"train_dpo"}
+DPO = {"train_dpo"} | GENERATE  # in the tiny config, the model that `rad` decodes
+PAIRS = {"pairs", "disjoint"} | DPO
+REWARD = {"train_reward"} | SUMMARY | GENERATE
 SHOWN = {"describe_documents"} | PAGES
 ATTRIBUTION = {"attribution"} | SUMMARY
 REMOVAL = {"removal"} | SUMMARY
-SELECTION = {"select_tokens"} | REMOVAL | SHOWN | ATTRIBUTION | TARGET
+SELECTION = {"select_tokens"} | REMOVAL | SHOWN | ATTRIBUTION | SUPPRESSED
 SCORES = {"score"} | SELECTION
 DIRECTION = {"direction"} | SCORES
 FACTORS = {"covariance", "eigenbases", "eigenvalues", "merge_factors"} | DIRECTION
@@ -43,12 +47,12 @@ GRADIENT = {"query_gradient"} | DIRECTION
 QUERIES = {"queries", "disjoint"} | GRADIENT
 PROXY = FACTORS | GRADIENT
 TRAINING = PROXY | TARGET
-FILTER = {"filter_documents"} | REMOVAL | TARGET
+FILTER = {"filter_documents"} | REMOVAL | SUPPRESSED
 TOKENS = {"tokenize"} | FILTER | TRAINING
 BLOCKS = {"tokenize_held_out"} | TOKENS
-TOKENIZER = {"tokenizer"} | LENGTHS | BLOCKS
+TOKENIZER = {"tokenizer"} | LENGTHS | BLOCKS | REWARD
 DOCUMENTS = {"documents"} | TOKENIZER
-EVERYTHING = {"plant"} | DOCUMENTS | QUERIES | PROMPTS | PASSAGES | CLASSIFIER
+EVERYTHING = {"plant"} | DOCUMENTS | QUERIES | PROMPTS | PASSAGES | CLASSIFIER | PAIRS
 
 # Each leaf of the tiny config, all defaults filled in: a new value, and the rules that rerun, or
 # the error where the config no longer holds together.
@@ -152,12 +156,44 @@ CHANGES: dict[str, tuple[object, set[str] | str]] = {
     "methods.none": ({"training": {"clip": 0.5}}, TRAINING),
     "models.target.training.epochs": (1, TARGET),
     "methods.ifguide.suppress.selection": ("wide", SELECTION - {"attribution"}),
-    "methods.ifguide.suppress.tokens": ("random", {"random_tokens"} | REMOVAL | TARGET),
-    "methods.ifguide.suppress.objective": ("exclusion", TARGET),
-    "methods.ifguide.suppress.strength": (0.5, TARGET),
+    "methods.ifguide.suppress.tokens": ("random", {"random_tokens"} | REMOVAL | SUPPRESSED),
     "methods.word_filter.filter.words": ("{planted}/pairs.tsv", FILTER),
     "methods.word_filter.filter.unit": ("block", FILTER),
-    "methods.word_filter.training.max_steps": (19, TARGET),
+    "methods.word_filter.training.max_steps": (19, SUPPRESSED),
+    "methods.ifguide.suppress.objective": ("exclusion", SUPPRESSED),
+    "methods.ifguide.suppress.strength": (0.5, SUPPRESSED),
+    "methods.dpo.start_from": ("ifguide", DPO),
+    "methods.dpo.dpo.pairs": ("{planted}/words.txt", PAIRS),
+    "methods.dpo.dpo.format": ("preference", PAIRS),
+    "methods.dpo.dpo.limit": (9, PAIRS),
+    "methods.dpo.dpo.beta": (0.2, DPO),
+    "methods.dpo.dpo.epochs": (2, DPO),
+    "methods.dpo.dpo.batch_size": (5, DPO),
+    "methods.dpo.dpo.learning_rate": (0.002, DPO),
+    "methods.dpo.dpo.warmup": (0.2, DPO),
+    "methods.rad.decode": ("none", {"disjoint"} | GENERATE),
+    "methods.rad.rad.reward": (
+        "missing",
+        "methods.rad.rad.reward: 'missing' is none of toxicity",
+    ),
+    "methods.rad.rad.beta": (10, GENERATE),
+    "methods.rad.rad.top_k": (6, GENERATE),
+    "methods.rad.rad.context": ("prompt", GENERATE),
+    **{
+        f"rewards.toxicity.train.{key}": (value, REWARD)
+        for key, value in [
+            ("sources.0.format", "realtoxicityprompts"),
+            ("sources.0.files", "{planted}/prompts.jsonl"),
+            ("held_out", 0.2),
+            ("max_length", 65),
+            ("hidden_size", 32),
+            ("layers", 2),
+            ("heads", 1),
+            ("epochs", 2),
+            ("batch_size", 31),
+            ("learning_rate", 0.002),
+        ]
+    },
     # Methods that are not compared train nothing, and selections that none of them needs are not
     # made.
     "methods.ascent.suppress.selection": ("wide", REPORT),
@@ -180,7 +216,7 @@ CHANGES: dict[str, tuple[object, set[str] | str]] = {
     "methods.repair.suppress.strength": (0.5, REPORT),
     "methods.repair.training.epochs": (2, REPORT),
     "methods.repair.training.learning_rate": (0.001, REPORT),
-    "influence.model": ("target", TRAINING),
+    "influence.model": ("target", TRAINING - {"train_dpo"}),
     "influence.allow_untrained": (True, FACTORS),
     "influence.query_tokens_per_batch": (4096, GRADIENT),
     "influence.factors.blocks": (60, FACTORS),
@@ -225,6 +261,7 @@ CHANGES: dict[str, tuple[object, set[str] | str]] = {
     "generation.temperature": (0.9, GENERATE),
     "generation.max_new_tokens": (9, LENGTHS | GENERATE),
     "generation.rows_per_batch": (256, GENERATE),
+    "generation.shards": (2, GENERATE),
     "benchmarks.realtoxicityprompts.kind": (
         "perplexity",
         "benchmarks.realtoxicityprompts.format: unknown key; the keys here are kind",
@@ -247,7 +284,7 @@ CHANGES: dict[str, tuple[object, set[str] | str]] = {
     "benchmarks.lambada.files": ("{planted}/held_out.jsonl", PASSAGES),
     "benchmarks.lambada.limit": (9, PASSAGES),
     "evaluation.models": (["target", "proxy"], {"removal"} | LENGTHS | TARGET - {"pages"}),
-    "evaluation.methods": (["none"], SUMMARY | PAGES),
+    "evaluation.methods": (["none"], {"disjoint"} | SUMMARY | PAGES),
     "evaluation.seeds": ([0, 1], TARGET - {"pages"}),
     "evaluation.threshold": (0.6, TOXICITY),
     "evaluation.resamples": (60, INTERVALS),
@@ -267,6 +304,7 @@ NAMED = {
     ("downloads",),
     ("tokenizers",),
     ("queries",),
+    ("rewards",),
     ("models",),
     ("models", "*", "architecture"),
     ("methods",),
@@ -454,6 +492,9 @@ def test_a_fresh_clone_with_the_results_reruns_nothing(finished, tmp_path):
         ("scripts/ifguide/page_style.py", SUMMARY | PAGES),
         ("scripts/ifguide/query_direction.py", GRADIENT),
         ("scripts/ifguide/downloads.py", set()),
+        ("scripts/ifguide/preferences.py", PAIRS),
+        ("scripts/ifguide/dpo.py", DPO),
+        ("scripts/ifguide/rad.py", GENERATE),
         ("scripts/measure_lambada.py", {"lambada"} | SUMMARY),
         ("scripts/command_line.py", EVERYTHING),
         ("workflow/report/tokens.rst", REPORT),

@@ -7,12 +7,12 @@ import logging
 import pytest
 
 from ifguide.errors import InputError
+from ifguide.preferences import read_pairs
 from ifguide.prompts import (
     PromptRecord,
     in_part,
     read_labelled,
     read_lambada,
-    read_preference_pairs,
     read_prompts,
     read_words,
     require_disjoint,
@@ -452,20 +452,6 @@ def test_bad_labels(tmp_path):
     )
 
 
-def test_preference_pairs(tmp_path):
-    path = write_table(
-        tmp_path / "pairs.tsv",
-        ["toxic", "neutral1", "neutral2", "neutral3"],
-        [["t", "n", "m", ""], ["t", "n", "", ""], ['say "x"', "say y", "", ""]],
-        "\t",
-    )
-    assert read_preference_pairs([path]) == [("t", "n"), ("t", "m"), ('say "x"', "say y")]
-    write_table(path, ["toxic", "rewrite"], [["t", "n"]], "\t")
-    assert "line 2: no field 'neutral1'" in refused(read_preference_pairs, [path])
-    write_table(path, ["toxic", "neutral1"], [["t", ""]], "\t")
-    assert "no pair" in refused(read_preference_pairs, [path])
-
-
 def test_words(tmp_path):
     path = tmp_path / "words"
     path.write_text("b\n a phrase \n\nb\n🖕\n", encoding="utf-8")
@@ -507,7 +493,7 @@ def test_real_statements_and_bold(real_text):
 
 
 def test_real_pairs_words_and_passages(real_text):
-    pairs = read_preference_pairs([real_text / "paradetox.tsv"])
-    assert len({toxic for toxic, _ in pairs}) > 11_000
+    pairs, _ = read_pairs({"format": "paradetox"}, [real_text / "paradetox.tsv"], SEED)
+    assert len({pair.rejected for pair in pairs}) > 11_000
     assert len(read_words(real_text / "ldnoobw_en.txt")) == 403
     assert len(read_lambada([real_text / "lambada_test.jsonl"], 500, SEED)) == 500

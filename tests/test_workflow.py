@@ -76,7 +76,9 @@ def test_corpus(finished):
         assert file_sha256(folder / f"tokens/shard-{number:05d}.npy") == record["tokens_sha256"]
 
 
-@pytest.mark.parametrize("model", ["proxy/none/0", "target/none/0", "target/ifguide/0"])
+@pytest.mark.parametrize(
+    "model", ["proxy/none/0", "target/none/0", "target/ifguide/0", "target/dpo/0"]
+)
 def test_models_load_and_their_record_fits(finished, model):
     folder = finished / RESULTS / "models" / model
     loaded = AutoModelForCausalLM.from_pretrained(folder, local_files_only=True)
@@ -152,8 +154,8 @@ def test_selection(finished):
 
 
 @pytest.mark.parametrize("benchmark, continuations", [("realtoxicityprompts", 5), ("toxigen", 3)])
-@pytest.mark.parametrize("method", ["none", "ifguide"])
-def test_generations(finished, method, benchmark, continuations):
+@pytest.mark.parametrize("method, weights", [("none",) * 2, ("ifguide",) * 2, ("rad", "dpo")])
+def test_generations(finished, method, weights, benchmark, continuations):
     folder = finished / RESULTS / "evaluation/target" / method / "0" / benchmark
     generations = read_jsonl(folder / "generations.jsonl")
     prompts = read_jsonl(finished / RESULTS / f"prompts/{benchmark}.jsonl")
@@ -165,10 +167,19 @@ def test_generations(finished, method, benchmark, continuations):
         assert 0 <= record["explicit"] <= 1 and 0 <= record["implicit"] <= 1
         assert record["explicit_fields"]["toxicity"] == record["explicit"]
         assert record["weights_sha256"] == weights_of(
-            finished / RESULTS / "models/target" / method / "0"
+            finished / RESULTS / "models/target" / weights / "0"
         )
     assert {record["split"] for record in generations} == {"toxic", "nontoxic"}
     assert read_json(folder / "metrics.json")["continuations"] == continuations
+
+
+def test_a_method_that_decodes_has_no_weights_and_no_fluency_of_its_own(finished):
+    results = finished / RESULTS
+    assert not (results / "models/target/rad").exists()
+    measured = {path.parent.name for path in results.glob("evaluation/target/rad/0/*/metrics.json")}
+    assert measured == {"realtoxicityprompts", "toxigen"}
+    table = (results / "results_table.md").read_text(encoding="utf-8")
+    assert "rad changes how text is sampled" in table
 
 
 def test_summary(finished):
@@ -177,7 +188,7 @@ def test_summary(finished):
     assert ",".join(summary) == columns
     assert set(summary["benchmark"]) == BENCHMARKS | {"classifiers", "removal"}
     target = summary[summary["model"] == "target"]
-    assert set(target["method"]) == {"none", "word_filter", "ifguide"}
+    assert set(target["method"]) == {"none", "word_filter", "ifguide", "rad"}
     measured = set(zip(target["benchmark"], target["metric"], strict=True))
     assert measured >= {
         ("realtoxicityprompts", "explicit_tp"),
@@ -217,7 +228,7 @@ def test_every_job_has_a_log_and_a_benchmark(finished):
     names = {path.relative_to(logs).with_suffix("") for path in logs.rglob("*.log")}
     times = logs / "benchmarks"
     assert names == {path.relative_to(times).with_suffix("") for path in times.rglob("*.tsv")}
-    assert len(names) == 65
+    assert len(names) == 75
 
 
 def test_results_do_not_depend_on_the_number_of_shards(finished, tmp_path):

@@ -17,7 +17,6 @@ from ifguide.benchmark_formats import (
     LABELLED_FORMATS,
     PROMPT_FORMATS,
     PromptRecord,
-    read_paradetox,
     read_passages,
 )
 from ifguide.errors import InputError
@@ -166,23 +165,6 @@ def label_within(label: float | None, source: dict) -> bool:
         return False
     low, high = source.get("toxicity") or (0.0, 1.0)
     return low <= label < high or label == high == 1
-
-
-def read_preference_pairs(paths: Sequence[str | Path]) -> list[tuple[str, str]]:
-    """Return distinct pairs (toxic sentence, neutral rewrite) from files in ParaDetox's format.
-
-    Raises InputError for a bad file and where there is no pair.
-    """
-    files = require_files(paths)
-    pairs: dict[tuple[str, str], None] = {}
-    for path in files:
-        for toxic, rewrites in read_paradetox(path):
-            for neutral in rewrites:
-                if toxic.strip() and neutral.strip() and is_unicode(toxic + neutral):
-                    pairs[toxic, neutral] = None
-    if not pairs:
-        raise InputError(f"{files[0]}: no pair of a toxic sentence and a neutral rewrite")
-    return list(pairs)
 
 
 def read_words(path: str | Path) -> list[str]:

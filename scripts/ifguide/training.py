@@ -3,6 +3,7 @@
 import csv
 import logging
 import math
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
@@ -43,7 +44,19 @@ class Blocks(Dataset):
         }
 
 
-class SuppressionTrainer(Trainer):
+class OwnParameterNames:
+    """Resume a Trainer from a checkpoint by the model's own loader, whatever names it saves."""
+
+    def _load_from_checkpoint(self, resume_from_checkpoint, model=None):
+        # The Trainer's own way takes tensors by the names in the file. Those are not the model's
+        # own in every family (gpt_neox saves its head as embed_out); the rest would stay random.
+        saved = type(self.model).from_pretrained(
+            resume_from_checkpoint, local_files_only=True, dtype=self.model.dtype
+        )
+        self.model.load_state_dict(saved.state_dict())
+
+
+class SuppressionTrainer(OwnParameterNames, Trainer):
     """Trainer whose loss suppresses selected tokens and is normalised by label tokens.
 
     The Trainer counts the label tokens of the whole accumulated batch over all processes, so the
@@ -78,14 +91,6 @@ class SuppressionTrainer(Trainer):
         # Gradients are averaged over processes, while num_items_in_batch counts all of them.
         loss = total / num_items_in_batch * self.accelerator.num_processes
         return (loss, outputs) if return_outputs else loss
-
-    def _load_from_checkpoint(self, resume_from_checkpoint, model=None):
-        # The Trainer's own way takes tensors by the names in the file. Those are not the model's
-        # own in every family (gpt_neox saves its head as embed_out); the rest would stay random.
-        saved = type(self.model).from_pretrained(
-            resume_from_checkpoint, local_files_only=True, dtype=self.model.dtype
-        )
-        self.model.load_state_dict(saved.state_dict())
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         if "loss" in logs:
@@ -126,10 +131,19 @@ class LogLine(TrainerCallback):
 
 
 def training_arguments(
-    settings: dict, *, checkpoints: Path, seed: int, use_cpu: bool
+    settings: dict,
+    *,
+    checkpoints: Path,
+    seed: int,
+    use_cpu: bool,
+    kind: type[TrainingArguments] = TrainingArguments,
+    **further,
 ) -> TrainingArguments:
-    """Translate the config section `training` into the Trainer's arguments."""
-    return TrainingArguments(
+    """Translate the config section `training` into the Trainer's arguments.
+
+    `kind` and `further` are those of another Trainer with arguments of its own.
+    """
+    return kind(
         output_dir=str(checkpoints),
         num_train_epochs=settings["epochs"],
         max_steps=settings.get("max_steps") or -1,
@@ -158,6 +172,7 @@ def training_arguments(
         remove_unused_columns=False,
         disable_tqdm=True,
         report_to="none",
+        **further,
     )
 
 
@@ -211,9 +226,11 @@ def train(
 LOSS_COLUMNS = ("step", "epoch", "loss", "selected_loss", "unselected_loss", "learning_rate")
 
 
-def write_losses(path: str | Path, records: list[dict]) -> None:
+def write_losses(
+    path: str | Path, records: list[dict], columns: Sequence[str] = LOSS_COLUMNS
+) -> None:
     """Write the log of losses as CSV; a loss that does not exist is an empty field."""
     with atomic_path(path) as temporary, open(temporary, "w", newline="") as lines:
-        writer = csv.DictWriter(lines, LOSS_COLUMNS, extrasaction="ignore", restval="")
+        writer = csv.DictWriter(lines, columns, extrasaction="ignore", restval="")
         writer.writeheader()
         writer.writerows(records)

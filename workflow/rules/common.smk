@@ -112,8 +112,11 @@ def check_names():
             if "selection" in method.get(step, {}):
                 key = f"methods.{name}.{step}.selection"
                 named.append((key, method[step]["selection"], influence["selections"]))
-        if isinstance(method.get("start_from"), str):
-            named.append((f"methods.{name}.start_from", method["start_from"], methods))
+        for key in ("start_from", "decode"):
+            if isinstance(method.get(key), str):
+                named.append((f"methods.{name}.{key}", method[key], methods))
+        if "rad" in method:
+            named.append((f"methods.{name}.rad.reward", method["rad"]["reward"], config["rewards"]))
     named.append(("report.benchmark", config["report"]["benchmark"], benchmarks_of("prompts")))
     if config["report"]["selection"]:
         key = "report.selection"
@@ -157,7 +160,28 @@ def check_models():
 
 def check_methods():
     """Refuse a method whose parts do not fit together or have nothing to work on."""
-    for name, method in config["methods"].items():
+    methods = config["methods"]
+    for name, method in methods.items():
+        for key, alone in (("dpo", ("start_from",)), ("decode", ("rad",)), ("rad", ("decode",))):
+            if key not in method:
+                continue
+            for other in method:
+                if other not in (key, *alone):
+                    refuse_config(
+                        f"methods.{name}.{other}",
+                        f"does not go with {key}; make it another method, and name that one in"
+                        f" {'start_from' if key == 'dpo' else 'decode'}",
+                    )
+            for other in alone:
+                if other not in method:
+                    refuse_config(f"methods.{name}.{other}", f"missing: {key} needs it")
+        for key in ("start_from", "decode"):
+            base = method.get(key)
+            if isinstance(base, str) and "decode" in methods[base]:
+                refuse_config(
+                    f"methods.{name}.{key}",
+                    f"{base!r} acts while text is sampled and has no weights of its own",
+                )
         suppress = method.get("suppress")
         if suppress and "filter" in method:
             refuse_config(
@@ -191,6 +215,16 @@ def check_bounds():
 def data_entries():
     """Every entry of the config that names data files, with its key."""
     return [
+        *(
+            (f"methods.{name}.dpo", pairs_of(name))
+            for name, method in config["methods"].items()
+            if "dpo" in method
+        ),
+        *(
+            (f"rewards.{name}.train.sources.{number}", source)
+            for name, entry in config["rewards"].items()
+            for number, source in enumerate(entry["train"]["sources"])
+        ),
         *((f"corpus.sources.{entry['name']}", entry) for entry in config["corpus"]["sources"]),
         *((f"queries.{name}", entry) for name, entry in config["queries"].items()),
         *(
@@ -490,6 +524,15 @@ def source_paths(entries, key):
     )
 
 
+def pairs_of(method):
+    """Where the pairs of a method come from, as an entry with `files`."""
+    settings = config["methods"][method]["dpo"]
+    return {
+        "files": settings["pairs"],
+        **{key: settings[key] for key in ("format", "part", "limit") if key in settings},
+    }
+
+
 check_names()
 check_models()
 check_methods()
@@ -534,13 +577,42 @@ def column_files(folder, *columns):
     ]
 
 
+def weights_of(method):
+    """The method whose model a method uses: another one's where it acts while text is sampled."""
+    return config["methods"][method].get("decode", method)
+
+
+def ancestors(method):
+    """A method, the one that its model begins with, and so on back to the first."""
+    start = config["methods"][method].get("start_from")
+    return [method, *(ancestors(start) if isinstance(start, str) else [])]
+
+
+def methods_with(key):
+    return [name for name, method in config["methods"].items() if key in method]
+
+
+def only(names_of_methods):
+    """A wildcard constraint: one of these names, or nothing at all where there is none."""
+    return names(names_of_methods) if names_of_methods else "(?!)"
+
+
 def model_files(model, method, seed):
-    folder = f"{RESULTS}/models/{model}/{method}/{seed}"
+    folder = f"{RESULTS}/models/{model}/{weights_of(method)}/{seed}"
     return [f"{folder}/{name}" for name in ("model.safetensors", "config.json", "training.json")]
 
 
 def model_directory(wildcards):
-    return f"{RESULTS}/models/{wildcards.model}/{wildcards.method}/{wildcards.seed}"
+    method = weights_of(wildcards.method)
+    return f"{RESULTS}/models/{wildcards.model}/{method}/{wildcards.seed}"
+
+
+def start_directory(wildcards):
+    """The model that a method begins with: one made here, or any directory."""
+    start = config["methods"][wildcards.method]["start_from"]
+    if isinstance(start, dict):
+        return start["path"]
+    return f"{RESULTS}/models/{wildcards.model}/{start}/{wildcards.seed}"
 
 
 def proxy_directory(wildcards):
@@ -583,14 +655,26 @@ def training_of(model, method):
     }
 
 
+def dpo_training_of(model, method):
+    """The settings of `training` by which a model is trained on pairs; every step is one batch."""
+    own = ("epochs", "batch_size", "learning_rate", "warmup")
+    settings = config["methods"][method]["dpo"]
+    return {
+        **config["training"],
+        **config["models"][model].get("training", {}),
+        **{key: settings[key] for key in own},
+        "max_steps": None,
+        "accumulation": 1,
+    }
+
+
 def training_options(wildcards):
     """The mask and the model that a method begins with, where it has them."""
     options = []
     if mask := mask_folder(wildcards.method):
         options += ["--mask", mask]
-    if start := config["methods"][wildcards.method].get("start_from"):
-        made_here = f"{RESULTS}/models/{wildcards.model}/{start}/{wildcards.seed}"
-        options += ["--start-from", made_here if isinstance(start, str) else start["path"]]
+    if "start_from" in config["methods"][wildcards.method]:
+        options += ["--start-from", start_directory(wildcards)]
     return options
 
 
@@ -601,6 +685,13 @@ def start_files(wildcards):
         weights = sorted(glob.glob(f"{glob.escape(start['path'])}/*.safetensors"))
         return [f"{start['path']}/config.json", *weights]
     return model_files(wildcards.model, start, wildcards.seed) if start else []
+
+
+def reward_of(model, method):
+    """The folder of the reward model that a method decodes with, or None."""
+    guided = config["methods"][method].get("rad")
+    tokenizer = config["models"][model]["tokenizer"]
+    return guided and f"{RESULTS}/rewards/{guided['reward']}/{tokenizer}"
 
 
 def name_of_model(path):
@@ -705,6 +796,17 @@ EVALUATED = [
     for method in config["evaluation"]["methods"]
     for seed in SEEDS
 ]
+# The same with the methods whose models they use.
+TRAINED = list(dict.fromkeys((m, weights_of(method), seed) for m, method, seed in EVALUATED))
+# The methods trained on pairs that a compared method is, begins with, or decodes.
+PAIRED = sorted(
+    {
+        name
+        for method in config["evaluation"]["methods"]
+        for name in ancestors(weights_of(method))
+        if "dpo" in config["methods"][name]
+    }
+)
 # Every (direction, attribution) whose scores something needs: those of selections, and those that
 # are only measured against the truth.
 SCORED = sorted(
@@ -735,6 +837,7 @@ def write_run_config():
         "snakemake",
         "torch",
         "transformers",
+        "trl",
         "tokenizers",
         "huggingface_hub",
         "detoxify",
@@ -778,6 +881,7 @@ wildcard_constraints:
     attribution="loss|position",
     selection=names(config["influence"]["selections"]),
     queries=names(config["queries"]),
+    reward=names(config["rewards"]),
     benchmark=names(config["benchmarks"]),
     classifier="explicit|implicit",
     unit="document|block",

@@ -285,6 +285,7 @@ rule disjoint:
         code=code("check_disjoint.py"),
         queries=expand(f"{RESULTS}/queries/{{queries}}.jsonl", queries=config["queries"]),
         prompts=expand(f"{RESULTS}/prompts/{{benchmark}}.jsonl", benchmark=benchmarks_of("prompts")),
+        pairs=[f"{RESULTS}/pairs/{method}.jsonl" for method in PAIRED],
     output:
         record=f"{RESULTS}/queries/disjoint.json",
     log:
@@ -298,10 +299,10 @@ rule disjoint:
         mem_mb=1000,
         runtime=30,
     message:
-        "no query record is a test prompt"
+        "no query record and no pair is a test prompt"
     shell:
         "python {input.code[0]:q} --queries {input.queries:q} --prompts {input.prompts:q}"
-        " --output {output.record:q} > {log:q} 2>&1"
+        " --pairs {input.pairs:q} --output {output.record:q} > {log:q} 2>&1"
 
 
 rule prompt_lengths:

@@ -22,14 +22,22 @@ rule generate:
     input:
         code=code("generate_continuations.py"),
         model=lambda wildcards: model_files(wildcards.model, wildcards.method, wildcards.seed),
+        reward=lambda wildcards: (
+            [
+                f"{reward_of(wildcards.model, wildcards.method)}/{name}"
+                for name in ("model.safetensors", "config.json", "tokenizer.json")
+            ]
+            if reward_of(wildcards.model, wildcards.method)
+            else []
+        ),
         prompts=f"{RESULTS}/prompts/{{benchmark}}.jsonl",
         checks=early_checks(),
     output:
-        continuations=f"{EVALUATION}/continuations.jsonl",
+        continuations=f"{EVALUATION}/continuations/shard-{{shard}}.jsonl",
     log:
-        f"{LOGS}/generate/{{model}}/{{method}}/{{seed}}/{{benchmark}}.log",
+        f"{LOGS}/generate/{{model}}/{{method}}/{{seed}}/{{benchmark}}/{{shard}}.log",
     benchmark:
-        f"{BENCHMARKS}/generate/{{model}}/{{method}}/{{seed}}/{{benchmark}}.tsv"
+        f"{BENCHMARKS}/generate/{{model}}/{{method}}/{{seed}}/{{benchmark}}/{{shard}}.tsv"
     retries: 1
     conda:
         "../../envs/main.yaml"
@@ -39,23 +47,34 @@ rule generate:
     params:
         settings=lambda wildcards: settings_of(
             generation={
-                **config["generation"],
+                **without(config["generation"], "shards"),
                 **config["benchmarks"][wildcards.benchmark].get("generation", {}),
             },
+            shard=[int(wildcards.shard), config["generation"]["shards"]],
+            rad=without(config["methods"][wildcards.method].get("rad", {}), "reward") or None,
             seed=SEED,
         ),
         model=model_directory,
+        reward=lambda wildcards: (
+            ["--reward", reward_of(wildcards.model, wildcards.method)]
+            if reward_of(wildcards.model, wildcards.method)
+            else []
+        ),
     message:
         "continuations of {wildcards.benchmark} by {wildcards.model}/{wildcards.method}"
     shell:
         "python {input.code[0]:q} --settings {params.settings:q} --model {params.model:q}"
+        " {params.reward:q}"
         " --prompts {input.prompts:q} --output {output.continuations:q} > {log:q} 2>&1"
 
 
 rule classify:
     input:
         code=code("classify_continuations.py"),
-        continuations=f"{EVALUATION}/continuations.jsonl",
+        continuations=[
+            f"{EVALUATION}/continuations/shard-{shard}.jsonl"
+            for shard in shards(config["generation"]["shards"])
+        ],
         explicit=EXPLICIT_READY,
         implicit=(
             f"{RESULTS}/classifiers/implicit/quality.json"
@@ -93,7 +112,7 @@ rule toxicity:
     input:
         code=code("measure_toxicity.py"),
         generations=f"{EVALUATION}/generations.jsonl",
-        record=f"{RESULTS}/models/{{model}}/{{method}}/{{seed}}/training.json",
+        record=lambda wildcards: f"{model_directory(wildcards)}/training.json",
     output:
         metrics=f"{EVALUATION}/metrics.json",
     log:
@@ -204,6 +223,8 @@ METRICS = [
     f"{RESULTS}/evaluation/{model}/{method}/{seed}/{benchmark}/metrics.json"
     for model, method, seed in EVALUATED
     for benchmark in config["benchmarks"]
+    # What acts while text is sampled gives a text that is there already no other probability.
+    if "decode" not in config["methods"][method] or benchmark in benchmarks_of("prompts")
 ]
 
 

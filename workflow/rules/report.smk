@@ -25,10 +25,18 @@ CLASSIFIER_METRICS = [
     f"{RESULTS}/classifiers/{name}/quality.json"
     for name, entry in config["classifiers"].items()
     if "train" in entry
-]
+] + sorted(
+    {
+        f"{reward_of(model, method)}/quality.json"
+        for model, method, _ in EVALUATED
+        if reward_of(model, method)
+    }
+)
 LOSSES = [
     f"{RESULTS}/models/{model}/{method}/{seed}/losses.csv"
-    for model, method, seed in [(PROXY, "none", PROXY_SEED), *EVALUATED]
+    for model, method, seed in [(PROXY, "none", PROXY_SEED), *TRAINED]
+    # Losses of pairs cannot stand on the axis of losses of tokens.
+    if "dpo" not in config["methods"][method]
 ]
 
 
@@ -64,6 +72,9 @@ rule summary:
             resamples=config["evaluation"]["resamples"],
             level=config["evaluation"]["level"],
             published_models=config["report"]["published_models"],
+            decode_methods=sorted(
+                set(config["evaluation"]["methods"]) & set(methods_with("decode"))
+            ),
         ),
         benchmark=MAIN_BENCHMARK,
     message:

@@ -33,6 +33,8 @@ rule train_model:
         f"{LOGS}/train/{{model}}/{{method}}/{{seed}}.log",
     benchmark:
         f"{BENCHMARKS}/train/{{model}}/{{method}}/{{seed}}.tsv"
+    wildcard_constraints:
+        method=names(set(config["methods"]) - {*methods_with("dpo"), *methods_with("decode")}),
     retries: 1
     conda:
         "../../envs/main.yaml"
@@ -146,7 +148,7 @@ rule train:
     input:
         [
             f"{RESULTS}/models/{model}/{method}/{seed}/training.json"
-            for model, method, seed in EVALUATED
+            for model, method, seed in TRAINED
         ],
         f"{PROXY_DIRECTORY}/training.json",
         [

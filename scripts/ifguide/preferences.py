@@ -1,0 +1,104 @@
+"""Pairs of a preferred and a rejected text, as files hold them."""
+
+import json
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from ifguide.benchmark_formats import PromptRecord, read_paradetox
+from ifguide.errors import InputError
+from ifguide.prompts import in_part, sample_texts
+from ifguide.records import Record, is_unicode, read_records, require_fields, require_files
+
+
+@dataclass(frozen=True)
+class PreferencePair:
+    """Two continuations of one prompt, which may be empty: the first is preferred."""
+
+    prompt: str
+    chosen: str
+    rejected: str
+
+
+def read_pairs(
+    settings: dict, paths: Sequence[str | Path], seed: int
+) -> tuple[list[PreferencePair], dict[str, int]]:
+    """Return the distinct pairs of the files, in a random order of their own, and what was skipped.
+
+    `settings` holds `format` (a key of PAIR_FORMATS) and may hold `part` (of the rejected text) and
+    `limit` (pairs, sampled by hash). Skipped and counted: pairs with an empty side, two equal
+    sides, or text that is not UTF-8.
+
+    Raises InputError, with file and line, for a malformed record, and where no pair is left.
+    """
+    files = require_files(paths)
+    counts = {"read": 0, "skipped": 0}
+    pairs: dict[str, PreferencePair] = {}
+    for path in files:
+        for pair in PAIR_FORMATS[settings["format"]](path):
+            counts["read"] += 1
+            sides = (pair.chosen.strip(), pair.rejected.strip())
+            if not all(sides) or sides[0] == sides[1] or not is_unicode("".join(_texts(pair))):
+                counts["skipped"] += 1
+            elif in_part(pair.rejected, settings.get("part"), seed):
+                pairs.setdefault(json.dumps(_texts(pair)), pair)
+    chosen = [pairs[key] for key in sample_texts(pairs, settings.get("limit"), seed)]
+    if not chosen:
+        raise InputError(
+            f"{files[0]}: no pair left of {counts['read']} read, {counts['skipped']} of them with "
+            "an empty side or two equal sides; check `format`, or widen `part`"
+        )
+    return chosen, counts | {"kept": len(chosen)}
+
+
+def _texts(pair: PreferencePair) -> tuple[str, str, str]:
+    return pair.prompt, pair.chosen, pair.rejected
+
+
+def _paradetox(path: Path) -> Iterator[PreferencePair]:
+    for toxic, rewrites in read_paradetox(path):
+        for neutral in filter(str.strip, rewrites):
+            yield PreferencePair("", neutral, toxic)
+
+
+def _preference(path: Path) -> Iterator[PreferencePair]:
+    for record in read_records(path):
+        if record.fields is None:
+            raise InputError(f"{record.where}: not a record of a pair; fix or remove the line")
+        require_fields(record, ["chosen", "rejected"])
+        yield PreferencePair(*(_text(record, name) for name in ("prompt", "chosen", "rejected")))
+
+
+def _text(record: Record, name: str) -> str:
+    value = record.fields.get(name) or ""
+    if not isinstance(value, str):
+        raise InputError(f"{record.where}: {name} holds {type(value).__name__}, not text; fix it")
+    return value
+
+
+PAIR_FORMATS: dict[str, Callable[[Path], Iterator[PreferencePair]]] = {
+    "paradetox": _paradetox,
+    "preference": _preference,
+}
+
+
+def require_pairs_disjoint(
+    pairs: Iterable[PreferencePair],
+    prompts: Iterable[PromptRecord],
+    method: str,
+    benchmark: str,
+) -> None:
+    """Raise InputError if a test prompt is a pair's prompt, one of its sides, or both joined."""
+    seen: set[str] = set()
+    for pair in pairs:
+        sides = (pair.chosen, pair.rejected)
+        texts = (pair.prompt, *sides, *(pair.prompt + side for side in sides))
+        seen.update(text.strip() for text in texts)
+    shared = (seen - {""}) & {record.prompt.strip() for record in prompts}
+    if shared:
+        example = json.dumps(min(shared)[:80], ensure_ascii=False)
+        raise InputError(
+            f"methods.{method}.dpo.pairs shares {len(shared)} texts with benchmarks.{benchmark} "
+            f"(for example {example}); remove those pairs, or give disjoint parts: `part` of the "
+            "pairs goes by the rejected text, `part` of a benchmark by its prompt"
+        )

@@ -1,0 +1,31 @@
+"""Read the pairs of one method that is trained on preferences.
+
+settings: {"pairs": {"format", "part", "limit"}, "seed": int}.
+"""
+
+import logging
+from argparse import Namespace
+from dataclasses import asdict
+from pathlib import Path
+
+from command_line import argument_parser, run
+from ifguide.artifacts import write_json, write_jsonl
+from ifguide.preferences import read_pairs
+
+log = logging.getLogger(__name__)
+
+
+def main(arguments: Namespace) -> None:
+    settings = arguments.settings
+    pairs, report = read_pairs(settings["pairs"], arguments.files, settings["seed"])
+    log.info("%s", report)
+    write_json(arguments.report, report)
+    write_jsonl(arguments.output, (asdict(pair) for pair in pairs))
+
+
+if __name__ == "__main__":
+    parser = argument_parser(__doc__)
+    parser.add_argument("--files", nargs="+", required=True)
+    parser.add_argument("--report", type=Path, required=True)
+    parser.add_argument("--output", type=Path, required=True)
+    run(main, parser)

@@ -1,0 +1,81 @@
+"""Train one model by direct preference optimisation, on from another model directory.
+
+settings: {"training": {...}, "beta": float, "names": [model, method], "training_seed": int,
+"seed": int}.
+"""
+
+import logging
+import shutil
+import time
+from argparse import Namespace
+from pathlib import Path
+
+from command_line import argument_parser, run
+from ifguide.artifacts import file_sha256, read_json, read_jsonl, write_json
+from ifguide.dpo import LOSS_COLUMNS, tokenize_pairs, train_on_pairs
+from ifguide.models import TRAINING_RECORD, load_model, load_tokenizer, weights_sha256
+from ifguide.preferences import PreferencePair
+from ifguide.seeds import derive_seed
+from ifguide.training import write_losses
+from train_model import keep_only_own_checkpoints, resumable
+
+log = logging.getLogger(__name__)
+
+
+def main(arguments: Namespace) -> None:
+    settings = arguments.settings
+    model_name, method = settings["names"]
+    start, output = arguments.start_from, arguments.output
+    model = load_model(start)
+    tokenizer = load_tokenizer(start)
+    pairs = [PreferencePair(**record) for record in read_jsonl(arguments.pairs)]
+    positions = getattr(model.config, "max_position_embeddings", None) or 2**31
+    examples = tokenize_pairs(tokenizer, pairs, positions)
+    made_from = {
+        "pairs_sha256": file_sha256(arguments.pairs),
+        "start_from_sha256": weights_sha256(start),
+    }
+    checkpoints = output.with_name(f".{output.name}.checkpoints")
+    keep_only_own_checkpoints(
+        checkpoints,
+        {"settings": {**settings, "training": resumable(settings["training"])}, **made_from},
+    )
+    log.info("%s by %s: %d pairs", model_name, method, len(examples))
+    started = time.monotonic()
+    losses, steps = train_on_pairs(
+        model,
+        load_model(start),
+        load_tokenizer(start),
+        examples,
+        settings=settings["training"],
+        beta=settings["beta"],
+        checkpoints=checkpoints,
+        seed=derive_seed(settings["seed"], "dpo", model_name, settings["training_seed"]),
+    )
+    seconds = time.monotonic() - started
+    model.save_pretrained(output, max_shard_size="1TB")
+    tokenizer.save_pretrained(output)
+    write_losses(output / "losses.csv", losses, LOSS_COLUMNS)
+    write_json(
+        output / TRAINING_RECORD,
+        {
+            "settings": settings,
+            "steps": steps,
+            "parameters": sum(parameter.numel() for parameter in model.parameters()),
+            "seconds": seconds,
+            "pairs": len(examples),
+            # Of the corpus that the first model of the chain was trained on.
+            "tokens_sha256": read_json(start / TRAINING_RECORD)["tokens_sha256"],
+            **made_from,
+            "weights_sha256": weights_sha256(output),
+        },
+    )
+    shutil.rmtree(checkpoints, ignore_errors=True)
+
+
+if __name__ == "__main__":
+    parser = argument_parser(__doc__)
+    parser.add_argument("--start-from", type=Path, required=True, help="model directory")
+    parser.add_argument("--pairs", type=Path, required=True, help="pairs.jsonl of read_pairs.py")
+    parser.add_argument("--output", type=Path, required=True)
+    run(main, parser)

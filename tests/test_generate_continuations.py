@@ -1,0 +1,141 @@
+"""The job that writes continuations: divided, interrupted, guided, it writes the same."""
+
+import json
+from argparse import Namespace
+from pathlib import Path
+
+import pytest
+from transformers import GPTNeoXConfig, GPTNeoXForTokenClassification
+
+import generate_continuations
+from ifguide.artifacts import read_jsonl, write_jsonl
+from ifguide.corpus import train_tokenizer
+from ifguide.errors import InputError
+from ifguide.models import build_model, weights_sha256
+
+PROMPTS = ["the cook", "a guide", "the old miller", "who", "their tailor is", "some", "a poet"]
+ARCHITECTURE = {
+    "hidden_size": 16,
+    "num_hidden_layers": 1,
+    "num_attention_heads": 2,
+    "intermediate_size": 24,
+    "max_position_embeddings": 48,
+}
+GENERATION = {
+    "continuations": 3,
+    "top_p": 0.9,
+    "temperature": 1.0,
+    "max_new_tokens": 5,
+    "rows_per_batch": 6,
+}
+
+
+class Interrupted(Exception):
+    pass
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory) -> Path:
+    """A language model, a reward model with its tokenizer, one with another, and prompts."""
+    folder = tmp_path_factory.mktemp("models")
+    tokenizer, other = train_tokenizer(PROMPTS, 270), train_tokenizer(["xxyyzz"], 259)
+    model = build_model(
+        {"model_type": "gpt_neox", **ARCHITECTURE},
+        vocabulary_size=len(tokenizer),
+        block_size=32,
+        end_of_text=0,
+        seed=0,
+    )
+    model.save_pretrained(folder / "model")
+    tokenizer.save_pretrained(folder / "model")
+    for name, own in (("reward", tokenizer), ("other", other)):
+        config = GPTNeoXConfig(**ARCHITECTURE, vocab_size=len(own), num_labels=1)
+        GPTNeoXForTokenClassification(config).save_pretrained(folder / name)
+        own.save_pretrained(folder / name)
+    records = [{"prompt": prompt, "split": "toxic", "group": None} for prompt in PROMPTS]
+    write_jsonl(folder / "prompts.jsonl", records)
+    return folder
+
+
+def generate(folder: Path, output: Path, shard=(0, 1), reward: str | None = None, **changes):
+    settings = {
+        "generation": GENERATION | changes,
+        "shard": list(shard),
+        "rad": {"beta": 5.0, "top_k": 20, "context": "prompt"} if reward else None,
+        "seed": 4,
+    }
+    generate_continuations.main(
+        Namespace(
+            settings=settings,
+            model=folder / "model",
+            reward=folder / reward if reward else None,
+            prompts=folder / "prompts.jsonl",
+            output=output,
+        )
+    )
+    return read_jsonl(output)
+
+
+def test_every_prompt_has_its_continuations_in_order(folder, tmp_path):
+    written = generate(folder, tmp_path / "all.jsonl")
+    owners = [(line["prompt_index"], line["prompt"], line["sample"]) for line in written]
+    assert owners == [(i, prompt, s) for i, prompt in enumerate(PROMPTS) for s in range(3)]
+    assert {line["weights_sha256"] for line in written} == {weights_sha256(folder / "model")}
+    assert [path.name for path in tmp_path.iterdir()] == ["all.jsonl"]
+
+
+@pytest.mark.parametrize("reward", [None, "reward"])
+@pytest.mark.parametrize("shards", [2, 9])
+def test_the_number_of_jobs_changes_nothing(folder, tmp_path, shards, reward):
+    whole = generate(folder, tmp_path / "all.jsonl", reward=reward)
+    parts = [
+        generate(folder, tmp_path / f"{index}.jsonl", (index, shards), reward)
+        for index in range(shards)
+    ]
+    together = [line for part in parts for line in part]
+    together.sort(key=lambda line: (line["prompt_index"], line["sample"]))
+    assert together == whole
+
+
+def test_an_interrupted_job_goes_on_from_finished_prompts(folder, tmp_path, monkeypatch):
+    whole = generate(folder, tmp_path / "all.jsonl")
+    asked = []
+    original = generate_continuations.generate
+
+    def interrupted(model, tokenizer, prompts, *arguments, **settings):
+        asked.append(prompts)
+        for number, continuation in enumerate(
+            original(model, tokenizer, prompts, *arguments, **settings)
+        ):
+            if len(asked) == 1 and number == 10:  # three prompts and one continuation
+                raise Interrupted
+            yield continuation
+
+    monkeypatch.setattr(generate_continuations, "generate", interrupted)
+    output = tmp_path / "parts.jsonl"
+    with pytest.raises(Interrupted):
+        generate(folder, output)
+    finished = tmp_path / ".parts.jsonl.finished"
+    with open(finished, "a", encoding="utf-8") as kept:
+        kept.write('[{"prompt_index": 6, "sam')  # a line that was cut off
+    assert generate(folder, output, rows_per_batch=100) == whole
+    assert [len(prompts) for prompts in asked] == [7, 4]
+    assert not finished.exists()
+
+
+def test_what_another_job_left_is_not_used(folder, tmp_path):
+    output = tmp_path / "all.jsonl"
+    whole = generate(folder, output)
+    other = {"settings": "other"}
+    lines = [json.dumps(other), json.dumps([whole[0] | {"continuation": "stale"}])]
+    (tmp_path / ".all.jsonl.finished").write_text("\n".join(lines) + "\n", encoding="utf-8")
+    assert generate(folder, output) == whole
+
+
+def test_a_reward_model_changes_continuations_and_is_named(folder, tmp_path):
+    plain = generate(folder, tmp_path / "plain.jsonl")
+    guided = generate(folder, tmp_path / "guided.jsonl", reward="reward", max_new_tokens=6)
+    assert {line["reward_sha256"] for line in guided} == {weights_sha256(folder / "reward")}
+    assert "reward_sha256" not in plain[0]
+    with pytest.raises(InputError, match="a reward model with another tokenizer"):
+        generate(folder, tmp_path / "other.jsonl", reward="other")
