@@ -11,7 +11,7 @@ from factor_pass import read_bases
 from ifguide.artifacts import canonical_json, require_same
 from ifguide.ekfac import LayerFactors
 from ifguide.models import load_model, weights_sha256
-from ifguide.query_direction import difference, precondition
+from ifguide.query_direction import difference, precondition, restricted
 from ifguide.tensor_files import read_tensors, write_tensors
 from ifguide.tracked_layers import tracked_layers
 
@@ -47,6 +47,7 @@ def main(arguments: Namespace) -> None:
             power=POWERS[settings["hessian"]],
         )
         record["factor_tokens_sha256"] = metadata["tokens_sha256"]
+    direction = restricted(direction, settings["layers"])
     record |= {"settings": canonical_json(settings), "mean_over": "records"}
     write_tensors(arguments.output, direction, record)
 

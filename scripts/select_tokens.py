@@ -1,7 +1,7 @@
 """Rank documents and select the tokens to suppress.
 
 settings: one entry of influence.selections: {"quantile", "window", "limit", "documents",
-"token_weight", …}.
+"token_weight", "token_weight_power", …}.
 """
 
 import hashlib
@@ -25,7 +25,7 @@ from ifguide.artifacts import (
 from ifguide.corpus import PADDING, Corpus, open_corpus, shard_name
 from ifguide.errors import InputError
 from ifguide.selection import exact_quantile, select_shards
-from ifguide.token_weights import inverse_document_frequency
+from ifguide.token_weights import weighted_scores
 
 log = logging.getLogger(__name__)
 
@@ -34,12 +34,13 @@ def main(arguments: Namespace) -> None:
     settings = arguments.settings
     corpus = open_corpus(arguments.corpus)
     scores, record = open_scores(arguments.scores, corpus)
-    if settings["token_weight"] == "inverse_document_frequency":
-        weights = inverse_document_frequency(corpus.tokens.shards, corpus.meta["vocabulary_size"])
-        scores = [
-            values * weights[tokens]
-            for values, tokens in zip(scores, corpus.tokens.shards, strict=True)
-        ]
+    scores = weighted_scores(
+        scores,
+        corpus.tokens.shards,
+        weight=settings["token_weight"],
+        power=settings["token_weight_power"],
+        vocabulary_size=corpus.meta["vocabulary_size"],
+    )
     documents = document_ids(corpus, settings["documents"])
     limit = math.floor(settings["limit"] * corpus.meta["tokens"])
     threshold = exact_quantile(

@@ -2,12 +2,13 @@
 
     f(record) = Σ over the continuation's tokens of -log p
     q = mean over toxic records of ∇f  −  mean over safe records of ∇f
-    v = H^(-power) q,   H from EK-FAC; the identity where power is 0
+    v = H^(-power) q,   H from EK-FAC; the identity where power is 0; of all layers or some
 
 Means are over records, not tokens: a long continuation weighs more, as in the published method.
 """
 
 import contextlib
+import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
@@ -169,3 +170,22 @@ def precondition(
             ) from error
         direction |= layer.parameters(product)
     return direction
+
+
+def restricted(direction: Direction, layers: str) -> Direction:
+    """Return the direction with zeros for parameters whose names do not contain `layers`.
+
+    layers: a regular expression; the empty one keeps all. Zeros keep the direction complete, so
+    that every attribution can use it.
+    Raises InputError where no name matches.
+    """
+    kept = {name for name in direction if re.search(layers, name)}
+    if not kept:
+        raise InputError(
+            f"config key influence.directions.*.layers: {layers!r} is in no name of a tracked "
+            f"layer; they are called like {min(direction)}"
+        )
+    return {
+        name: tensor if name in kept else torch.zeros_like(tensor)
+        for name, tensor in direction.items()
+    }

@@ -15,12 +15,12 @@ SHOWN_SCORES = (
 )
 ATTRIBUTION_METRICS = (
     [
-        f"{INFLUENCE}/{direction}/scores/{attribution}/attribution.json"
-        for direction, attribution in SCORED
+        f"{influence_folder(direction)}/scores/{attribution}/attribution.json"
+        for direction, attribution in MEASURED
     ]
     if HAS_TRUTH
     else []
-)
+) + [variant_file(variant) for variant in config["influence"]["variants"]]
 CLASSIFIER_METRICS = [
     f"{RESULTS}/classifiers/{name}/quality.json"
     for name, entry in config["classifiers"].items()
@@ -28,7 +28,9 @@ CLASSIFIER_METRICS = [
 ]
 LOSSES = [
     f"{RESULTS}/models/{model}/{method}/{seed}/losses.csv"
-    for model, method, seed in [(PROXY, "none", PROXY_SEED), *EVALUATED]
+    for model, method, seed in dict.fromkeys(
+        [*((proxy, "none", PROXY_SEED) for proxy in PROXIES), *EVALUATED]
+    )
 ]
 
 
@@ -82,8 +84,8 @@ rule figures:
         losses=LOSSES,
         curves=(
             [
-                f"{INFLUENCE}/{direction}/scores/{attribution}/precision_recall.csv"
-                for direction, attribution in SCORED
+                f"{influence_folder(direction)}/scores/{attribution}/precision_recall.csv"
+                for direction, attribution in MEASURED
             ]
             if HAS_TRUTH
             else []
