@@ -17,7 +17,7 @@ import torch
 from torch import nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from ifguide.corpus import tokenize
+from ifguide.corpus import end_of_text_id, tokenize
 from ifguide.ekfac import LayerFactors, inverse_hessian_product
 from ifguide.errors import InputError
 from ifguide.models import HiddenStates
@@ -44,8 +44,9 @@ def encode_records(
 ) -> list[QueryRecord]:
     """Tokenize (prompt, continuation) pairs; a prompt loses its beginning where it is too long.
 
-    The two parts are tokenized apart, as they are at generation. A continuation without a token, or
-    longer than the model's `positions`, is cut or left out.
+    The two parts are tokenized apart, as they are at generation. An empty prompt is the end of text,
+    after which documents begin. A continuation without a token is left out; one that is longer than
+    the model's `positions` is cut.
     """
     prompts = tokenize(tokenizer, [prompt for prompt, _ in records])
     continuations = tokenize(tokenizer, [continuation for _, continuation in records])
@@ -53,7 +54,9 @@ def encode_records(
     for prompt, continuation in zip(prompts, continuations, strict=True):
         tail = continuation.ids[: positions - 1]
         head = prompt.ids[-(positions - len(tail)) :]
-        if len(tail) and len(head):
+        if not len(head):
+            head = np.array([end_of_text_id(tokenizer)])
+        if len(tail):
             encoded.append(QueryRecord(np.concatenate([head, tail]), len(head)))
     return encoded
 

@@ -173,6 +173,13 @@ def check_study():
         )
 
 
+def check_queries():
+    """Refuse query sets that do not say which side of a pair they take, or say it in vain."""
+    for name, entry in config["queries"].items():
+        if (entry["format"] == "paradetox") != ("side" in entry):
+            refuse_config(f"queries.{name}.side", "goes with the format paradetox, which needs it")
+
+
 def check_bounds():
     """Refuse a range that holds nothing."""
     for section in ("queries", "benchmarks"):
@@ -328,6 +335,7 @@ def source_paths(entries, key):
 
 check_names()
 check_models()
+check_queries()
 check_study()
 check_bounds()
 check_paths()
