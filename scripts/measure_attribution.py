@@ -2,9 +2,9 @@
 
 settings: {"ranking": {"token_weight", "token_weight_power", "unmoved"}, "seed": int,
 "level": 0.95, "resamples": 200}. Judged are the label tokens of documents whose truth is known, in
-these splits: `all` documents; `choose` and `report`, two halves that share no document, so that what
-is chosen by the first can be reported on the second; and of each those with a toxic token, `toxic`,
-`choose_toxic` and `report_toxic`.
+these splits: `all` documents; `choose` and `report`, two halves that share no document, so that
+what is chosen by the first can be reported on the second; and of each those with a toxic token,
+`toxic`, `choose_toxic` and `report_toxic`.
 """
 
 from argparse import Namespace

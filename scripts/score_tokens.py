@@ -83,7 +83,7 @@ def main(arguments: Namespace) -> None:
 
 
 def scored_rows(corpus: Corpus, first_block: int, blocks: int | None, seed: int) -> np.ndarray:
-    """Return the rows of this shard to score, ascending: all, or those in a sample of the corpus."""
+    """Return the rows of this shard to score, ascending: all, or those in the corpus's sample."""
     sample = sampled_blocks(corpus.meta["blocks"], blocks, derive_seed(seed, "scored blocks"))
     rows = np.sort(sample) - first_block
     return rows[(rows >= 0) & (rows < len(corpus.tokens))]

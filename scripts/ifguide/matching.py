@@ -1,15 +1,15 @@
 """Matched query records: for each toxic record the most similar harmless one.
 
 What the two sets of a differential query differ in besides toxicity (topic, length, how toxic the
-prompt is already) ends in the direction as well. Matching takes it out: for every record r of one set
-the candidate c with the smallest sum of the named distances, each in [0, 1],
+prompt is already) ends in the direction as well. Matching takes it out: for every record r of one
+set the candidate c with the smallest sum of the named distances, each in [0, 1],
 
     prompt_toxicity   |toxicity of r's prompt − toxicity of c's prompt|
     length            |n_r − n_c| / max(n_r, n_c),  n = words of prompt and continuation
     words             1 − |W_r ∩ W_c| / |W_r ∪ W_c|,  W = set of the prompt's words
 
-ties by the candidates' order. A candidate may be taken several times (matching with replacement), so
-no record's partner depends on another record, and the matched set has as many records as the other.
+ties by the candidates' order. A candidate may be taken several times (matching with replacement),
+so no record's partner depends on another record, and the matched set is as large as the other.
 """
 
 import re

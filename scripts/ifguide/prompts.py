@@ -42,8 +42,8 @@ def read_prompts(
 
     `settings` holds `format` (a key of PROMPT_FORMATS) and may hold the filters `part`,
     `prompt_toxicity`, `continuation_toxicity` (each [low, high): a bound of 1 includes 1) and
-    `limit`: a number, or one for each split (a split that is not named is left out); ParaDetox needs
-    `side`, toxic or neutral, and both sides of a pair are kept or left out together. `part` keeps
+    `limit`: a number, or one for each split (a split that is not named is left out). ParaDetox
+    needs `side`, toxic or neutral; both sides of a pair are kept or left out together. `part` keeps
     prompts whose seeded hash lies in the range. Records come ordered by another such hash.
 
     Skipped and counted: empty prompts, text that is not UTF-8, RealToxicityPrompts records without

@@ -44,9 +44,9 @@ def encode_records(
 ) -> list[QueryRecord]:
     """Tokenize (prompt, continuation) pairs; a prompt loses its beginning where it is too long.
 
-    The two parts are tokenized apart, as they are at generation. An empty prompt is the end of text,
-    after which documents begin. A continuation without a token is left out; one that is longer than
-    the model's `positions` is cut.
+    The two parts are tokenized apart, as they are at generation. An empty prompt is the end of
+    text, after which documents begin. A continuation without a token is left out; one that is
+    longer than the model's `positions` is cut.
     """
     prompts = tokenize(tokenizer, [prompt for prompt, _ in records])
     continuations = tokenize(tokenizer, [continuation for _, continuation in records])

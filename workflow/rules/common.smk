@@ -4,6 +4,7 @@ import ast
 import functools
 import glob
 import os
+import re
 import sys
 from pathlib import Path
 
@@ -92,7 +93,11 @@ def check_names():
         if "match" in entry:
             named.append((f"queries.{name}.match.to", entry["match"]["to"], UNMATCHED_QUERIES))
     for name, direction in influence["directions"].items():
-        for key, known in (("toxic", config["queries"]), ("safe", config["queries"]), ("model", models)):
+        for key, known in (
+            ("toxic", config["queries"]),
+            ("safe", config["queries"]),
+            ("model", models),
+        ):
             if direction[key]:
                 named.append((f"influence.directions.{name}.{key}", direction[key], known))
     for name, average in influence["averages"].items():
@@ -162,6 +167,11 @@ def check_study():
     influence = config["influence"]
     if influence["variants"] and not HAS_TRUTH:
         refuse_config("influence.variants", "no source of corpus.sources has `spans` to judge by")
+    for name, entry in influence["directions"].items():
+        try:
+            re.compile(entry["layers"])
+        except re.error as error:
+            refuse_config(f"influence.directions.{name}.layers", f"no regular expression ({error})")
     for name, entry in influence["variants"].items():
         if entry["unmoved"] and entry["attribution"] != "position":
             refuse_config(f"influence.variants.{name}.unmoved", "only `position` scores are moved")
@@ -170,6 +180,17 @@ def check_study():
         refuse_config(
             "influence.scores.blocks",
             "a selection needs the scores of all blocks; set null, or compare only `none`",
+        )
+
+
+def check_agreement():
+    """Refuse a comparison of factors for a direction that has none."""
+    direction = config["influence"]["selections"][shown_selection()]["direction"]
+    entry = config["influence"]["directions"].get(direction)
+    if config["report"]["agreement_blocks"] and (not entry or entry["hessian"] == "identity"):
+        refuse_config(
+            "report.agreement_blocks",
+            f"{direction}, whose selection the report shows, uses no factors; set 0",
         )
 
 
@@ -434,6 +455,51 @@ def variant_file(variant):
     return f"{folder}/scores/{entry['attribution']}/{variant}/attribution.json"
 
 
+def spelled_out(variant):
+    """The settings of a variant as text, by the columns of the study's table."""
+    entry = config["influence"]["variants"][variant]
+    parts = [config["influence"]["directions"][name] for name in averaged(entry["direction"])]
+
+    def joined(texts):
+        return " + ".join(dict.fromkeys(texts))
+
+    weight = {"none": "none", "inverse_document_frequency": "IDF"}[entry["token_weight"]]
+    if weight != "none" and entry["token_weight_power"] != 1:
+        weight += f"^{entry['token_weight_power']:g}"
+    return {
+        "scores": f"mean of {len(parts)}" if len(parts) > 1 else "one",
+        "proxy": joined(part["model"] or PROXY for part in parts),
+        "toxic": joined(part["toxic"] for part in parts),
+        "safe": joined(part["safe"] or "none" for part in parts),
+        "hessian": joined(part["hessian"] for part in parts),
+        "relative_damping": joined(
+            "–" if part["hessian"] == "identity" else f"{part['relative_damping']:g}"
+            for part in parts
+        ),
+        "layers": joined(part["layers"] or "all" for part in parts),
+        "attribution": entry["attribution"] + (", unmoved" if entry["unmoved"] else ""),
+        "token_weight": weight,
+    }
+
+
+def studied_queries(variants):
+    entries = [config["influence"]["variants"][variant] for variant in variants]
+    directions = [
+        config["influence"]["directions"][name]
+        for entry in entries
+        for name in averaged(entry["direction"])
+    ]
+    return sorted({d[side] for d in directions for side in ("toxic", "safe")} - {None})
+
+
+def agreement_file():
+    """The comparison of rankings by the factors' sample, where the config asks for it."""
+    if not config["report"]["agreement_blocks"]:
+        return []
+    direction = config["influence"]["selections"][shown_selection()]["direction"]
+    return f"{influence_folder(direction)}/ranking_agreement.csv"
+
+
 def shown_selection():
     """The selection that the report shows: the order of keys in the config must not choose it."""
     compared = [
@@ -477,6 +543,7 @@ SCORED = sorted(
     | {(v["direction"], v["attribution"]) for v in config["influence"]["variants"].values()}
 )
 PROXIES = sorted({influence_model(d) for entry, _ in SCORED for d in averaged(entry)} | {PROXY})
+check_agreement()
 
 
 # --- messages -------------------------------------------------------------------------------------

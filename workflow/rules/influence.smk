@@ -198,8 +198,6 @@ rule direction:
 
 
 rule score:
-    wildcard_constraints:
-        direction=names(config["influence"]["directions"]),
     input:
         code=code("score_tokens.py"),
         model=lambda wildcards: model_files(wildcards.model, "none", PROXY_SEED),
@@ -216,6 +214,8 @@ rule score:
         f"{LOGS}/score/{{model}}/{{direction}}/{{attribution}}/{{shard}}.log",
     benchmark:
         f"{BENCHMARKS}/score/{{model}}/{{direction}}/{{attribution}}/{{shard}}.tsv"
+    wildcard_constraints:
+        direction=names(config["influence"]["directions"]),
     retries: 1
     conda:
         "../../envs/main.yaml"
@@ -240,8 +240,6 @@ rule score:
 
 
 rule average_scores:
-    wildcard_constraints:
-        direction=names(config["influence"]["averages"]),
     input:
         code=code("average_scores.py"),
         corpus=lambda wildcards: corpus_files(
@@ -270,6 +268,8 @@ rule average_scores:
         f"{LOGS}/average_scores/{{model}}/{{direction}}/{{attribution}}.log",
     benchmark:
         f"{BENCHMARKS}/average_scores/{{model}}/{{direction}}/{{attribution}}.tsv"
+    wildcard_constraints:
+        direction=names(config["influence"]["averages"]),
     conda:
         "../../envs/main.yaml"
     resources:
