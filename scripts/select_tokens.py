@@ -34,6 +34,11 @@ def main(arguments: Namespace) -> None:
     settings = arguments.settings
     corpus = open_corpus(arguments.corpus)
     scores, record = open_scores(arguments.scores, corpus)
+    if any(np.isnan(shard).any() for shard in scores):
+        raise InputError(
+            "config key influence.scores.blocks: some blocks are not scored, and a selection needs "
+            "all of them; set null"
+        )
     scores = weighted_scores(
         scores,
         corpus.tokens.shards,

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from conftest import TINY, copy_run, environment, error_line, run_snakemake
-from ifguide.artifacts import read_jsonl
+from ifguide.artifacts import read_json, read_jsonl, write_array, write_json
 
 RESULTS = Path("results/tiny")
 SCORES = RESULTS / "influence/proxy/differential/scores/loss"
@@ -275,6 +275,9 @@ def test_query_records_among_the_test_prompts(finished, tmp_path):
     assert not (tmp_path / "disjoint.json").exists()
 
 
+UNWEIGHTED = {"token_weight": "none", "token_weight_power": 1.0}
+
+
 @pytest.mark.parametrize("change", [{"limit": 0.0}, {"quantile": 1.0}])
 def test_a_mask_that_selects_nothing(finished, tmp_path, change):
     settings = {"quantile": 0.9, "window": 0, "limit": 0.05, "documents": "block"}
@@ -284,7 +287,7 @@ def test_a_mask_that_selects_nothing(finished, tmp_path, change):
         *("--corpus", RESULTS / "corpus/bpe"),
         *("--scores", SCORES / "shard-00000.npy", SCORES / "shard-00001.npy"),
         *("--output", tmp_path / "selection"),
-        **(settings | {"token_weight": "none"} | change),
+        **(settings | UNWEIGHTED | change),
     )
     assert "selects no token" in message and "quantile" in message and "limit" in message
     assert not (tmp_path / "selection").exists()
@@ -303,9 +306,28 @@ def test_a_changed_score_file_is_refused(finished, tmp_path):
         *("--scores", SCORES / "shard-00000.npy", SCORES / "shard-00001.npy"),
         *("--output", tmp_path / "selection"),
         **{"quantile": 0.9, "window": 0, "limit": 0.05, "documents": "block"},
-        token_weight="none",
+        **UNWEIGHTED,
     )
     assert "shard-00000.npy" in message
+
+
+def test_a_selection_from_a_sample_of_the_scores_is_refused(finished, tmp_path):
+    clone = copy_run(finished, tmp_path / "clone")
+    path = clone / SCORES / "shard-00000.npy"
+    scores = np.load(path)
+    scores[5] = np.nan
+    record = read_json(path.with_suffix(".json"))
+    write_json(path.with_suffix(".json"), record | {"scores_sha256": write_array(path, scores)})
+    message = run_script(
+        clone,
+        "select_tokens.py",
+        *("--corpus", RESULTS / "corpus/bpe"),
+        *("--scores", SCORES / "shard-00000.npy", SCORES / "shard-00001.npy"),
+        *("--output", tmp_path / "selection"),
+        **{"quantile": 0.9, "window": 0, "limit": 0.05, "documents": "block"},
+        **UNWEIGHTED,
+    )
+    assert "influence.scores.blocks" in message
 
 
 def test_null_scores_are_skipped_and_counted(finished, tmp_path):
