@@ -1,6 +1,6 @@
 """How well token scores find the tokens that are known to be toxic.
 
-settings: {"ranking": {"token_weight", "token_weight_power", "unmoved"}, "seed": int,
+settings: {"ranking": {"pooling", "token_weight", "token_weight_power", "unmoved"}, "seed": int,
 "level": 0.95, "resamples": 200}. Judged are the label tokens of documents whose truth is known, in
 these splits: `all` documents; `choose` and `report`, two halves that share no document, so that
 what is chosen by the first can be reported on the second; and of each those with a toxic token,
@@ -19,7 +19,7 @@ from ifguide.corpus import Corpus, open_corpus
 from ifguide.generation_metrics import metric_row
 from ifguide.metrics import precision_at, precision_recall_curve, ranking_intervals, thin_curve
 from ifguide.seeds import derive_seed
-from ifguide.token_weights import unmoved, weighted_scores
+from ifguide.token_weights import ranking_scores, unmoved
 from ifguide.truth_splits import truth_splits
 from select_tokens import open_scores
 
@@ -28,7 +28,17 @@ def main(arguments: Namespace) -> None:
     settings = arguments.settings
     corpus = open_corpus(arguments.corpus)
     shards, _ = open_scores(arguments.scores, corpus)
-    truth, scores, documents = known_tokens(corpus, ranking_scores(shards, corpus, settings))
+    ranking = settings["ranking"]
+    if ranking["unmoved"]:
+        shards = [unmoved(shard) for shard in shards]
+    shards = ranking_scores(
+        shards,
+        corpus.tokens.shards,
+        corpus.documents.shards,
+        ranking,
+        corpus.meta["vocabulary_size"],
+    )
+    truth, scores, documents = known_tokens(corpus, shards)
     seed = derive_seed(settings["seed"], "intervals", "attribution")
     rows = []
     for split, members in truth_splits(truth, documents, settings["seed"]).items():
@@ -73,20 +83,6 @@ def main(arguments: Namespace) -> None:
     )
     with atomic_path(arguments.curve) as temporary:
         table.to_csv(temporary, index=False)
-
-
-def ranking_scores(shards: list[np.ndarray], corpus: Corpus, settings: dict) -> list[np.ndarray]:
-    """Return the scores by which the settings rank the tokens, shard by shard."""
-    ranking = settings["ranking"]
-    if ranking["unmoved"]:
-        shards = [unmoved(shard) for shard in shards]
-    return weighted_scores(
-        shards,
-        corpus.tokens.shards,
-        weight=ranking["token_weight"],
-        power=ranking["token_weight_power"],
-        vocabulary_size=corpus.meta["vocabulary_size"],
-    )
 
 
 def known_tokens(

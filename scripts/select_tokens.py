@@ -1,7 +1,7 @@
 """Rank documents and select the tokens to suppress.
 
 settings: one entry of influence.selections: {"quantile", "window", "limit", "documents",
-"token_weight", "token_weight_power", …}.
+"pooling", "token_weight", "token_weight_power"}.
 """
 
 import hashlib
@@ -25,7 +25,7 @@ from ifguide.artifacts import (
 from ifguide.corpus import PADDING, Corpus, open_corpus, shard_name
 from ifguide.errors import InputError
 from ifguide.selection import exact_quantile, select_shards
-from ifguide.token_weights import weighted_scores
+from ifguide.token_weights import ranking_scores
 
 log = logging.getLogger(__name__)
 
@@ -39,12 +39,12 @@ def main(arguments: Namespace) -> None:
             "config key influence.scores.blocks: some blocks are not scored, and a selection needs "
             "all of them; set null"
         )
-    scores = weighted_scores(
+    scores = ranking_scores(
         scores,
         corpus.tokens.shards,
-        weight=settings["token_weight"],
-        power=settings["token_weight_power"],
-        vocabulary_size=corpus.meta["vocabulary_size"],
+        corpus.documents.shards,
+        settings,
+        corpus.meta["vocabulary_size"],
     )
     documents = document_ids(corpus, settings["documents"])
     limit = math.floor(settings["limit"] * corpus.meta["tokens"])

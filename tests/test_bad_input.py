@@ -275,7 +275,7 @@ def test_query_records_among_the_test_prompts(finished, tmp_path):
     assert not (tmp_path / "disjoint.json").exists()
 
 
-UNWEIGHTED = {"token_weight": "none", "token_weight_power": 1.0}
+UNWEIGHTED = {"pooling": 0.0, "token_weight": "none", "token_weight_power": 1.0}
 
 
 @pytest.mark.parametrize("change", [{"limit": 0.0}, {"quantile": 1.0}])

@@ -20,7 +20,12 @@ from ifguide.ranking_agreement import agreement
 from ifguide.score_averages import mean_scores, root_mean_square
 from ifguide.study import study_markdown, study_table
 from ifguide.study_figures import variants_by_question
-from ifguide.token_weights import inverse_document_frequency, unmoved, weighted_scores
+from ifguide.token_weights import (
+    inverse_document_frequency,
+    pooled_scores,
+    unmoved,
+    weighted_scores,
+)
 from ifguide.truth_splits import truth_splits
 
 WORDS = ["you", "are", "a", "very", "bad", "and", "nice", "person", "here", "today"]
@@ -188,6 +193,33 @@ def test_weights_multiply_scores(power):
             assert weighted[row, column] == pytest.approx(expected, rel=1e-5)
     plain = weighted_scores(scores, tokens, weight="none", power=power, vocabulary_size=10)
     assert all(a is b for a, b in zip(plain, scores, strict=True))
+
+
+@pytest.mark.parametrize("pooling", [0.0, 0.3, 1.0])
+def test_pooling_mixes_a_score_with_the_mean_of_its_token(pooling):
+    generator = np.random.default_rng(5)
+    tokens = [generator.integers(0, 5, (4, 6)) for _ in range(2)]
+    documents = [np.zeros((4, 6), np.int32) for _ in range(2)]
+    scores = [generator.normal(size=(4, 6)).astype(np.float32) for _ in range(2)]
+    for shard in scores:
+        shard[:, 0] = 0
+    documents[1][3, 4:], scores[1][3, 4:] = -1, 0  # padding
+    scores[0][1] = np.nan  # a block that was not scored
+    occurrences = {token: [] for token in range(5)}
+    for shard, ids, owners in zip(scores, tokens, documents, strict=True):
+        for row, column in np.ndindex(4, 6):
+            if column and owners[row, column] >= 0 and not np.isnan(shard[row, column]):
+                occurrences[ids[row, column]].append(float(shard[row, column]))
+    found = pooled_scores(scores, tokens, documents, pooling=pooling, vocabulary_size=6)
+    for shard, ids, owners, pooled in zip(scores, tokens, documents, found, strict=True):
+        for row, column in np.ndindex(4, 6):
+            score = shard[row, column]
+            if column and owners[row, column] >= 0 and not np.isnan(score):
+                mean = np.mean(occurrences[ids[row, column]])
+                expected = (1 - pooling) * score + pooling * mean
+                assert pooled[row, column] == pytest.approx(expected, rel=1e-5, abs=1e-6)
+            else:
+                np.testing.assert_equal(pooled[row, column], score)
 
 
 def test_unmoved_scores_stand_before_their_labels():

@@ -478,6 +478,7 @@ def spelled_out(variant):
         ),
         "layers": joined(part["layers"] or "all" for part in parts),
         "attribution": entry["attribution"] + (", unmoved" if entry["unmoved"] else ""),
+        "pooling": f"{entry['pooling']:g}",
         "token_weight": weight,
     }
 

@@ -6,7 +6,7 @@ INTERVAL_SETTINGS = {
     "resamples": config["evaluation"]["ranking_resamples"],
     "level": config["evaluation"]["level"],
 }
-AS_SCORED = {"token_weight": "none", "token_weight_power": 1.0, "unmoved": False}
+AS_SCORED = {"pooling": 0.0, "token_weight": "none", "token_weight_power": 1.0, "unmoved": False}
 
 
 rule select_tokens:
