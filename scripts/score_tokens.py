@@ -98,6 +98,8 @@ def loss_scorer(
 ) -> tuple[Scorer, float | None]:
     """Return the scorer of the configured route, and its error measured on a few blocks."""
     budget = settings["logits_budget_mib"] * 2**20
+    # A step is measured against the weights that it moves: layers left out must not lengthen it.
+    direction = {name: tensor for name, tensor in direction.items() if tensor.any()} or direction
     if settings["route"] == "forward_mode":
         return forward_mode_scorer(model, direction, logits_budget_bytes=budget), None
     if settings["route"] == "backward":
