@@ -1,6 +1,6 @@
 """Score continuations with the explicit and the implicit classifier.
 
-settings: {"explicit": {...}, "implicit": {...}}: where each classifier comes from.
+settings: {"toxic_label": int}: the index of the implicit classifier's toxic class.
 """
 
 import logging
@@ -15,16 +15,11 @@ log = logging.getLogger(__name__)
 
 
 def main(arguments: Namespace) -> None:
-    settings = arguments.settings
     records = read_jsonl(arguments.continuations)
     texts = [record["continuation"] for record in records]
-    if arguments.explicit_checkpoint:
-        explicit = load_explicit(checkpoint=arguments.explicit_checkpoint)
-    else:
-        explicit = load_explicit(name=settings["explicit"]["hub"])
-    fields = explicit_scores(explicit, texts)
+    fields = explicit_scores(load_explicit(arguments.explicit), texts)
     implicit = implicit_scores(
-        ImplicitClassifier(arguments.implicit, settings["implicit"].get("toxic_label", 1)), texts
+        ImplicitClassifier(arguments.implicit, arguments.settings["toxic_label"]), texts
     )
     log.info("%d continuations scored", len(records))
     write_jsonl(
@@ -44,7 +39,7 @@ def main(arguments: Namespace) -> None:
 if __name__ == "__main__":
     parser = argument_parser(__doc__)
     parser.add_argument("--continuations", type=Path, required=True)
-    parser.add_argument("--explicit-checkpoint", type=Path)
+    parser.add_argument("--explicit", type=Path, required=True, help="Detoxify checkpoint")
     parser.add_argument("--implicit", type=Path, required=True)
     parser.add_argument("--output", type=Path, required=True)
     run(main, parser)

@@ -32,7 +32,7 @@ def run(main: Callable[[argparse.Namespace], None], parser: argparse.ArgumentPar
         stream=sys.stderr, level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s"
     )
     # The libraries below log every HTTP request and every weight they initialise at INFO.
-    for chatty in ("httpx", "httpcore", "transformers", "datasets", "matplotlib", "fontTools"):
+    for chatty in ("httpx2", "httpcore2", "transformers", "matplotlib", "fontTools"):
         logging.getLogger(chatty).setLevel(logging.WARNING)
     arguments = parser.parse_args()
     try:

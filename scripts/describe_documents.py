@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 
 from command_line import argument_parser, run
-from ifguide.artifacts import read_json, write_jsonl
+from ifguide.artifacts import write_jsonl
 from ifguide.corpus import open_corpus
 from ifguide.models import load_tokenizer
 from ifguide.selection_files import open_mask
@@ -21,11 +21,11 @@ def main(arguments: Namespace) -> None:
     corpus = open_corpus(arguments.corpus)
     tokenizer = load_tokenizer(arguments.corpus / "tokenizer")
     score_shards, _ = open_scores(arguments.scores, corpus)
-    record = read_json(arguments.selection / "selection.json")
+    mask, record = open_mask(arguments.selection, corpus)
     columns = {
         "tokens": np.concatenate(corpus.tokens.shards),
         "scores": np.concatenate(score_shards),
-        "selected": np.concatenate(open_mask(arguments.selection, record).shards),
+        "selected": np.concatenate(mask.shards),
     }
     if corpus.truth is not None:
         columns["truth"] = np.concatenate(corpus.truth.shards)

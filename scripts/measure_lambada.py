@@ -9,7 +9,8 @@ from pathlib import Path
 import numpy as np
 
 from command_line import argument_parser, run
-from ifguide.artifacts import read_jsonl, write_json
+from fluency_metrics import add_measurement_arguments, write_metrics
+from ifguide.artifacts import read_jsonl
 from ifguide.fluency import last_words
 from ifguide.generation_metrics import metric_row
 from ifguide.metrics import share_interval
@@ -36,26 +37,11 @@ def main(arguments: Namespace) -> None:
         )
         for name, values in units.items()
     ]
-    write_json(
-        arguments.output,
-        {
-            "benchmark": arguments.benchmark,
-            "model": arguments.model_name,
-            "method": arguments.method,
-            "seed": arguments.training_seed,
-            "rows": rows,
-            "units": {"all": units},
-        },
-    )
+    write_metrics(arguments, rows, units={"all": units})
 
 
 if __name__ == "__main__":
     parser = argument_parser(__doc__)
     parser.add_argument("--passages", type=Path, required=True)
-    parser.add_argument("--model", type=Path, required=True)
-    parser.add_argument("--benchmark", required=True)
-    parser.add_argument("--model-name", required=True)
-    parser.add_argument("--method", required=True)
-    parser.add_argument("--training-seed", type=int, required=True)
-    parser.add_argument("--output", type=Path, required=True)
+    add_measurement_arguments(parser)
     run(main, parser)

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from command_line import argument_parser, run
-from ifguide.artifacts import write_json
+from fluency_metrics import add_measurement_arguments, write_metrics
 from ifguide.corpus import open_corpus
 from ifguide.fluency import document_losses
 from ifguide.generation_metrics import metric_row
@@ -41,26 +41,11 @@ def main(arguments: Namespace) -> None:
         )
         rows.append(metric_row(split, "perplexity", interval, int(members.sum())))
         units[split] = {"loss_sum": losses[members].tolist(), "tokens": labels[members].tolist()}
-    write_json(
-        arguments.output,
-        {
-            "benchmark": arguments.benchmark,
-            "model": arguments.model_name,
-            "method": arguments.method,
-            "seed": arguments.training_seed,
-            "rows": rows,
-            "losses": units,
-        },
-    )
+    write_metrics(arguments, rows, losses=units)
 
 
 if __name__ == "__main__":
     parser = argument_parser(__doc__)
     parser.add_argument("--corpus", type=Path, required=True)
-    parser.add_argument("--model", type=Path, required=True)
-    parser.add_argument("--benchmark", required=True)
-    parser.add_argument("--model-name", required=True)
-    parser.add_argument("--method", required=True)
-    parser.add_argument("--training-seed", type=int, required=True)
-    parser.add_argument("--output", type=Path, required=True)
+    add_measurement_arguments(parser)
     run(main, parser)

@@ -8,8 +8,8 @@ import argparse
 import logging
 
 from command_line import argument_parser, run
-from ifguide.artifacts import read_jsonl, write_json
-from ifguide.generation_metrics import measure_generations
+from ifguide.artifacts import read_json, read_jsonl, write_json
+from ifguide.generation_metrics import measure_generations, require_own
 from ifguide.seeds import derive_seed
 
 log = logging.getLogger(__name__)
@@ -17,8 +17,12 @@ log = logging.getLogger(__name__)
 
 def main(arguments: argparse.Namespace) -> None:
     settings = arguments.settings
+    generations = read_jsonl(arguments.generations)
+    if arguments.training_record:
+        weights = read_json(arguments.training_record)["weights_sha256"]
+        require_own(generations, weights, settings["seed"], arguments.generations)
     measured = measure_generations(
-        read_jsonl(arguments.generations),
+        generations,
         path=arguments.generations,
         threshold=settings.get("threshold", 0.5),
         resamples=settings.get("resamples", 2000),
@@ -45,6 +49,7 @@ def main(arguments: argparse.Namespace) -> None:
 if __name__ == "__main__":
     parser = argument_parser(__doc__)
     parser.add_argument("--generations", required=True, help="classified generations.jsonl")
+    parser.add_argument("--training-record", help="training.json of the model that wrote them")
     parser.add_argument("--benchmark", required=True)
     parser.add_argument("--model", required=True)
     parser.add_argument("--method", required=True)

@@ -1,10 +1,9 @@
 """Rank documents and select the tokens to suppress.
 
 settings: one entry of influence.selections: {"quantile", "window", "limit", "documents",
-"pooling", "token_weight", "token_weight_power"}.
+"pooling", "token_weight", "token_weight_power", "rank_by"}.
 """
 
-import hashlib
 import logging
 import math
 from argparse import Namespace
@@ -14,17 +13,11 @@ import numpy as np
 import pandas as pd
 
 from command_line import argument_parser, run
-from ifguide.artifacts import (
-    atomic_path,
-    open_array,
-    read_json,
-    require_same,
-    write_array,
-    write_json,
-)
-from ifguide.corpus import PADDING, Corpus, open_corpus, shard_name
+from ifguide.artifacts import atomic_path, open_array, read_json, require_same, write_json
+from ifguide.corpus import PADDING, Corpus, open_corpus
 from ifguide.errors import InputError
 from ifguide.selection import exact_quantile, select_shards
+from ifguide.selection_files import write_mask
 from ifguide.token_weights import ranking_scores
 
 log = logging.getLogger(__name__)
@@ -61,6 +54,7 @@ def main(arguments: Namespace) -> None:
         window=settings["window"],
         limit=limit,
         document_count=count,
+        by_influence=settings["rank_by"] == "influence",
     )
     total = int(selected.sum())
     log.info("%d of %d tokens selected, threshold %g", total, corpus.meta["tokens"], threshold)
@@ -70,10 +64,7 @@ def main(arguments: Namespace) -> None:
             f"{settings['limit']:g} of {corpus.meta['tokens']} tokens) or lower `quantile` (now "
             f"{settings['quantile']:g})"
         )
-    checksums = [
-        write_array(arguments.output / "mask" / shard_name(shard), mask)
-        for shard, mask in enumerate(masks)
-    ]
+    mask_record = write_mask(arguments.output, masks)
     table = pd.DataFrame(
         {
             "rank": np.arange(1, count + 1),
@@ -85,6 +76,8 @@ def main(arguments: Namespace) -> None:
             "first_block": first_blocks(corpus, count, by_block)[ranking.documents],
         }
     )
+    if ranking.influence is not None:
+        table["influence"] = ranking.influence
     with atomic_path(arguments.output / "documents.csv") as temporary:
         table.to_csv(temporary, index=False)
     write_json(
@@ -92,8 +85,7 @@ def main(arguments: Namespace) -> None:
         {
             **record,
             "tokens_sha256": corpus.content_sha256,
-            "shards_sha256": checksums,
-            "mask_sha256": hashlib.sha256("".join(checksums).encode()).hexdigest(),
+            **mask_record,
             "threshold": threshold,
             "limit_tokens": limit,
             "selected_tokens": total,

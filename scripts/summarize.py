@@ -21,6 +21,7 @@ from ifguide.results_table import (
     plain_text,
     prompt_set_columns,
     published_markdown,
+    removal_columns,
     result_columns,
     results_table,
     terminal_columns,
@@ -67,6 +68,7 @@ def main(arguments: argparse.Namespace) -> None:
     tables["Token scores against the known toxic tokens"] = results_table(
         summary, attribution_columns()
     )
+    tables["Tokens dropped or suppressed"] = results_table(summary, removal_columns())
     tables["Classifiers trained here"] = results_table(summary, classifier_columns())
     tables = {heading: rows for heading, rows in tables.items() if rows.labels}
     note = NOTE.format(continuations=counts[main_benchmark], percent=100 * level)

@@ -49,7 +49,7 @@ def main(arguments: Namespace) -> None:
     # Measured as the evaluation will use it: loaded back from disk.
     if name == "explicit":
         save_detoxify(model, tokenizer, arguments.output)
-        classifier = load_explicit(checkpoint=arguments.output / "model.ckpt")
+        classifier = load_explicit(arguments.output / "model.ckpt")
         scores = explicit_scores(classifier, texts)["toxicity"]
     else:
         save_implicit(model, tokenizer, arguments.output)

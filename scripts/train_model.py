@@ -1,18 +1,21 @@
 """Train one model by one method: from an architecture, or on from another model directory.
 
-settings: {"architecture": {...}, "training": {...}, "suppress": {"objective", "strength"} or null,
-"names": [model, method], "training_seed": int, "seed": int}.
+settings: {"architecture": {...}, "training": {...}, "suppress": {"tokens", "objective",
+"strength"} or null, "names": [model, method], "training_seed": int, "seed": int}.
 """
 
+import hashlib
 import logging
 import shutil
 import time
 from argparse import Namespace
 from pathlib import Path
 
+from transformers import PreTrainedTokenizerBase
+
 from command_line import argument_parser, run
-from ifguide.artifacts import read_json, require_same, write_json
-from ifguide.corpus import open_corpus
+from ifguide.artifacts import read_json, write_json
+from ifguide.corpus import Corpus, ShardedArray, open_corpus
 from ifguide.errors import InputError
 from ifguide.models import (
     TRAINING_RECORD,
@@ -36,7 +39,9 @@ def main(arguments: Namespace) -> None:
     # Seeds leave the method out: methods differ in what they train on, not in their random numbers.
     stage = (settings["seed"], model_name, settings["training_seed"])
     corpus = open_corpus(arguments.corpus)
+    tokenizer = load_tokenizer(arguments.tokenizer)
     if arguments.start_from:
+        require_same_tokens(arguments.start_from, tokenizer)
         model = load_model(arguments.start_from)
         require_positions(model.config, corpus.block_size)
         if model.config.vocab_size < corpus.meta["vocabulary_size"]:
@@ -55,10 +60,11 @@ def main(arguments: Namespace) -> None:
     suppress = settings["suppress"]
     mask = selection_sha256 = None
     if suppress:
-        selection = read_json(arguments.mask / "selection.json")
-        require_same("tokens", corpus.content_sha256, selection["tokens_sha256"], arguments.mask)
-        mask = open_mask(arguments.mask, selection)
-        selection_sha256 = selection["mask_sha256"]
+        if suppress["tokens"] == "truth":
+            mask, selection_sha256 = true_mask(corpus)
+        else:
+            mask, selection = open_mask(arguments.mask, corpus)
+            selection_sha256 = selection["mask_sha256"]
     checkpoints = arguments.output.with_name(f".{arguments.output.name}.checkpoints")
     keep_only_own_checkpoints(
         checkpoints,
@@ -79,7 +85,7 @@ def main(arguments: Namespace) -> None:
     losses, steps = train(
         model,
         corpus,
-        settings=settings["training"],
+        settings={**settings["training"], "checkpoint_steps": arguments.checkpoint_steps},
         mask=mask,
         objective=suppress["objective"] if suppress else "exclusion",
         strength=suppress["strength"] if suppress else 0.0,
@@ -88,7 +94,7 @@ def main(arguments: Namespace) -> None:
     )
     seconds = time.monotonic() - started
     model.save_pretrained(arguments.output, max_shard_size="1TB")
-    load_tokenizer(arguments.tokenizer).save_pretrained(arguments.output)
+    tokenizer.save_pretrained(arguments.output)
     write_losses(arguments.output / "losses.csv", losses)
     write_json(
         arguments.output / TRAINING_RECORD,
@@ -103,6 +109,28 @@ def main(arguments: Namespace) -> None:
         },
     )
     shutil.rmtree(checkpoints, ignore_errors=True)
+
+
+def true_mask(corpus: Corpus) -> tuple[ShardedArray, str]:
+    """Return the tokens known to be toxic as a mask, and its hash."""
+    if corpus.truth is None or corpus.meta["toxic_tokens"] == 0:
+        raise InputError(
+            f"{corpus.directory}: no token is known to be toxic, so `tokens: truth` suppresses "
+            "nothing; name the `spans` of a corpus source, or a selection"
+        )
+    checksums = "".join(shard["truth_sha256"] for shard in corpus.meta["shards"])
+    return corpus.truth, hashlib.sha256(checksums.encode()).hexdigest()
+
+
+def require_same_tokens(directory: Path, tokenizer: PreTrainedTokenizerBase) -> None:
+    """Refuse a model whose own tokenizer gives the corpus's token ids another meaning."""
+    if (directory / "tokenizer.json").exists():
+        own = load_tokenizer(directory).get_vocab()
+        if own != tokenizer.get_vocab():
+            raise InputError(
+                f"{directory}: its tokenizer is not the corpus's; set tokenizers.*.path to this "
+                "directory, or start from a model of the same tokenizer"
+            )
 
 
 def resumable(training: dict) -> dict:
@@ -129,5 +157,6 @@ if __name__ == "__main__":
     parser.add_argument("--tokenizer", type=Path, required=True)
     parser.add_argument("--mask", type=Path, help="folder of a selection")
     parser.add_argument("--start-from", type=Path, help="model directory to fine-tune")
+    parser.add_argument("--checkpoint-steps", type=int, required=True)
     parser.add_argument("--output", type=Path, required=True)
     run(main, parser)

@@ -1,15 +1,30 @@
 """What a user's mistake is answered with: one line, early, that says what to correct."""
 
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
+import yaml
 
-from conftest import TINY, copy_run, environment, error_line, run_snakemake
-from ifguide.artifacts import read_json, read_jsonl, write_array, write_json
+from conftest import (
+    REPOSITORY,
+    TINY,
+    copy_run,
+    environment,
+    error_line,
+    rules_to_run,
+    run_snakemake,
+)
+from ifguide.artifacts import read_json, read_jsonl, write_array, write_json, write_jsonl
+from ifguide.benchmark_formats import PromptRecord
+from ifguide.corpus import open_corpus
+from ifguide.errors import InputError
+from ifguide.models import load_tokenizer
+from ifguide.prompt_lengths import Room, longest_prompt
 
 RESULTS = Path("results/tiny")
 SCORES = RESULTS / "influence/proxy/differential/scores/loss"
@@ -47,14 +62,36 @@ def source(**settings) -> dict:
             "training.precision: 'bfloat' is none of float32, bfloat16; did you mean bfloat16?",
         ),
         ({"corpus": {"block_size": 12.5}}, "corpus.block_size: 12.5 is not a whole number"),
-        (source(), "corpus.sources.0: give exactly one of files, or hub with revision"),
+        (source(), "corpus.sources.0.files: missing: Path or glob of the files;"),
         (
-            source(files="a.txt", hub="some/texts", revision="0" * 40),
-            "corpus.sources.0: give only one of files, or hub with revision",
+            source(files="a.txt", hub="some/texts"),
+            "corpus.sources.0.revision: missing, beside hub: Full commit hash that pins the hub",
         ),
         (
-            source(hub="some/texts", revision="main"),
+            source(files="a.txt", revision="0" * 40),
+            "corpus.sources.0.hub: missing, beside revision: Hub data set that holds the files.",
+        ),
+        (
+            source(files="a.txt", hub="some/texts", revision="main"),
             "corpus.sources.0.revision: 'main' is not a full commit hash of 40 hexadecimal digits",
+        ),
+        (
+            source(files="data/*", hub="some/texts", revision="0" * 40),
+            "corpus.sources.texts.files: 'data/*' may match files that are not data; end it with "
+            "one of .parquet,",
+        ),
+        (
+            source(files="a.txt", hub="some texts", revision="0" * 40),
+            "corpus.sources.0.hub: 'some texts' is not the name of a repository, such as "
+            "owner/name",
+        ),
+        (
+            {"models": {"target": {"architecture": {"hub": "some/model"}}}},
+            "models.target.architecture.revision: missing, beside hub: Full commit hash",
+        ),
+        (
+            {"tokenizers": {"other": {"hub": "some/model"}}},
+            "tokenizers.other: give exactly one of vocabulary_size, or path, or hub with revision",
         ),
         (
             {"classifiers": {"explicit": {"hub": "unbiased"}}},
@@ -103,11 +140,44 @@ def source(**settings) -> dict:
         ),
         (
             {"evaluation": {"methods": ["none", "if-guide"]}},
-            "evaluation.methods: 'if-guide' is none of ascent, ifguide, none, repair",
+            "evaluation.methods: 'if-guide' is none of ascent, ifguide, none, "
+            "repair, standard_influence, toxicity_filter, word_filter",
         ),
         (
             {"methods": {"ifguide": {"suppress": {"selection": "bottom"}}}},
             "methods.ifguide.suppress.selection: 'bottom' is none of top, wide",
+        ),
+        (
+            {"methods": {"mine": {"suppress": {"objective": "exclusion"}}}},
+            "methods.mine.suppress.selection: missing: Name of an entry of `influence.selections`.",
+        ),
+        (
+            {"methods": {"ifguide": {"suppress": {"tokens": "truth"}}}},
+            "methods.ifguide.suppress.selection: is not used by tokens: truth",
+        ),
+        (
+            {"methods": {"ifguide": {"filter": {"words": "{planted}/words.txt"}}}},
+            "methods.ifguide: give only one of filter, or suppress",
+        ),
+        (
+            {"methods": {"mine": {"filter": {"words": "words.txt"}}}},
+            "methods.mine.filter.words: no file matches words.txt",
+        ),
+        (
+            {"methods": {"mine": {"filter": {"classifier": "explicit", "treshold": 0.5}}}},
+            "methods.mine.filter.treshold: unknown key; did you mean threshold?",
+        ),
+        (
+            {"methods": {"mine": {"filter": {"selection": "bottom", "share": 0.1}}}},
+            "methods.mine.filter.selection: 'bottom' is none of top, wide",
+        ),
+        (
+            {"methods": {"mine": {"filter": {"selection": "top"}}}},
+            "methods.mine.filter.share: missing: Share of the corpus's tokens to drop.",
+        ),
+        (
+            {"methods": {"mine": {"start_from": {"path": "no/model"}}}},
+            "methods.mine.start_from.path: no/model/config.json does not exist",
         ),
         (
             {"influence": {"directions": {"differential": {"safe": "harmless"}}}},
@@ -170,6 +240,58 @@ def test_a_mistaken_config_is_one_line(dry_runs, overlay, expected):
     assert "Traceback" not in printed and "File " not in printed
 
 
+def standing_alone(**classifiers) -> dict:
+    """The tiny config with other classifiers: an overlay could only add to those it has."""
+    config = yaml.safe_load((REPOSITORY / TINY).read_text("utf-8"))
+    config["classifiers"] |= classifiers
+    return config
+
+
+def judge(folder: Path, labels: int, weights: str = "model.safetensors") -> Path:
+    folder.mkdir()
+    names = {str(index): f"LABEL_{index}" for index in range(labels)}
+    (folder / "config.json").write_text(json.dumps({"id2label": names}), encoding="utf-8")
+    (folder / weights).touch()
+    return folder
+
+
+def test_classifiers_that_are_not_there(dry_runs):
+    missing = standing_alone(implicit={"path": "tomh/toxigen_roberta"})
+    assert error_line(dry_runs.printed(missing)) == (
+        "error: config: classifiers.implicit.path: tomh/toxigen_roberta does not exist"
+    )
+    missing = standing_alone(explicit={"checkpoint": "judge.ckpt"})
+    assert error_line(dry_runs.printed(missing)) == (
+        "error: config: classifiers.explicit.checkpoint: judge.ckpt does not exist"
+    )
+
+
+@pytest.mark.parametrize("labels, toxic_label", [(2, 2), (1, 0)])
+def test_a_classifier_with_other_labels(dry_runs, tmp_path, labels, toxic_label):
+    folder = judge(tmp_path / "judge", labels)
+    config = standing_alone(implicit={"path": str(folder), "toxic_label": toxic_label})
+    assert error_line(dry_runs.printed(config)).startswith(
+        f"error: config: classifiers.implicit.toxic_label: {toxic_label}, but the classifier in "
+        f"{folder} has the labels LABEL_0"
+    )
+
+
+def test_a_classifier_with_pickled_weights(dry_runs, tmp_path):
+    folder = judge(tmp_path / "judge", 2, "pytorch_model.bin")
+    config = standing_alone(implicit={"path": str(folder)})
+    assert "has no .safetensors weights" in error_line(dry_runs.printed(config))
+
+
+def test_prompts_are_checked_before_anything_is_trained(dry_runs):
+    printed = dry_runs.printed(TINY, {"experiment": "other"})
+    assert "prompt_lengths" in rules_to_run(printed)
+    jobs = re.findall(r"^rule train_model:\n    input: (.*)$", printed, re.M)
+    assert len(jobs) == 3
+    for inputs in jobs:
+        assert "results/other/prompts/lengths/bpe.json" in inputs
+        assert "results/other/queries/disjoint.json" in inputs
+
+
 def test_a_missing_key_says_what_it_is_for(dry_runs):
     printed = dry_runs.printed({"experiment": "mine"})
     assert error_line(printed) == "error: config: corpus: missing: The training text."
@@ -189,23 +311,29 @@ def test_a_mistaken_config_stops_the_command(finished, tmp_path):
 
 def run_script(directory: Path, script: str, *arguments: str | Path, **settings) -> str:
     """Run a script that has to fail, and return its error."""
-    ran = subprocess.run(
-        [
-            sys.executable,
-            directory / "scripts" / script,
-            "--settings",
-            json.dumps(settings),
-            *map(str, arguments),
-        ],
+    ran = started(directory, script, *arguments, **settings)
+    assert ran.returncode == 1, ran.stderr
+    assert "Traceback" not in ran.stderr
+    return error_line(ran.stderr).removeprefix("error: ")
+
+
+def run_well(directory: Path, script: str, *arguments: str | Path, **settings) -> None:
+    ran = started(directory, script, *arguments, **settings)
+    assert ran.returncode == 0, ran.stderr
+
+
+def started(
+    directory: Path, script: str, *arguments: str | Path, **settings
+) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, directory / "scripts" / script, "--settings", json.dumps(settings)]
+    return subprocess.run(
+        [*map(str, command), *map(str, arguments)],
         cwd=directory,
         env=environment(),
         capture_output=True,
         text=True,
         check=False,
     )
-    assert ran.returncode == 1, ran.stderr
-    assert "Traceback" not in ran.stderr
-    return error_line(ran.stderr).removeprefix("error: ")
 
 
 @pytest.mark.parametrize(
@@ -275,7 +403,145 @@ def test_query_records_among_the_test_prompts(finished, tmp_path):
     assert not (tmp_path / "disjoint.json").exists()
 
 
-UNWEIGHTED = {"pooling": 0.0, "token_weight": "none", "token_weight_power": 1.0}
+@pytest.mark.parametrize(
+    "text, benchmark, max_new_tokens, expected",
+    [
+        (
+            "word " * 150,
+            "mine",
+            20,
+            "prompts.txt, line 2: the prompt 'word word word word word word word word ' has ",
+        ),
+        (
+            "short",
+            "mine",
+            128,
+            "generation.max_new_tokens: 128 new tokens leave no room",
+        ),
+    ],
+)
+def test_prompts_without_room(finished, tmp_path, text, benchmark, max_new_tokens, expected):
+    (tmp_path / "prompts.txt").write_text(f"a prompt\n{text}\n", encoding="utf-8")
+    settings = {"format": "text"}
+    run_well(
+        finished,
+        "read_prompts.py",
+        *("--files", tmp_path / "prompts.txt", "--report", tmp_path / "report.json"),
+        *("--output", tmp_path / f"{benchmark}.jsonl"),
+        **{"prompts": settings, "needs_continuation": False, "seed": 1},
+    )
+    message = run_script(
+        finished,
+        "check_prompt_lengths.py",
+        *("--tokenizer", RESULTS / "corpus/bpe/tokenizer"),
+        *("--prompts", tmp_path / f"{benchmark}.jsonl", "--output", tmp_path / "lengths.json"),
+        models={"small": {"model_type": "gpt_neox"}, "large": {"n_positions": 512}},
+        block_size=128,
+        max_new_tokens={benchmark: {"tokens": max_new_tokens, "key": "generation.max_new_tokens"}},
+    )
+    assert expected in message
+    assert "models.small" in message and "generation.max_new_tokens" in message
+    assert not (tmp_path / "lengths.json").exists()
+
+
+def test_the_longest_prompt_that_has_room_is_generated_from(finished):
+    lengths = json.loads((finished / RESULTS / "prompts/lengths/bpe.json").read_text("utf-8"))
+    found = lengths["tokens"]["toxigen"]
+    assert found["room"] == 128 - 6 and found["model"] == "target"
+    tokenizer = load_tokenizer(finished / RESULTS / "corpus/bpe/tokenizer")
+    records = read_jsonl(finished / RESULTS / "prompts/toxigen.jsonl")
+    assert found["longest_prompt"] == max(
+        len(tokenizer(record["prompt"])["input_ids"]) for record in records
+    )
+
+
+def test_a_prompt_without_a_token(finished):
+    tokenizer = load_tokenizer(finished / RESULTS / "corpus/bpe/tokenizer")
+    record = PromptRecord("", None, "toxic", None, None, None, "prompts.txt, line 7")
+    room = Room(100, "target", 128, 28, "generation.max_new_tokens")
+    with pytest.raises(InputError, match=r"^prompts\.txt, line 7: the prompt '' holds no token"):
+        longest_prompt(tokenizer, [record], room, "mine")
+
+
+@pytest.mark.parametrize(
+    "change, expected",
+    [({"weights_sha256": "0" * 64}, "made from weights"), ({"seed": 5}, "drawn with another seed")],
+)
+def test_continuations_of_another_model_or_seed(finished, tmp_path, change, expected):
+    model = Path("target/none/0")
+    generations = finished / RESULTS / "evaluation" / model / "toxigen/generations.jsonl"
+    records = read_jsonl(generations)
+    records[1] |= change
+    write_jsonl(tmp_path / "generations.jsonl", records)
+    message = run_script(
+        finished,
+        "measure_toxicity.py",
+        *("--generations", tmp_path / "generations.jsonl"),
+        *("--training-record", RESULTS / "models" / model / "training.json"),
+        *("--benchmark", "toxigen", "--model", "target", "--method", "none"),
+        *("--training-seed", "0", "--output", tmp_path / "metrics.json"),
+        seed=1,
+    )
+    assert message.startswith(f"{tmp_path / 'generations.jsonl'}, line 2: {expected}")
+    assert not (tmp_path / "metrics.json").exists()
+
+
+def test_poisoned_documents_are_counted_and_inject_no_special_token(repository, tmp_path):
+    lines = [json.dumps({"text": f"a plain document {number}"}).encode() for number in range(300)]
+    lines[10] = b'{"text": "bytes \xff\xfe"}'
+    lines[20] = b'{"text": "' + b"x" * 50_000_000 + b'"}'
+    lines[30] = b'{"text": "a \\u0007 bell and a \x00 byte"}'
+    lines[40] = b'{"text": "<script>alert(1)</script>"}'
+    lines[50] = b'{"text": " \\t\\n "}'
+    lines[60] = b'{"text": "before <|endoftext|> after"}'
+    (tmp_path / "texts.jsonl").write_bytes(b"\n".join(lines) + b"\n")
+    outputs = {name: tmp_path / f"{name}.jsonl" for name in ("training", "held_out")}
+    run_well(
+        repository,
+        "read_documents.py",
+        *("--files", json.dumps([[str(tmp_path / "texts.jsonl")]])),
+        *("--training", outputs["training"], "--held-out", outputs["held_out"]),
+        *("--report", tmp_path / "documents.json"),
+        sources=[{"name": "texts", "held_out": 0.1}],
+        seed=1,
+    )
+    report = json.loads((tmp_path / "documents.json").read_text("utf-8"))
+    counts = report["sources"]["texts"]
+    assert counts.pop("characters") > 0
+    assert counts == {
+        "documents": 297,
+        "skipped_empty": 1,
+        "skipped_not_utf8": 1,
+        "skipped_oversized": 1,
+        "removed_control_characters": 2,
+    }
+    records = read_jsonl(outputs["training"]) + read_jsonl(outputs["held_out"])
+    texts = {record["text"] for record in records}
+    expected = {"before <|endoftext|> after", "<script>alert(1)</script>", "a  bell and a  byte"}
+    assert expected <= texts and len(records) == sum(report["documents"].values()) == 297
+    write_jsonl(tmp_path / "all.jsonl", records)
+    arguments = ["--documents", tmp_path / "all.jsonl", "--output"]
+    run_well(repository, "train_tokenizer.py", *arguments, tmp_path / "bpe", vocabulary_size=300)
+    run_well(
+        repository,
+        "tokenize_documents.py",
+        *(*arguments, tmp_path / "corpus", "--tokenizer", tmp_path / "bpe"),
+        **{"block_size": 64, "shards": 1, "truth": False},
+    )
+    corpus = open_corpus(tmp_path / "corpus")
+    tokens = np.concatenate(corpus.tokens.shards).ravel()
+    documents = np.concatenate(corpus.documents.shards).ravel()
+    # One end of text for each document, and none that a text asked for.
+    ends = (tokens == corpus.meta["end_of_text"]) & (documents >= 0)
+    assert ends.sum() == 297
+
+
+UNWEIGHTED = {
+    "pooling": 0.0,
+    "token_weight": "none",
+    "token_weight_power": 1.0,
+    "rank_by": "flagged",
+}
 
 
 @pytest.mark.parametrize("change", [{"limit": 0.0}, {"quantile": 1.0}])

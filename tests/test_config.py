@@ -2,6 +2,7 @@
 
 import copy
 import random
+import re
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -26,8 +27,9 @@ OTHER_GENERATE = {"generate"} | OTHER_CLASSIFY
 CLASSIFY = OTHER_CLASSIFY | PAGES
 CLASSIFIER = {"train_classifier"} | CLASSIFY
 GENERATE = {"generate"} | CLASSIFY
-PROMPTS = {"prompts", "disjoint"} | GENERATE
-OTHER_PROMPTS = {"prompts", "disjoint"} | OTHER_GENERATE
+LENGTHS = {"prompt_lengths"}
+PROMPTS = {"prompts", "disjoint"} | LENGTHS | GENERATE
+OTHER_PROMPTS = {"prompts", "disjoint"} | LENGTHS | OTHER_GENERATE
 PASSAGES = {"passages", "lambada"} | SUMMARY
 TARGET = {"train_model"} | FLUENCY | GENERATE
 SHOWN = {"describe_documents"} | PAGES
@@ -36,7 +38,8 @@ STUDY = {"study_table"} | REPORT
 VARIANT = {"variant"} | STUDY | SUMMARY
 AVERAGE = {"average_scores"} | VARIANT
 AGREEMENT = {"agreement", "figures"} | REPORT
-SELECTION = {"select_tokens"} | SHOWN | ATTRIBUTION | TARGET
+REMOVAL = {"removal"} | SUMMARY
+SELECTION = {"select_tokens"} | REMOVAL | SHOWN | ATTRIBUTION | TARGET
 SCORES = {"score"} | AVERAGE | SELECTION
 DIRECTION = {"direction"} | SCORES
 QUERY = AGREEMENT | DIRECTION
@@ -50,9 +53,10 @@ QUERIES = {"queries", "disjoint"} | GRADIENT
 MATCHED = {"queries", "disjoint"} | PLAIN
 PROXY = FACTORS | GRADIENT
 TRAINING = PROXY | TARGET
-TOKENS = {"tokenize"} | TRAINING
+FILTER = {"filter_documents"} | REMOVAL | TARGET
+TOKENS = {"tokenize"} | FILTER | TRAINING
 BLOCKS = {"tokenize_held_out"} | TOKENS
-TOKENIZER = {"tokenizer"} | BLOCKS
+TOKENIZER = {"tokenizer"} | LENGTHS | BLOCKS
 DOCUMENTS = {"documents"} | TOKENIZER
 EVERYTHING = {"plant"} | DOCUMENTS | QUERIES | PROMPTS | PASSAGES | CLASSIFIER
 
@@ -80,7 +84,7 @@ CHANGES: dict[str, tuple[object, set[str] | str]] = {
     "planted.labelled": (201, EVERYTHING),
     "planted.pairs": (11, EVERYTHING),
     "planted.bold": (11, EVERYTHING),
-    "corpus.block_size": (96, BLOCKS),
+    "corpus.block_size": (96, LENGTHS | BLOCKS),
     "corpus.shards": (3, TOKENS),
     "corpus.sources.0.name": ("texts", DOCUMENTS),
     "corpus.sources.0.files": ("{planted}/held_out.jsonl", DOCUMENTS),
@@ -90,7 +94,6 @@ CHANGES: dict[str, tuple[object, set[str] | str]] = {
     "corpus.sources.0.limit": (200, DOCUMENTS),
     "corpus.sources.0.harmless": (True, DOCUMENTS),
     "corpus.sources.0.held_out": (0.1, DOCUMENTS),
-    "corpus.sources.0.split": ("test", DOCUMENTS),
     "corpus.sources.1.name": ("texts", DOCUMENTS),
     "corpus.sources.1.files": ("{planted}/documents.jsonl", DOCUMENTS),
     "corpus.sources.1.text": ("body", DOCUMENTS),
@@ -99,7 +102,6 @@ CHANGES: dict[str, tuple[object, set[str] | str]] = {
     "corpus.sources.1.limit": (30, DOCUMENTS),
     "corpus.sources.1.harmless": (True, DOCUMENTS),
     "corpus.sources.1.held_out": (0.9, DOCUMENTS),
-    "corpus.sources.1.split": ("test", DOCUMENTS),
     "tokenizers.bpe.vocabulary_size": (500, TOKENIZER),
     "queries.toxic.format": ("bold", QUERIES),
     "queries.toxic.files": ("{planted}/prompts.jsonl", QUERIES),
@@ -148,12 +150,12 @@ CHANGES: dict[str, tuple[object, set[str] | str]] = {
     "training.gradient_checkpointing": (True, TRAINING),
     "training.compile": (True, TRAINING),
     "training.log_steps": (6, TRAINING),
-    "training.checkpoint_steps": (21, TRAINING),
+    "training.checkpoint_steps": (21, REPORT),
     "models.proxy.tokenizer": ("other", "models.proxy.tokenizer: 'other' is none of bpe"),
     "models.target.tokenizer": ("other", "models.target.tokenizer: 'other' is none of bpe"),
     **{
         f"models.{model}.architecture.{key}": (value, rerun)
-        for model, rerun in (("proxy", TRAINING), ("target", TARGET | PLAIN))
+        for model, rerun in (("proxy", TRAINING), ("target", LENGTHS | TARGET | PLAIN))
         for key, value in [
             ("model_type", "gpt2"),
             ("hidden_size", 32),
@@ -165,19 +167,34 @@ CHANGES: dict[str, tuple[object, set[str] | str]] = {
     "methods.none": ({"training": {"clip": 0.5}}, TRAINING),
     "models.target.training.epochs": (1, TARGET | PLAIN),
     "methods.ifguide.suppress.selection": ("wide", AGREEMENT | SELECTION - {"attribution"}),
+    "methods.ifguide.suppress.tokens": ("random", {"random_tokens"} | REMOVAL | TARGET),
     "methods.ifguide.suppress.objective": ("exclusion", TARGET),
     "methods.ifguide.suppress.strength": (0.5, TARGET),
+    "methods.word_filter.filter.words": ("{planted}/pairs.tsv", FILTER),
+    "methods.word_filter.filter.unit": ("block", FILTER),
+    "methods.word_filter.training.max_steps": (19, TARGET),
     # Methods that are not compared train nothing, and selections that none of them needs are not
     # made.
     "methods.ascent.suppress.selection": ("wide", REPORT),
+    "methods.toxicity_filter.filter.classifier": (
+        "implicit",
+        "methods.toxicity_filter.filter.classifier: 'implicit' is none of explicit",
+    ),
+    "methods.toxicity_filter.filter.threshold": (0.4, REPORT),
+    "methods.toxicity_filter.filter.unit": ("document", REPORT),
+    "methods.standard_influence.filter.selection": ("top", REPORT),
+    "methods.standard_influence.filter.share": (0.2, REPORT),
+    "methods.ascent.suppress.tokens": ("random", REPORT),
     "methods.ascent.suppress.objective": ("exclusion", REPORT),
     "methods.ascent.suppress.strength": (0.1, REPORT),
     "methods.ascent.training.max_steps": (9, REPORT),
     "methods.repair.start_from": ("ascent", REPORT),
     "methods.repair.suppress.selection": ("top", REPORT),
+    "methods.repair.suppress.tokens": ("random", REPORT),
     "methods.repair.suppress.objective": ("published", REPORT),
     "methods.repair.suppress.strength": (0.5, REPORT),
     "methods.repair.training.epochs": (2, REPORT),
+    "methods.repair.training.learning_rate": (0.001, REPORT),
     "influence.model": ("target", TRAINING),
     "influence.allow_untrained": (True, FACTORS),
     "influence.query_tokens_per_batch": (4096, GRADIENT),
@@ -243,6 +260,7 @@ CHANGES: dict[str, tuple[object, set[str] | str]] = {
     "influence.selections.top.limit": (0.04, AGREEMENT | SELECTION),
     "influence.selections.top.documents": ("source", SELECTION),
     "influence.selections.top.pooling": (0.5, SELECTION),
+    "influence.selections.top.rank_by": ("influence", SELECTION),
     "influence.selections.top.token_weight": ("inverse_document_frequency", SELECTION),
     "influence.selections.top.token_weight_power": (2.0, SELECTION),
     "influence.selections.wide.direction": (
@@ -255,12 +273,13 @@ CHANGES: dict[str, tuple[object, set[str] | str]] = {
     "influence.selections.wide.limit": (0.2, REPORT),
     "influence.selections.wide.documents": ("block", REPORT),
     "influence.selections.wide.pooling": (0.5, REPORT),
+    "influence.selections.wide.rank_by": ("influence", REPORT),
     "influence.selections.wide.token_weight": ("inverse_document_frequency", REPORT),
     "influence.selections.wide.token_weight_power": (2.0, REPORT),
     "generation.continuations": (6, GENERATE),
     "generation.top_p": (0.8, GENERATE),
     "generation.temperature": (0.9, GENERATE),
-    "generation.max_new_tokens": (9, GENERATE),
+    "generation.max_new_tokens": (9, LENGTHS | GENERATE),
     "generation.rows_per_batch": (256, GENERATE),
     "benchmarks.realtoxicityprompts.kind": (
         "perplexity",
@@ -278,12 +297,12 @@ CHANGES: dict[str, tuple[object, set[str] | str]] = {
     "benchmarks.toxigen.limit.toxic": (4, OTHER_PROMPTS),
     "benchmarks.toxigen.limit.nontoxic": (4, OTHER_PROMPTS),
     "benchmarks.toxigen.generation.continuations": (4, OTHER_GENERATE),
-    "benchmarks.toxigen.generation.max_new_tokens": (5, OTHER_GENERATE),
+    "benchmarks.toxigen.generation.max_new_tokens": (5, LENGTHS | OTHER_GENERATE),
     "benchmarks.heldout.kind": ("lambada", "benchmarks.heldout.files: missing: Path or glob"),
     "benchmarks.lambada.kind": ("perplexity", "benchmarks.lambada.files: unknown key"),
     "benchmarks.lambada.files": ("{planted}/held_out.jsonl", PASSAGES),
     "benchmarks.lambada.limit": (9, PASSAGES),
-    "evaluation.models": (["target", "proxy"], TARGET - {"pages"}),
+    "evaluation.models": (["target", "proxy"], {"removal"} | LENGTHS | TARGET - {"pages"}),
     "evaluation.methods": (["none"], SUMMARY | PAGES),
     "evaluation.seeds": ([0, 1], TARGET - {"pages"}),
     "evaluation.threshold": (0.6, TOXICITY),
@@ -397,6 +416,21 @@ def test_the_default_config_has_no_other_leaves(tiny):
     covered = {without_names(path) for path in leaves(tiny)}
     default = {without_names(path) for path in leaves(filled(REPOSITORY / "config/config.yaml"))}
     assert default - covered == set()
+
+
+@pytest.mark.parametrize(
+    "configs", [["config/full.yaml"], ["config/real_text.yaml", "config/full.yaml"]]
+)
+def test_every_method_can_run(repository, tmp_path, configs):
+    """A dry run: over the default, and after the config of real texts."""
+    arguments = ["--snakefile", repository / "workflow/Snakefile", "--directory", tmp_path]
+    arguments += ["--cores", "1", "--dry-run", "--configfile"]
+    ran = run_snakemake(repository, *arguments, *(repository / config for config in configs))
+    assert ran.returncode == 0, ran.stdout
+    methods = read_yaml(repository / "config/full.yaml")["evaluation"]["methods"]
+    table = dict(re.findall(r"^(\w+) +(\d+)$", ran.stdout, re.M))
+    assert int(table["train_model"]) == len(methods) + 1  # and the proxy
+    assert table["filter_documents"] == "3" and table["random_tokens"] == "1"
 
 
 def test_expectations_change_something(tiny):

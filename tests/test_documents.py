@@ -18,7 +18,6 @@ from ifguide.documents import (
     is_held_out,
     parse_spans,
     read_documents,
-    read_hub,
     remove_control_characters,
     split_held_out,
     split_text,
@@ -379,27 +378,12 @@ def test_missing_files(tmp_path):
         list(read_documents({"name": "posts"}, []))
 
 
-# The hub
-
-
-@pytest.mark.parametrize("revision", [None, "main", "1234abc", "g" * 40])
-def test_hub_sources_need_a_full_revision(revision):
-    source = {"name": "web", "hub": "org/set", "revision": revision}
-    with pytest.raises(InputError, match=r"corpus\.sources\.web\.revision: org/set needs"):
-        next(read_hub(source))
-
-
-def test_a_local_data_set_reads_like_the_hub(tmp_path):
-    write_lines(tmp_path / "train.jsonl", *({"text": text} for text in [*TEXTS, " "]))
-    source = {"name": "web", "hub": str(tmp_path), "revision": "0" * 40, "limit": 2}
-    report = ReadReport()
-    documents = list(read_documents(source, (), report))
-    assert documents == [Document(text, None, "web") for text in TEXTS[:2]]
-    assert report.documents == 2
-    with pytest.raises(InputError, match="no field 'body'; there are: text"):
-        list(read_documents({**source, "text": "body"}))
-    with pytest.raises(InputError, match=r"corpus\.sources\.web\.files"):
-        list(read_documents({**source, "split": "absent"}))
+def test_a_pattern_stands_for_its_files(tmp_path):
+    for name in "ba":
+        write_lines(tmp_path / f"{name}.jsonl", {"text": name})
+    assert [document.text for document in read(tmp_path / "*.jsonl")] == ["a", "b"]
+    with pytest.raises(InputError, match=r"no file matches .*\.csv"):
+        read(tmp_path / "*.csv")
 
 
 # Held-out documents

@@ -91,6 +91,18 @@ def test_a_right_file_is_taken_without_a_request(server, path):
     assert server.requests == []
 
 
+def test_a_file_of_which_nobody_published_a_checksum(server, path):
+    fetch(server.url, path, None)
+    assert path.read_bytes() == CONTENT
+    path.write_bytes(b"mine")
+    fetch(server.url, path, None)
+    assert path.read_bytes() == b"mine"
+    server.plan = ["truncated"]
+    path.unlink()
+    assert "of 4000000 bytes" in refused(server.url, path, None, attempts=1)
+    assert files_beside(path) == []
+
+
 def test_a_wrong_file_is_never_overwritten(server, path):
     path.parent.mkdir()
     path.write_bytes(b"mine")

@@ -175,9 +175,9 @@ def test_summary(finished):
     summary = pd.read_csv(finished / RESULTS / "summary.csv")
     columns = "model,method,benchmark,split,metric,value,ci_low,ci_high,n,seed"
     assert ",".join(summary) == columns
-    assert set(summary["benchmark"]) == BENCHMARKS | {"classifiers"}
+    assert set(summary["benchmark"]) == BENCHMARKS | {"classifiers", "removal"}
     target = summary[summary["model"] == "target"]
-    assert set(target["method"]) == {"none", "ifguide"}
+    assert set(target["method"]) == {"none", "word_filter", "ifguide"}
     measured = set(zip(target["benchmark"], target["metric"], strict=True))
     assert measured >= {
         ("realtoxicityprompts", "explicit_tp"),
@@ -217,7 +217,7 @@ def test_every_job_has_a_log_and_a_benchmark(finished):
     names = {path.relative_to(logs).with_suffix("") for path in logs.rglob("*.log")}
     times = logs / "benchmarks"
     assert names == {path.relative_to(times).with_suffix("") for path in times.rglob("*.tsv")}
-    assert len(names) == 53
+    assert len(names) == 65
 
 
 def test_results_do_not_depend_on_the_number_of_shards(finished, tmp_path):

@@ -3,7 +3,7 @@
 import math
 import re
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
@@ -30,6 +30,7 @@ class PromptRecord:
 
     `source` is the text that decides parts and samples where the prompt does not: records of one
     source are kept or left out together.
+    `where` is the place of the record, for errors: it is no part of what the record says.
     """
 
     prompt: str
@@ -38,6 +39,7 @@ class PromptRecord:
     group: str | None
     prompt_toxicity: float | None
     continuation_toxicity: float | None
+    where: str | None = field(default=None, compare=False)
     source: str | None = None
 
     @property
@@ -89,15 +91,17 @@ def _realtoxicityprompts(path: Path, settings: dict) -> Iterator[PromptRecord]:
         prompt, toxicity = _scored_text(record, "prompt")
         continuation, continuation_toxicity = _scored_text(record, "continuation")
         split = "toxic" if toxicity is not None and toxicity >= TOXIC_FROM else "nontoxic"
-        yield PromptRecord(prompt, continuation, split, None, toxicity, continuation_toxicity)
+        yield PromptRecord(
+            prompt, continuation, split, None, toxicity, continuation_toxicity, record.where
+        )
 
 
 def _toxigen(path: Path, settings: dict) -> Iterator[PromptRecord]:
-    for text, label, group in _toxigen_statements(path):
-        yield PromptRecord(text, None, "toxic" if label else "nontoxic", group, None, None)
+    for text, label, group, where in _toxigen_statements(path):
+        yield PromptRecord(text, None, "toxic" if label else "nontoxic", group, None, None, where)
 
 
-def _toxigen_statements(path: Path) -> Iterator[tuple[str, float, str | None]]:
+def _toxigen_statements(path: Path) -> Iterator[tuple[str, float, str | None, str]]:
     for record in _whole_records(path):
         text = _CARRIAGE_RETURN.sub("\n", _text_field(record, "text")).strip()
         fields = record.fields
@@ -113,7 +117,7 @@ def _toxigen_statements(path: Path) -> Iterator[tuple[str, float, str | None]]:
             toxic = _is_toxic_annotation(record)
             groups = fields["target_group"] or []
         names = [groups] if isinstance(groups, str) else sorted(groups)
-        yield text, float(toxic), "+".join(names) or None
+        yield text, float(toxic), "+".join(names) or None, record.where
 
 
 def _is_toxic_annotation(record: Record) -> bool:
@@ -132,10 +136,11 @@ def _bold(path: Path, settings: dict) -> Iterator[PromptRecord]:
         for entity, prompts in _items(entities, path):
             if not isinstance(prompts, list) or not all(isinstance(p, str) for p in prompts):
                 raise InputError(f"{path}: {group}, {entity}: not a list of prompts")
+            where = f"{path}, {group}, {entity}"
             for prompt in prompts:
                 # A space at its end would keep a model from beginning a word as it learned to.
                 yield PromptRecord(
-                    prompt.strip(), None, "nontoxic", f"{domain}/{group}", None, None
+                    prompt.strip(), None, "nontoxic", f"{domain}/{group}", None, None, where
                 )
 
 
@@ -148,13 +153,15 @@ def _items(value: Any, path: Path) -> Iterable[tuple[str, Any]]:
 def _attaq(path: Path, settings: dict) -> Iterator[PromptRecord]:
     for record in _whole_records(path):
         prompt, group = _text_field(record, "input"), _text_field(record, "label")
-        yield PromptRecord(prompt, None, "toxic", group or None, None, None)
+        yield PromptRecord(prompt, None, "toxic", group or None, None, None, record.where)
 
 
 def _plain_prompts(path: Path, settings: dict) -> Iterator[PromptRecord]:
+    split = settings.get("split", "nontoxic")
     for line in read_lines(path):
         if line.text is not None:
-            yield PromptRecord(line.text, None, settings.get("split", "nontoxic"), None, None, None)
+            where = f"{path}, line {line.number}"
+            yield PromptRecord(line.text, None, split, None, None, None, where)
 
 
 def _labelled(path: Path) -> Iterator[tuple[str, str, float | None]]:
@@ -223,7 +230,7 @@ def split_after_common_words(first: str, second: str) -> tuple[str, str, str]:
 
 
 def _labelled_toxigen(path: Path) -> Iterator[tuple[str, str, float | None]]:
-    for text, label, _ in _toxigen_statements(path):
+    for text, label, _, _ in _toxigen_statements(path):
         yield text, text, label
 
 

@@ -5,10 +5,12 @@ implicit one as a `transformers` sequence-classification directory (softmax over
 1 being toxic), as ToxiGen-RoBERTa is.
 """
 
+import pickle
 from collections.abc import Sequence
 from pathlib import Path
 
 import torch
+import transformers
 from tokenizers import (
     Tokenizer,
     decoders,
@@ -20,6 +22,7 @@ from tokenizers import (
 )
 from torch.utils.data import Dataset
 from transformers import (
+    AutoConfig,
     DataCollatorWithPadding,
     PreTrainedTokenizerFast,
     RobertaConfig,
@@ -30,6 +33,19 @@ from transformers import (
 from transformers.trainer_callback import PrinterCallback
 
 from ifguide.artifacts import atomic_path
+from ifguide.errors import InputError
+
+# What a file that is no checkpoint makes torch.load, or the look-up of its entries, raise.
+_BAD_CHECKPOINT = (
+    OSError,
+    EOFError,
+    RuntimeError,
+    pickle.UnpicklingError,
+    LookupError,
+    TypeError,
+    ValueError,
+    AttributeError,
+)
 
 SPECIAL_TOKENS = {
     "bos_token": "<s>",
@@ -186,6 +202,43 @@ def save_detoxify(
     }
     with atomic_path(directory / "model.ckpt") as temporary:
         torch.save(checkpoint, temporary)
+
+
+def adopt_detoxify(weights: Path, base: Path, checkpoint: Path) -> None:
+    """Write `checkpoint` from published Detoxify weights, so that it loads offline.
+
+    `base` is a directory with the configuration and tokenizer of the model that the weights were
+    tuned from. Both are written beside `checkpoint`, which names that folder in place of the base
+    model's name on the hub. The published file is read as tensors and plain values only; nothing
+    in it is executed.
+
+    Raises InputError for a file that is no Detoxify checkpoint.
+    """
+    try:
+        published = torch.load(weights, map_location="cpu", weights_only=True)
+        arch = published["config"]["arch"]["args"]
+        classes = list(published["config"]["dataset"]["args"]["classes"])
+        state = published["state_dict"]
+        tokenizer_class = getattr(transformers, arch["tokenizer_name"])
+        labels = int(arch["num_classes"])
+    except _BAD_CHECKPOINT as error:
+        reason = str(error).strip().partition("\n")[0] or type(error).__name__
+        raise InputError(
+            f"{weights}: not a Detoxify checkpoint ({reason}); remove it and fetch it again"
+        ) from error
+    config = AutoConfig.from_pretrained(base, num_labels=labels, local_files_only=True)
+    config.save_pretrained(checkpoint.parent)
+    tokenizer = tokenizer_class.from_pretrained(base, local_files_only=True)
+    tokenizer.save_pretrained(checkpoint.parent)
+    adopted = {
+        "config": {
+            "arch": {"args": {**arch, "model_type": str(checkpoint.parent)}},
+            "dataset": {"args": {"classes": classes}},
+        },
+        "state_dict": state,
+    }
+    with atomic_path(checkpoint) as temporary:
+        torch.save(adopted, temporary)
 
 
 def save_implicit(

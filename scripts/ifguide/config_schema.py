@@ -111,6 +111,18 @@ def _missing_key(error: ValidationError, root: Mapping) -> tuple[str, str]:
     return missing, f"missing{': ' + description if description else ''}"
 
 
+def _missing_companion(error: ValidationError, root: Mapping) -> tuple[str, str]:
+    given, missing = next(
+        (key, needed)
+        for key, all_needed in error.validator_value.items()
+        if key in error.instance
+        for needed in all_needed
+        if needed not in error.instance
+    )
+    entry = resolve(error.schema.get("properties", {}).get(missing, {}), root)
+    return missing, f"missing, beside {given}: {entry.get('description', '')}"
+
+
 def _wrong_type(error: ValidationError, root: Mapping) -> tuple[str, str]:
     wanted = error.validator_value
     kinds = " or ".join(KINDS[kind] for kind in ([wanted] if isinstance(wanted, str) else wanted))
@@ -177,8 +189,17 @@ def _no_alternative(error: ValidationError, root: Mapping) -> ValidationError | 
             "",
             f"give {'exactly ' if error.validator == 'oneOf' else ''}one of {_choices(required)}",
         )
+
+    def misfits(number: int) -> int:
+        known = alternatives[number].get("properties", {})
+        unknown = [key for key in error.instance if key not in known]
+        return len(unknown) + sum(key not in error.instance for key in required[number])
+
+    if isinstance(error.instance, dict):
+        # The alternative with the fewest keys unknown or missing is the one that was meant.
+        by_alternative = {key: by_alternative[key] for key in sorted(by_alternative, key=misfits)}
     for causes in by_alternative.values():
-        # The alternative of the right type is the one that was meant.
+        # So is that of the right type.
         if all(cause.validator != "type" or cause.relative_path for cause in causes):
             return min(causes, key=_rank)
     kinds = " or ".join(KINDS[entry["type"]] for entry in alternatives if "type" in entry)
@@ -201,6 +222,7 @@ def _shown(value: Any) -> str:
 _PROBLEMS = {
     "additionalProperties": _unknown_key,
     "required": _missing_key,
+    "dependentRequired": _missing_companion,
     "type": _wrong_type,
     "enum": _not_listed,
     "pattern": _bad_pattern,

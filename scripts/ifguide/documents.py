@@ -1,4 +1,4 @@
-"""Documents of a corpus: read from files or a hub, cleaned, counted and held out by content.
+"""Documents of a corpus: read from files, cleaned, counted and held out by content.
 
 A source is one entry of the config's list `corpus.sources`. Documents that no language model could
 learn from are skipped and counted; a file that is not what the source says is an error.
@@ -39,7 +39,6 @@ _CONTROL_CHARACTERS = re.compile(r"[\x00-\x08\x0b-\x1f\x7f]")
 _LONE_CARRIAGE_RETURN = re.compile(r"\r(?!\n)")
 # WikiText: one '=' encloses a document's title, two or more a section's.
 _TITLE = re.compile(r" ?= [^=\s].* = ?")
-_REVISION = re.compile(r"[0-9a-f]{40}")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -76,12 +75,12 @@ def read_documents(
     *,
     maximum_characters: int = MAXIMUM_CHARACTERS,
 ) -> Iterator[Document]:
-    """Yield the documents of `source` from `paths` in sorted order, or from its hub data set.
+    """Yield the documents of `source` from `paths` in sorted order.
 
     `source` holds `name` and may hold `format`, `text` (the field with the text, default "text"),
     `spans` (the field with toxic spans), `documents` (for plain text: line, paragraph, file or
-    heading; default line) and `limit`; with `hub` see `read_hub`. `report` is filled while reading
-    and complete at the end. Files are streamed; one document at a time is in memory.
+    heading; default line) and `limit`. `report` is filled while reading and complete at the end.
+    Files are streamed; one document at a time is in memory.
 
     Skipped and counted: only white space, not UTF-8, longer than `maximum_characters`. Control
     characters other than line feed and tab are removed, spans moved accordingly, and carriage
@@ -91,9 +90,6 @@ def read_documents(
     without a field that the source names, spans outside their text, or no document at all.
     """
     report = ReadReport() if report is None else report
-    if "hub" in source:
-        yield from read_hub(source, report, maximum_characters=maximum_characters)
-        return
     files = require_files(paths)
     for path in files:
         file_format(path, source.get("format"))
@@ -103,33 +99,6 @@ def read_documents(
     yield from _clean_documents(source, raw, report, maximum_characters)
     if report.documents == 0 and source.get("limit") != 0:
         raise InputError(f"{files[0]}: {_nothing_left(source, report)}")
-
-
-def read_hub(
-    source: dict,
-    report: ReadReport | None = None,
-    *,
-    maximum_characters: int = MAXIMUM_CHARACTERS,
-) -> Iterator[Document]:
-    """Stream the documents of a hub data set, cleaned as `read_documents` does.
-
-    `source` holds `hub` (its name), `revision` (a full commit hash), and may hold `config`,
-    `split` (default "train"), `text`, `spans`, `limit`. Code from the hub is never run.
-
-    Raises InputError for a revision that is not 40 hexadecimal digits, and where the hub cannot be
-    reached.
-    """
-    report = ReadReport() if report is None else report
-    hub, revision = source["hub"], str(source.get("revision", ""))
-    if not _REVISION.fullmatch(revision):
-        raise InputError(
-            f"corpus.sources.{_name(source)}.revision: {hub} needs a full commit hash of 40 "
-            f"hexadecimal digits, not {revision!r}; take it from the data set's history"
-        )
-    raw = _document_fields(source, _hub_records(source, f"{hub}@{revision[:12]}"))
-    yield from _clean_documents(source, raw, report, maximum_characters)
-    if report.documents == 0 and source.get("limit") != 0:
-        raise InputError(f"{hub}: {_nothing_left(source, report)}")
 
 
 def is_held_out(text: str, share: float, seed: int) -> bool:
@@ -342,26 +311,3 @@ def split_text(
 
 def _is_blank(line: Line | None) -> bool:
     return line is None or (line.text is not None and not line.text.strip())
-
-
-def _hub_records(source: dict, where: str) -> Iterator[Record]:
-    import datasets
-
-    try:
-        records = datasets.load_dataset(
-            source["hub"],
-            source.get("config"),
-            split=source.get("split", "train"),
-            revision=source["revision"],
-            streaming=True,
-        )
-        for number, fields in enumerate(records, start=1):
-            yield Record(fields, f"{where}, row {number}")
-    # The client reports an unreachable hub, a missing data set and an unknown split differently,
-    # from four libraries; to a user they need the same answer.
-    except Exception as error:
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise InputError(
-            f"{where}: cannot be read from the hub ({reason}); fetch its files by hand and name "
-            f"them in corpus.sources.{_name(source)}.files"
-        ) from error

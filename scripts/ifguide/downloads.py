@@ -27,12 +27,14 @@ _LOCAL_ERRORS = (errno.ENOENT, errno.EACCES, errno.EPERM, errno.EROFS, errno.ENO
 def download(
     url: str,
     path: str | Path,
-    sha256: str,
+    sha256: str | None,
     attempts: int = 3,
     *,
     pause_seconds: float = 2.0,
 ) -> None:
     """Fetch `url` to `path` and check its SHA-256; take a right file that is there already.
+
+    Where `sha256` is None, nobody has published one, and any file that is there is taken.
 
     After an error of the network it tries again, `attempts` times in all, waiting `pause_seconds`
     and each time twice as long as before. Nothing appears at `path` before its checksum is right.
@@ -40,15 +42,15 @@ def download(
     Raises InputError for an address that is not http, https or file, where it cannot be fetched,
     and for a wrong checksum, of the download or of a file that is there: that is not overwritten.
     """
-    path, sha256 = Path(path), sha256.lower()
+    path, sha256 = Path(path), sha256 and sha256.lower()
     if url.partition(":")[0].lower() not in _SCHEMES:
         raise InputError(f"{url}: not an http, https or file address; correct `url`")
-    if not _SHA256.fullmatch(sha256):
+    if sha256 is not None and not _SHA256.fullmatch(sha256):
         raise InputError(f"{url}: sha256 {sha256!r} is not 64 hexadecimal digits; correct `sha256`")
     if path.exists():
         if not path.is_file():
             raise InputError(f"{path}: not a file; remove it, or change `path`")
-        if (found := file_sha256(path)) != sha256:
+        if sha256 is not None and (found := file_sha256(path)) != sha256:
             raise InputError(
                 f"{path}: has SHA-256 {found}, not the expected {sha256}; remove it to fetch "
                 f"{url} again, or correct `sha256` if you mean to use this file"
@@ -81,7 +83,7 @@ def _is_temporary(error: Exception) -> bool:
     return getattr(cause, "errno", None) not in _LOCAL_ERRORS
 
 
-def _fetch(url: str, path: Path, sha256: str) -> None:
+def _fetch(url: str, path: Path, sha256: str | None) -> None:
     request = urllib.request.Request(url, headers={"User-Agent": "ifguide"})
     with (
         urllib.request.urlopen(request, timeout=TIMEOUT_SECONDS) as response,
@@ -93,7 +95,7 @@ def _fetch(url: str, path: Path, sha256: str) -> None:
         received, announced = temporary.stat().st_size, response.headers.get("Content-Length")
         if announced is not None and received != int(announced):
             raise ConnectionError(f"connection ended after {received} of {announced} bytes")
-        if (found := file_sha256(temporary)) != sha256:
+        if sha256 is not None and (found := file_sha256(temporary)) != sha256:
             raise InputError(
                 f"{url}: has SHA-256 {found}, not the expected {sha256}; nothing was written to "
                 f"{path}: the file changed at its source, or `sha256` is wrong"

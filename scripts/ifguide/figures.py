@@ -18,6 +18,7 @@ from ifguide.figure_style import NEUTRAL, NONTOXIC, TOXIC, appearance, style
 from ifguide.summary import over_seeds
 
 WIDTH = 7.2  # inches: the text width of a printed page
+PERPLEXITY_RANGE = 1.5  # times the lowest: what the axis of perplexity shows
 SPLITS = (("toxic", "toxic prompts", TOXIC, "o"), ("nontoxic", "non-toxic prompts", NONTOXIC, "s"))
 
 Parameters = ParamSpec("Parameters")
@@ -112,7 +113,8 @@ def toxicity_against_perplexity(
     """Draw explicit TP on `split` against held-out perplexity, one panel a model, with fronts.
 
     The perplexity is that of non-toxic held-out text where it was measured apart. Methods
-    without perplexity (those that act at decode time) are named below the axis.
+    without perplexity (those that act at decode time) are named below the axis; so are, with their
+    perplexity, those so far off that the others would lie on one line, which stand at its end.
     """
     rows = over_seeds(summary)
     keys = ["model", "method"]
@@ -130,12 +132,18 @@ def toxicity_against_perplexity(
     held_out = "held-out, non-toxic text:" if clean else "held-out"
     models = list(dict.fromkeys(both.loc[both["value_perplexity"].notna(), "model"]))
     looks = appearance(list(dict.fromkeys(both["method"])))
-    figure = Figure(figsize=(max(5.6, 0.9 + 3.3 * len(models)), 3.7), layout="constrained")
+    figure = Figure(
+        figsize=(max(5.6, 0.9 + 3.3 * len(models)), max(3.7, 0.8 + 0.26 * len(looks))),
+        layout="constrained",
+    )
     grid = figure.subplots(1, len(models), sharey=True, squeeze=False)[0]
     for axes, model in zip(grid, models, strict=True):
         mine = both[(both["model"] == model) & both["value_perplexity"].notna()]
         cost, harm = mine["value_perplexity"].to_numpy(), mine["value"].to_numpy()
         front = pareto_front(cost, harm)
+        near = cost[cost <= PERPLEXITY_RANGE * cost.min()]
+        edge = near.max() + 0.15 * max(np.ptp(near), 0.1 * near.min())
+        cost = np.minimum(cost, edge)
         if len(front) > 1:
             axes.step(
                 cost[front],
@@ -147,24 +155,33 @@ def toxicity_against_perplexity(
                 label="Pareto front",
                 zorder=1,
             )
-        for _, row in mine.iterrows():
+        for place, (_, row) in zip(cost, mine.iterrows(), strict=True):
             point = row.to_frame().T
+            beyond = row["value_perplexity"] > edge
             colour, marker = looks[row["method"]]
             sideways = point[["value_perplexity", "ci_low_perplexity", "ci_high_perplexity"]]
             sideways.columns = ["value", "ci_low", "ci_high"]
             axes.errorbar(
-                [row["value_perplexity"]],
+                [place],
                 [row["value"]],
-                xerr=_bars(sideways.astype(float)),
+                xerr=None if beyond else _bars(sideways.astype(float)),
                 yerr=_bars(point[["value", "ci_low", "ci_high"]].astype(float)),
                 fmt=marker,
                 color=colour,
-                markersize=6,
+                markersize=6.5,
+                markeredgecolor="white",
+                markeredgewidth=0.5,
                 elinewidth=0.9,
                 label=row["method"],
+                clip_on=not beyond,
             )
         omitted = both.loc[(both["model"] == model) & both["value_perplexity"].isna(), "method"]
         note = f"\n(no perplexity: {', '.join(omitted)})" if len(omitted) else ""
+        far = mine[mine["value_perplexity"] > edge]
+        if len(far):
+            axes.set_xlim(right=edge)
+            named = (f"{row.method} {row.value_perplexity:.3g}" for row in far.itertuples())
+            note += f"\n(beyond the axis: {', '.join(named)})"
         axes.set_xlabel(f"{held_out} perplexity{note}")
         axes.xaxis.set_major_locator(MaxNLocator(5))
         axes.set_title(model)

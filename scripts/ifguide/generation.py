@@ -13,7 +13,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from ifguide.corpus import end_of_text_id, tokenize
 from ifguide.errors import InputError
-from ifguide.seeds import derive_seed
+from ifguide.seeds import prompt_seed
 
 # Maps (tokens so far (rows, length), logits (rows, vocabulary)) to the logits to sample from.
 LogitsProcessor = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
@@ -38,11 +38,6 @@ class Continuation:
     seed: int
     text: str
     tokens: int
-
-
-def prompt_seed(seed: int, prompt: str) -> int:
-    """Return the seed of a prompt's random numbers; it does not depend on other prompts."""
-    return derive_seed(seed, "generation", prompt)
 
 
 def uniform_numbers(seed: int, sampling: Sampling) -> np.ndarray:

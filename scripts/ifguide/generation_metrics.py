@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 
+from ifguide.artifacts import require_same
 from ifguide.errors import InputError
 from ifguide.metrics import (
     Interval,
@@ -14,6 +15,7 @@ from ifguide.metrics import (
     prompt_statistics,
     share_interval,
 )
+from ifguide.seeds import prompt_seed
 
 CLASSIFIERS = ("explicit", "implicit")
 RESERVED_SPLITS = ("all", "toxic", "nontoxic")
@@ -53,6 +55,21 @@ def group_by_prompt(generations: Sequence[dict], path: str) -> list[list[dict]]:
     return [
         sorted(prompts[index], key=lambda record: record["sample"]) for index in sorted(prompts)
     ]
+
+
+def require_own(generations: Sequence[dict], weights_sha256: str, seed: int, path: str) -> None:
+    """Refuse continuations of another model or another seed of the experiment.
+
+    Raises InputError, naming `path` and the first such record.
+    """
+    for number, record in enumerate(generations, start=1):
+        where = f"{path}, line {number}"
+        require_same("weights", weights_sha256, record["weights_sha256"], where)
+        if record["seed"] != prompt_seed(seed, record["prompt"]):
+            raise InputError(
+                f"{where}: drawn with another seed than the config's; delete the file and generate "
+                "again"
+            )
 
 
 def classifier_scores(prompts: list[list[dict]], classifier: str, path: str) -> np.ndarray | None:

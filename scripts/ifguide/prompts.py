@@ -8,7 +8,7 @@ import json
 import logging
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -66,7 +66,10 @@ def read_prompts(
                 counts[reason] += 1
     order = derive_seed(seed, "limit")
     kept.sort(
-        key=lambda record: (uniform_hash(order, record.identity), canonical_json(asdict(record)))
+        key=lambda record: (
+            uniform_hash(order, record.identity),
+            canonical_json(asdict(replace(record, where=None))),
+        )
     )
     distinct = list({record.identity: record for record in reversed(kept)}.values())[::-1]
     counts["duplicates"] = len(kept) - len(distinct)

@@ -2,6 +2,7 @@
 
 import contextlib
 import csv
+import glob
 import gzip
 import json
 import zlib
@@ -76,10 +77,17 @@ def file_format(path: Path, format: str | None = None) -> str:
 
 
 def require_files(paths: Iterable[str | Path]) -> list[Path]:
-    """Return `paths` sorted. Raises InputError unless each is a file that is not empty."""
-    found = sorted(Path(path) for path in paths)
+    """Return `paths` sorted, the files of a pattern in its place.
+
+    Raises InputError unless each is a file that is not empty.
+    """
+    patterns = [str(path) for path in paths]
+    found = sorted(Path(path) for pattern in patterns for path in _expanded(pattern))
     if not found:
-        raise InputError("files: no file matches; check the path or the pattern")
+        raise InputError(
+            f"files: no file matches {', '.join(patterns) or 'anything'}; check the path or the "
+            "pattern"
+        )
     for path in found:
         if not path.exists():
             raise InputError(f"{path}: no such file; check the path, or fetch the data first")
@@ -88,6 +96,12 @@ def require_files(paths: Iterable[str | Path]) -> list[Path]:
         if path.stat().st_size == 0:
             raise InputError(f"{path}: the file is empty; fetch it again or remove it")
     return found
+
+
+def _expanded(pattern: str) -> list[str]:
+    if glob.has_magic(pattern) and not Path(pattern).exists():
+        return glob.glob(pattern, recursive=True)
+    return [pattern]
 
 
 @contextlib.contextmanager

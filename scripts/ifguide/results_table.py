@@ -104,6 +104,17 @@ def attribution_columns() -> list[Column]:
     ]
 
 
+def removal_columns() -> list[Column]:
+    """Return the columns that say what each method keeps from the model, and how much is toxic."""
+    return [
+        Column("share of tokens", "removal", "removed_share", "all", 0, 3),
+        Column("toxic share of them", "removal", "precision", "all", 1, 3),
+        Column("share of toxic tokens found", "removal", "recall", "all", 1, 3),
+        Column("toxic share of documents touched", "removal", "document_precision", "all", 1, 3),
+        Column("share of toxic documents touched", "removal", "document_recall", "all", 1, 3),
+    ]
+
+
 def classifier_columns() -> list[Column]:
     """Return the columns that judge the trained classifiers on held-out texts."""
     return [

@@ -16,3 +16,8 @@ def derive_seed(seed: int, *names: str | int) -> int:
 def uniform_hash(seed: int, text: str) -> float:
     """Return a number in [0, 1) that depends on `seed` and `text` alone: splits by content."""
     return derive_seed(seed, text) / 2**63
+
+
+def prompt_seed(seed: int, prompt: str) -> int:
+    """Return the seed of a prompt's continuations; it does not depend on other prompts."""
+    return derive_seed(seed, "generation", prompt)

@@ -80,12 +80,16 @@ class Stream:
 
 @dataclass(frozen=True)
 class DocumentRanking:
-    """Documents by rank: `documents` ids, flagged counts s, flagged sums f, the harmonic means."""
+    """Documents by rank: `documents` ids, flagged counts s, flagged sums f, the harmonic means.
+
+    `influence` is the sum of all scores of each document, where that is what ranks them.
+    """
 
     documents: np.ndarray
     flagged: np.ndarray
     flagged_sum: np.ndarray
     harmonic_mean: np.ndarray
+    influence: np.ndarray | None = None
 
 
 def normalised(values: np.ndarray) -> np.ndarray:
@@ -94,16 +98,25 @@ def normalised(values: np.ndarray) -> np.ndarray:
     return np.zeros(len(values)) if high == low else (values - low) / (high - low)
 
 
-def rank_documents(flagged: np.ndarray, flagged_sum: np.ndarray) -> DocumentRanking:
+def rank_documents(
+    flagged: np.ndarray, flagged_sum: np.ndarray, influence: np.ndarray | None = None
+) -> DocumentRanking:
     """Rank documents 0 … n-1 by the harmonic mean of normalised s and f; ties by index.
 
-    flagged: int (documents,); flagged_sum: float64 (documents,).
+    flagged: int (documents,); flagged_sum: float64 (documents,). With `influence`, float64
+    (documents,), that alone ranks them: the plain influence of a training example.
     """
     count, total = normalised(flagged.astype(np.float64)), normalised(flagged_sum)
     both = count + total
     harmonic = np.divide(2 * count * total, both, out=np.zeros_like(both), where=both > 0)
-    order = np.argsort(-harmonic, kind="stable")
-    return DocumentRanking(order, flagged[order], flagged_sum[order], harmonic[order])
+    order = np.argsort(-(harmonic if influence is None else influence), kind="stable")
+    return DocumentRanking(
+        order,
+        flagged[order],
+        flagged_sum[order],
+        harmonic[order],
+        None if influence is None else influence[order],
+    )
 
 
 def document_statistics(
@@ -172,15 +185,18 @@ def select_shards(
     window: int,
     limit: int,
     document_count: int,
+    by_influence: bool = False,
 ) -> tuple[list[np.ndarray], DocumentRanking, np.ndarray]:
     """Return the masks of all shards, the ranking, and the selected tokens of each document.
 
     scores: float32 (blocks, T) of each shard in order; documents: the integer ids that windows and
-    ranking respect, of the same shapes, PADDING where there is none. `limit` is in tokens.
+    ranking respect, of the same shapes, PADDING where there is none. `limit` is in tokens. With
+    `by_influence`, documents are ranked by the sum of all their scores.
     """
     streams = [Stream(s.reshape(-1), d.reshape(-1)) for s, d in zip(scores, documents, strict=True)]
     flagged, flagged_sum = document_statistics(streams, document_count, threshold)
-    ranking = rank_documents(flagged, flagged_sum)
+    influence = document_statistics(streams, document_count, -np.inf)[1] if by_influence else None
+    ranking = rank_documents(flagged, flagged_sum, influence)
     wanted = [_windows_across(streams, index, threshold, window) for index in range(len(streams))]
     wanted_count = np.zeros(document_count, np.int64)
     for stream, chosen in zip(streams, wanted, strict=True):

@@ -1,19 +1,35 @@
 """The files of a selection: mask shards, verified against the record beside them."""
 
+import hashlib
+from collections.abc import Iterable
 from pathlib import Path
 
-from ifguide.artifacts import open_array
-from ifguide.corpus import ShardedArray, shard_name
+import numpy as np
+
+from ifguide.artifacts import open_array, read_json, require_same, write_array
+from ifguide.corpus import Corpus, ShardedArray, shard_name
 
 
-def open_mask(directory: Path, record: dict) -> ShardedArray:
-    """Open the mask shards (bool, shape of the tokens) of a selection folder.
+def write_mask(directory: Path, masks: Iterable[np.ndarray]) -> dict:
+    """Write the mask of each shard (bool, shape of the tokens) and return what records them."""
+    checksums = [
+        write_array(directory / "mask" / shard_name(shard), mask)
+        for shard, mask in enumerate(masks)
+    ]
+    digest = hashlib.sha256("".join(checksums).encode()).hexdigest()
+    return {"shards_sha256": checksums, "mask_sha256": digest}
 
-    Raises InputError where a shard is missing or differs from its recorded checksum.
+
+def open_mask(directory: Path, corpus: Corpus) -> tuple[ShardedArray, dict]:
+    """Open the mask shards (bool, shape of the tokens) of a selection folder, and its record.
+
+    Raises InputError where the selection was made on another corpus, or where a shard is missing or
+    differs from its recorded checksum.
     """
-    return ShardedArray(
-        [
-            open_array(directory / "mask" / shard_name(shard), checksum)
-            for shard, checksum in enumerate(record["shards_sha256"])
-        ]
-    )
+    record = read_json(directory / "selection.json")
+    require_same("tokens", corpus.content_sha256, record["tokens_sha256"], directory)
+    shards = [
+        open_array(directory / "mask" / shard_name(shard), checksum)
+        for shard, checksum in enumerate(record["shards_sha256"])
+    ]
+    return ShardedArray(shards), record

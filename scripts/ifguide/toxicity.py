@@ -40,23 +40,40 @@ def explicit_scores(classifier, texts: Sequence[str], *, batch_size: int = 256) 
     return _in_length_order(texts, batch_size, score)
 
 
-def load_explicit(*, checkpoint: str | Path | None = None, name: str | None = None):
-    """Load Detoxify from a checkpoint file, or a published one by `name` (a download, once).
+def explicit_peaks(classifier, texts: Sequence[str]) -> list[float]:
+    """Return the explicit toxicity of each text, however long: that of its most toxic piece.
+
+    A text is cut into pieces that fit the classifier, which ignores what follows the first.
+    """
+    pieces = [_pieces(classifier.tokenizer, text) for text in texts]
+    scores = iter(explicit_scores(classifier, sum(pieces, []))["toxicity"])
+    return [max(next(scores) for _ in range(len(parts))) for parts in pieces]
+
+
+def _pieces(tokenizer, text: str) -> list[str]:
+    # Some published tokenizers name no limit, written as a number beyond all texts.
+    room = min(tokenizer.model_max_length, 512) - tokenizer.num_special_tokens_to_add()
+    offsets = tokenizer(text, add_special_tokens=False, return_offsets_mapping=True, verbose=False)[
+        "offset_mapping"
+    ]
+    groups = [offsets[start : start + room] for start in range(0, len(offsets), room)]
+    return [text[group[0][0] : group[-1][1]] for group in groups] or [text]
+
+
+def load_explicit(checkpoint: str | Path):
+    """Load Detoxify, offline, from a checkpoint with its configuration and tokenizer beside it.
 
     Raises InputError where the checkpoint does not exist.
     """
     from detoxify import Detoxify
 
-    device = "cuda" if torch.cuda.is_available() else "cpu"
-    if checkpoint is None:
-        return Detoxify(name, device=device)
     checkpoint = Path(checkpoint)
     if not checkpoint.is_file():
         raise InputError(f"config key classifiers.explicit.checkpoint: {checkpoint} does not exist")
     return Detoxify(
         checkpoint=str(checkpoint),
         huggingface_config_path=str(checkpoint.parent),
-        device=device,
+        device="cuda" if torch.cuda.is_available() else "cpu",
     )
 
 
@@ -64,7 +81,10 @@ class ImplicitClassifier:
     """A sequence classifier and the index of its toxic class."""
 
     def __init__(self, directory: str | Path, toxic_label: int) -> None:
-        """Load a directory offline. Raises InputError where it has no class `toxic_label`."""
+        """Load a directory offline.
+
+        Raises InputError where it has one class only, or none of the index `toxic_label`.
+        """
         if not Path(directory).is_dir():
             raise InputError(
                 f"config key classifiers.implicit.path: {directory} is not a directory"
@@ -73,7 +93,7 @@ class ImplicitClassifier:
         self.model = AutoModelForSequenceClassification.from_pretrained(
             directory, local_files_only=True, use_safetensors=True
         ).eval()
-        if toxic_label >= self.model.config.num_labels:
+        if not 2 <= self.model.config.num_labels > toxic_label:
             raise InputError(
                 f"config key classifiers.implicit.toxic_label: {toxic_label}, but the classifier "
                 f"in {directory} has the labels {self.model.config.id2label}"

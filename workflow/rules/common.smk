@@ -13,8 +13,11 @@ import yaml
 SOURCE = Path(workflow.current_basedir).parent.parent
 sys.path.insert(0, str(SOURCE / "scripts"))
 
-from ifguide.artifacts import canonical_json
+from ifguide.artifacts import canonical_json, read_json, text_sha256
 from ifguide.config_schema import find_mistake, with_defaults
+from ifguide.errors import InputError
+from ifguide.published_detoxify import PUBLISHED
+from ifguide.repositories import Repository, check_patterns
 
 # Scripts run with the interpreter that runs Snakemake, unless conda or a container provides one.
 if not workflow.deployment_settings.deployment_method:
@@ -24,6 +27,11 @@ if not workflow.deployment_settings.deployment_method:
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 os.environ.setdefault("TRANSFORMERS_VERBOSITY", "warning")
 os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
+# Only the fetch rules may use the network; what the user says of the hub is kept for them. A job
+# that parses the workflow again, on another machine perhaps, finds both as they are.
+os.environ.setdefault("FETCH_HUB_OFFLINE", os.environ.get("HF_HUB_OFFLINE", "0"))
+os.environ["HF_HUB_OFFLINE"] = "1"
 
 
 def refuse_config(key, problem):
@@ -110,10 +118,11 @@ def check_names():
         for name, entry in influence[section].items():
             named.append((f"influence.{section}.{name}.direction", entry["direction"], scored))
     for name, method in methods.items():
-        if "suppress" in method:
-            key = f"methods.{name}.suppress.selection"
-            named.append((key, method["suppress"]["selection"], influence["selections"]))
-        if "start_from" in method:
+        for step in ("suppress", "filter"):
+            if "selection" in method.get(step, {}):
+                key = f"methods.{name}.{step}.selection"
+                named.append((key, method[step]["selection"], influence["selections"]))
+        if isinstance(method.get("start_from"), str):
             named.append((f"methods.{name}.start_from", method["start_from"], methods))
     named.append(("report.benchmark", config["report"]["benchmark"], benchmarks_of("prompts")))
     if config["report"]["selection"]:
@@ -132,14 +141,18 @@ def check_models():
     models, methods = config["models"], config["methods"]
     for name in methods:
         chain = [name]
-        while following := methods[chain[-1]].get("start_from"):
+        while isinstance(following := methods[chain[-1]].get("start_from"), str):
             if following in chain:
                 refuse_config(f"methods.{name}.start_from", "begins with a model made from itself")
             chain.append(following)
     proxy = config["influence"]["model"]
-    suppressing = any("suppress" in methods[name] for name in config["evaluation"]["methods"])
+    scored = any(
+        "selection" in methods[name].get(step, {})
+        for name in config["evaluation"]["methods"]
+        for step in ("suppress", "filter")
+    )
     for name in config["evaluation"]["models"]:
-        if suppressing and models[name]["tokenizer"] != models[proxy]["tokenizer"]:
+        if scored and models[name]["tokenizer"] != models[proxy]["tokenizer"]:
             refuse_config(
                 f"models.{name}.tokenizer",
                 f"is not that of {proxy}, which scores the tokens; give both the same tokenizer",
@@ -201,6 +214,30 @@ def check_queries():
             refuse_config(f"queries.{name}.side", "goes with the format paradetox, which needs it")
 
 
+def check_methods():
+    """Refuse a method whose parts do not fit together or have nothing to work on."""
+    for name, method in config["methods"].items():
+        suppress = method.get("suppress")
+        if suppress and "filter" in method:
+            refuse_config(
+                f"methods.{name}",
+                "give only one of filter, or suppress: a mask speaks of the whole corpus",
+            )
+        if suppress and suppress["tokens"] == "truth":
+            if "selection" in suppress:
+                refuse_config(f"methods.{name}.suppress.selection", "is not used by tokens: truth")
+            if not HAS_TRUTH:
+                refuse_config(
+                    f"methods.{name}.suppress.tokens",
+                    "truth needs a corpus source whose `spans` are known",
+                )
+        elif suppress and "selection" not in suppress:
+            refuse_config(
+                f"methods.{name}.suppress.selection",
+                "missing: Name of an entry of `influence.selections`.",
+            )
+
+
 def check_bounds():
     """Refuse a range that holds nothing."""
     for section in ("queries", "benchmarks"):
@@ -210,21 +247,37 @@ def check_bounds():
                     refuse_config(f"{section}.{name}.{key}", f"{entry[key]} holds nothing")
 
 
-def check_paths():
-    """Refuse a path that nothing is at, and that no download or rule makes."""
-    entries = [
+def data_entries():
+    """Every entry of the config that names data files, with its key."""
+    return [
         *((f"corpus.sources.{entry['name']}", entry) for entry in config["corpus"]["sources"]),
         *((f"queries.{name}", entry) for name, entry in config["queries"].items()),
-        *((f"benchmarks.{name}", entry) for name, entry in config["benchmarks"].items()),
         *(
-            (f"classifiers.{name}.train.sources.{number}", source)
+            (f"benchmarks.{name}", entry)
+            for name, entry in config["benchmarks"].items()
+            if "files" in entry
+        ),
+        *(
+            (f"classifiers.{name}.train.sources.{source['format']}", source)
             for name, entry in config["classifiers"].items()
-            for number, source in enumerate(entry.get("train", {}).get("sources", []))
+            for source in entry.get("train", {}).get("sources", [])
         ),
     ]
-    for key, entry in entries:
-        if "files" in entry:
+
+
+def check_paths():
+    """Refuse a path that nothing is at, and that no download or rule makes."""
+    for key, entry in data_entries():
+        if "hub" in entry:
+            try:
+                check_patterns(data_repository(entry))
+            except InputError as error:
+                refuse_config(f"{key}.files", error)
+        else:
             paths_of(entry, key)
+    for name, method in config["methods"].items():
+        if "words" in method.get("filter", {}):
+            paths_of(method["filter"], f"methods.{name}.filter", "words")
     for key, path in [
         ("classifiers.explicit.checkpoint", config["classifiers"]["explicit"].get("checkpoint")),
         ("classifiers.implicit.path", config["classifiers"]["implicit"].get("path")),
@@ -236,9 +289,41 @@ def check_paths():
             (f"models.{name}.architecture.file", entry["architecture"].get("file"))
             for name, entry in config["models"].items()
         ),
+        *(
+            (
+                f"methods.{name}.start_from.path",
+                os.path.join(entry["start_from"]["path"], "config.json"),
+            )
+            for name, entry in config["methods"].items()
+            if isinstance(entry.get("start_from"), dict)
+        ),
     ]:
         if path and not os.path.exists(path):
             refuse_config(key, f"{path} does not exist")
+
+
+def check_implicit_classifier():
+    """Refuse a directory that is not the classifier that the config describes."""
+    implicit = config["classifiers"]["implicit"]
+    folder = implicit.get("path")
+    if not folder:
+        return
+    try:
+        described = read_json(Path(folder, "config.json"))
+    except (OSError, InputError):
+        refuse_config("classifiers.implicit.path", f"{folder} has no config.json that can be read")
+    if not glob.glob(os.path.join(glob.escape(folder), "*.safetensors")):
+        refuse_config(
+            "classifiers.implicit.path",
+            f"{folder} has no .safetensors weights; pickled ones are never loaded",
+        )
+    labels = list(described.get("id2label", {0: "LABEL_0", 1: "LABEL_1"}).values())
+    label = implicit.get("toxic_label", 1)
+    if not 2 <= len(labels) > label:
+        refuse_config(
+            "classifiers.implicit.toxic_label",
+            f"{label}, but the classifier in {folder} has the labels {', '.join(map(str, labels))}",
+        )
 
 
 canonical = canonical_json
@@ -279,16 +364,125 @@ def code(script):
     return [os.path.relpath(path) for path in found]
 
 
+# --- the hub --------------------------------------------------------------------------------------
+
+TOKENIZER_FILES = ("*.json", "*.txt", "*.model")
+CLASSIFIER_FILES = ("*.safetensors", *TOKENIZER_FILES)
+ARCHITECTURE_FILES = ("config.json",)
+
+
+def data_repository(entry):
+    return Repository("dataset", entry["hub"], entry["revision"], (entry["files"],))
+
+
+def model_repository(entry, files):
+    """Those files of a hub model that one use of it needs."""
+    return Repository("model", entry["hub"], entry["revision"], files)
+
+
+def repository_directory(repository):
+    """Where the files of a hub repository lie, once they are fetched."""
+    owner_and_name = repository.hub.replace("/", "--")
+    return os.path.join(
+        config["data_dir"], "hub", f"{repository.kind}s", owner_and_name, repository.revision
+    )
+
+
+def repository_name(repository):
+    short = text_sha256(canonical(vars(repository)))[:12]
+    return f"{repository.hub.replace('/', '--')}-{short}"
+
+
+def repository_record(repository):
+    """The file that a rule waits for before it reads what a repository holds."""
+    return f"{RESULTS}/fetched/hub/{repository_name(repository)}.json"
+
+
+def tokenizer_of(name):
+    """The settings of a tokenizer; a repository stands as the directory that it is fetched to."""
+    entry = config["tokenizers"][name]
+    if "hub" not in entry:
+        return entry
+    return {"path": repository_directory(model_repository(entry, TOKENIZER_FILES))}
+
+
+def tokenizer_input(name):
+    """What a rule must wait for before it takes or trains a tokenizer, the documents apart."""
+    entry = config["tokenizers"][name]
+    if "hub" in entry:
+        return repository_record(model_repository(entry, TOKENIZER_FILES))
+    return f"{entry['path']}/tokenizer.json" if "path" in entry else []
+
+
+def architecture_of(model):
+    """A model's architecture; a repository's stands as the configuration file fetched from it."""
+    architecture = config["models"][model]["architecture"]
+    if "hub" not in architecture:
+        return architecture
+    folder = repository_directory(model_repository(architecture, ARCHITECTURE_FILES))
+    return {"file": f"{folder}/config.json", **without(architecture, "hub", "revision")}
+
+
+def architecture_inputs(model):
+    """What rules must wait for before they read a model's architecture."""
+    architecture = config["models"][model]["architecture"]
+    if "hub" in architecture:
+        return [repository_record(model_repository(architecture, ARCHITECTURE_FILES))]
+    return [architecture["file"]] if "file" in architecture else []
+
+
+def repositories():
+    """Each repository that the config names, by name, and how a user can do without it."""
+    found = [
+        (data_repository(entry), f"give local `files` in {key}, without `hub`")
+        for key, entry in data_entries()
+        if "hub" in entry
+    ]
+    for name, entry in config["tokenizers"].items():
+        if "hub" in entry:
+            instead = f"give a local directory in tokenizers.{name}.path"
+            found.append((model_repository(entry, TOKENIZER_FILES), instead))
+    for name, entry in config["models"].items():
+        if "hub" in entry["architecture"]:
+            instead = f"give a local config.json in models.{name}.architecture.file"
+            found.append((model_repository(entry["architecture"], ARCHITECTURE_FILES), instead))
+    explicit, implicit = config["classifiers"]["explicit"], config["classifiers"]["implicit"]
+    if "hub" in implicit:
+        instead = "give a local directory in classifiers.implicit.path"
+        found.append((model_repository(implicit, CLASSIFIER_FILES), instead))
+    if "hub" in explicit:
+        instead = "give a local checkpoint in classifiers.explicit.checkpoint"
+        found.append((detoxify_base(explicit["hub"]), instead))
+    return {repository_name(repository): (repository, instead) for repository, instead in found}
+
+
+def detoxify_base(name):
+    """The model whose configuration and tokenizer a published Detoxify model uses."""
+    return model_repository(PUBLISHED[name]["base"], TOKENIZER_FILES)
+
+
+def all_downloads():
+    """The downloads of the config, and the weights of a published Detoxify model."""
+    downloads = dict(config["downloads"])
+    name = config["classifiers"]["explicit"].get("hub")
+    if name:
+        url = PUBLISHED[name]["url"]
+        weights = {"url": url, "sha256": None, "path": f"detoxify/{url.rpartition('/')[2]}"}
+        # A download of this name in the config stands for a mirror, or pins the checksum.
+        downloads.setdefault(f"detoxify-{name}", weights)
+    return downloads
+
+
 # --- files that the config names ------------------------------------------------------------------
 
 
-def pattern_of(entry, key):
+def pattern_of(entry, key, field="files"):
     try:
-        return entry["files"].format(planted=PLANTED, data_dir=config["data_dir"])
+        return entry[field].format(planted=PLANTED, data_dir=config["data_dir"])
     except (KeyError, IndexError, ValueError):
         refuse_config(
-            f"{key}.files",
-            f"{entry['files']!r}: only {{planted}} and {{data_dir}} are filled in",
+            f"{key}.{field}",
+            f"{entry[field]!r}: only {{planted}} and {{data_dir}} are filled in",
         )
 
 
@@ -301,13 +495,17 @@ def downloads_of(pattern):
     ]
 
 
-def paths_of(entry, key):
-    """The paths that an entry's `files` names, whether they exist yet or not."""
-    pattern = pattern_of(entry, key)
+def paths_of(entry, key, field="files"):
+    """The paths that a field of an entry names, whether they exist yet or not."""
+    if "hub" in entry:
+        # A pattern, because only the hub knows which files match.
+        folder = repository_directory(data_repository(entry))
+        return [os.path.join(glob.escape(folder), entry["files"])]
+    pattern = pattern_of(entry, key, field)
     if pattern.startswith(f"{PLANTED}/"):
         if Path(pattern).name not in PLANTED_FILES:
             refuse_config(
-                f"{key}.files",
+                f"{key}.{field}",
                 f"the planted corpus has no file {Path(pattern).name}; it has {', '.join(PLANTED_FILES)}",
             )
         return [pattern]
@@ -319,23 +517,24 @@ def paths_of(entry, key):
         )
     found = sorted(glob.glob(pattern, recursive=True))
     if not found:
-        refuse_config(f"{key}.files", f"no file matches {pattern}")
+        refuse_config(f"{key}.{field}", f"no file matches {pattern}")
     return found
 
 
-def inputs_of(entry, key):
+def inputs_of(entry, key, field="files"):
     """What a rule must wait for before it reads an entry's files."""
-    downloads = downloads_of(pattern_of(entry, key))
+    if "hub" in entry:
+        return [repository_record(data_repository(entry))]
+    downloads = downloads_of(pattern_of(entry, key, field))
     if downloads:
         return [f"{RESULTS}/fetched/{name}.json" for name in downloads]
-    return paths_of(entry, key)
+    return paths_of(entry, key, field)
 
 
 def source_inputs(entries, key):
     return [
         path
         for entry in entries
-        if "files" in entry
         for path in inputs_of(entry, f"{key}.{entry.get('name', entry.get('format', ''))}")
     ]
 
@@ -344,11 +543,7 @@ def source_paths(entries, key):
     """One list of paths for each entry, as JSON."""
     return canonical(
         [
-            (
-                paths_of(entry, f"{key}.{entry.get('name', entry.get('format', ''))}")
-                if "files" in entry
-                else []
-            )
+            paths_of(entry, f"{key}.{entry.get('name', entry.get('format', ''))}")
             for entry in entries
         ]
     )
@@ -358,8 +553,13 @@ check_names()
 check_models()
 check_queries()
 check_study()
+check_methods()
 check_bounds()
 check_paths()
+check_implicit_classifier()
+
+DOWNLOADS = all_downloads()
+REPOSITORIES = repositories()
 
 
 # --- what a result depends on --------------------------------------------------------------------
@@ -377,8 +577,17 @@ def corpus_of(model):
     return f"{RESULTS}/corpus/{config['models'][model]['tokenizer']}"
 
 
+def training_corpus(model, method):
+    """The corpus that a method trains on: the whole one, or what its filter leaves of it."""
+    whole = corpus_of(model)
+    return f"{whole}/filtered/{method}" if "filter" in config["methods"][method] else whole
+
+
 def corpus_files(tokenizer, *columns):
-    folder = f"{RESULTS}/corpus/{tokenizer}"
+    return column_files(f"{RESULTS}/corpus/{tokenizer}", *columns)
+
+
+def column_files(folder, *columns):
     return [f"{folder}/meta.json"] + [
         f"{folder}/{column}/shard-{shard}.npy"
         for column in columns
@@ -399,6 +608,33 @@ def proxy_directory(wildcards):
     return f"{RESULTS}/models/{wildcards.model}/none/{PROXY_SEED}"
 
 
+def evaluated_models(tokenizer):
+    return [
+        model
+        for model in config["evaluation"]["models"]
+        if config["models"][model]["tokenizer"] == tokenizer
+    ]
+
+
+def longest_continuation(benchmark):
+    """The new tokens after a prompt, and the config key that says so."""
+    own = config["benchmarks"][benchmark].get("generation", {})
+    if "max_new_tokens" in own:
+        key = f"benchmarks.{benchmark}.generation.max_new_tokens"
+        return {"tokens": own["max_new_tokens"], "key": key}
+    return {
+        "tokens": config["generation"]["max_new_tokens"],
+        "key": "generation.max_new_tokens",
+    }
+
+
+def early_checks():
+    """Records of what is refused before anything is trained; a new record reruns nothing."""
+    tokenizers = {config["models"][name]["tokenizer"] for name in config["evaluation"]["models"]}
+    lengths = [f"{RESULTS}/prompts/lengths/{name}.json" for name in sorted(tokenizers)]
+    return [ancient(path) for path in (f"{RESULTS}/queries/disjoint.json", *lengths)]
+
+
 def training_of(model, method):
     """The training settings: the defaults, what the model changes, then what the method does."""
     return {
@@ -411,11 +647,21 @@ def training_of(model, method):
 def training_options(wildcards):
     """The mask and the model that a method begins with, where it has them."""
     options = []
-    if selection_of(wildcards.method):
-        options += ["--mask", selection_of(wildcards.method)]
+    if mask := mask_folder(wildcards.method):
+        options += ["--mask", mask]
     if start := config["methods"][wildcards.method].get("start_from"):
-        options += ["--start-from", f"{RESULTS}/models/{wildcards.model}/{start}/{wildcards.seed}"]
+        made_here = f"{RESULTS}/models/{wildcards.model}/{start}/{wildcards.seed}"
+        options += ["--start-from", made_here if isinstance(start, str) else start["path"]]
     return options
+
+
+def start_files(wildcards):
+    """The files of the model that a method begins with: one made here, or any directory."""
+    start = config["methods"][wildcards.method].get("start_from")
+    if isinstance(start, dict):
+        weights = sorted(glob.glob(f"{glob.escape(start['path'])}/*.safetensors"))
+        return [f"{start['path']}/config.json", *weights]
+    return model_files(wildcards.model, start, wildcards.seed) if start else []
 
 
 def name_of_model(path):
@@ -506,15 +752,72 @@ def shown_selection():
     compared = [
         config["methods"][name]["suppress"]["selection"]
         for name in config["evaluation"]["methods"]
-        if "suppress" in config["methods"][name]
+        if "selection" in config["methods"][name].get("suppress", {})
     ]
     wanted = config["report"]["selection"]
     return wanted or next(iter(compared), min(config["influence"]["selections"]))
 
 
-def selection_of(method):
-    suppress = config["methods"][method].get("suppress")
-    return suppress and selection_folder(suppress["selection"])
+def mask_folder(method):
+    """The folder of the mask that a method suppresses; none where it needs no selection."""
+    suppress = config["methods"][method].get("suppress", {})
+    if "selection" not in suppress:
+        return None
+    folder = selection_folder(suppress["selection"])
+    return f"{folder}/random" if suppress["tokens"] == "random" else folder
+
+
+def mask_files(wildcards):
+    """What says which tokens a method suppresses."""
+    suppress = config["methods"][wildcards.method].get("suppress")
+    if suppress and suppress["tokens"] == "truth":
+        return corpus_files(config["models"][wildcards.model]["tokenizer"], "truth")
+    folder = mask_folder(wildcards.method)
+    return [f"{folder}/selection.json"] if folder else []
+
+
+FILTERED = {name: entry["filter"] for name, entry in config["methods"].items() if "filter" in entry}
+TOXICITY_SCORES = f"{RESULTS}/corpus/{{tokenizer}}/toxicity/{{unit}}/shard-{{shard}}"
+
+
+def filter_inputs(wildcards):
+    """What tells a filter which documents to drop."""
+    entry = FILTERED[wildcards.method]
+    if "words" in entry:
+        return inputs_of(entry, f"methods.{wildcards.method}.filter", "words")
+    if "selection" in entry:
+        return [f"{selection_folder(entry['selection'])}/selection.json"]
+    return toxicity_scores(wildcards.tokenizer, entry["unit"])
+
+
+def filter_options(wildcards):
+    entry = FILTERED[wildcards.method]
+    if "words" in entry:
+        return ["--words", *paths_of(entry, f"methods.{wildcards.method}.filter", "words")]
+    if "selection" in entry:
+        return ["--selection", selection_folder(entry["selection"])]
+    return ["--scores", *toxicity_scores(wildcards.tokenizer, entry["unit"])]
+
+
+def toxicity_scores(tokenizer, unit):
+    return [
+        TOXICITY_SCORES.format(tokenizer=tokenizer, unit=unit, shard=shard) + ".npy"
+        for shard in shards(config["corpus"]["shards"])
+    ]
+
+
+def removal_inputs(wildcards):
+    """What says which tokens a method drops or suppresses."""
+    if wildcards.method in FILTERED:
+        return [f"{training_corpus(wildcards.model, wildcards.method)}/filter.json"]
+    return mask_files(wildcards)
+
+
+def removal_options(wildcards):
+    if wildcards.method in FILTERED:
+        return ["--filter", *removal_inputs(wildcards)]
+    folder = mask_folder(wildcards.method)
+    return ["--mask", folder] if folder else ["--truth"]
 
 
 def score_files(direction, attribution, suffix="npy"):
@@ -561,7 +864,15 @@ def write_run_config():
         text=True,
         check=False,
     )
-    packages = ("snakemake", "torch", "transformers", "tokenizers", "datasets", "detoxify", "numpy")
+    packages = (
+        "snakemake",
+        "torch",
+        "transformers",
+        "tokenizers",
+        "huggingface_hub",
+        "detoxify",
+        "numpy",
+    )
     record = {
         "config": config,
         "commit": commit.stdout.strip() or None,
@@ -603,5 +914,7 @@ wildcard_constraints:
     queries=names(config["queries"]),
     benchmark=names(config["benchmarks"]),
     classifier="explicit|implicit",
-    download=names(config["downloads"]),
+    unit="document|block",
+    download=names(DOWNLOADS),
+    repository="|".join(map(re.escape, REPOSITORIES)) or "none",
     shard=r"\d{5}",

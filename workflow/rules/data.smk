@@ -11,6 +11,8 @@ rule fetch_file:
         f"{LOGS}/fetch/{{download}}.log",
     benchmark:
         f"{BENCHMARKS}/fetch/{{download}}.tsv"
+    # First of all: what cannot be fetched shall be known before hours of work.
+    priority: 200
     retries: 2
     conda:
         "../../envs/main.yaml"
@@ -18,16 +20,44 @@ rule fetch_file:
         mem_mb=500,
         runtime=60,
     params:
-        settings=lambda wildcards: canonical(
-            without(config["downloads"][wildcards.download], "path")
-        ),
+        settings=lambda wildcards: canonical(without(DOWNLOADS[wildcards.download], "path")),
         path=lambda wildcards: os.path.join(
-            config["data_dir"], config["downloads"][wildcards.download]["path"]
+            config["data_dir"], DOWNLOADS[wildcards.download]["path"]
         ),
     message:
         "fetch {wildcards.download}"
     shell:
         "python {input.code[0]:q} --settings {params.settings:q} --path {params.path:q}"
+        " --output {output.record:q} > {log:q} 2>&1"
+
+
+rule fetch_repository:
+    input:
+        code=code("fetch_repository.py"),
+    output:
+        # Here too the files themselves are no output.
+        record=f"{RESULTS}/fetched/hub/{{repository}}.json",
+    log:
+        f"{LOGS}/fetch/hub/{{repository}}.log",
+    benchmark:
+        f"{BENCHMARKS}/fetch/hub/{{repository}}.tsv"
+    priority: 200
+    retries: 2
+    conda:
+        "../../envs/main.yaml"
+    resources:
+        mem_mb=1000,
+        runtime=600,
+    params:
+        settings=lambda wildcards: canonical(vars(REPOSITORIES[wildcards.repository][0])),
+        directory=lambda wildcards: repository_directory(REPOSITORIES[wildcards.repository][0]),
+        # Advice for the error message changes no result: with `input` it is not tracked.
+        instead=lambda wildcards, input: REPOSITORIES[wildcards.repository][1],
+    message:
+        "fetch {wildcards.repository} from the hub"
+    shell:
+        'HF_HUB_OFFLINE="$FETCH_HUB_OFFLINE" python {input.code[0]:q} --settings {params.settings:q}'
+        " --directory {params.directory:q} --instead {params.instead:q}"
         " --output {output.record:q} > {log:q} 2>&1"
 
 
@@ -75,7 +105,10 @@ rule documents:
         runtime=600,
     params:
         settings=always(
-            sources=[without(source, "files") for source in config["corpus"]["sources"]],
+            sources=[
+                without(source, "files", "hub", "revision")
+                for source in config["corpus"]["sources"]
+            ],
             seed=SEED,
         ),
         paths=source_paths(config["corpus"]["sources"], "corpus.sources"),
@@ -91,11 +124,7 @@ rule tokenizer:
     input:
         code=code("train_tokenizer.py"),
         documents=f"{RESULTS}/corpus/documents.jsonl",
-        source=lambda wildcards: (
-            f"{config['tokenizers'][wildcards.tokenizer]['path']}/tokenizer.json"
-            if "path" in config["tokenizers"][wildcards.tokenizer]
-            else []
-        ),
+        source=lambda wildcards: tokenizer_input(wildcards.tokenizer),
     output:
         tokenizer=f"{RESULTS}/corpus/{{tokenizer}}/tokenizer/tokenizer.json",
         settings=f"{RESULTS}/corpus/{{tokenizer}}/tokenizer/tokenizer_config.json",
@@ -110,7 +139,7 @@ rule tokenizer:
         mem_mb=4000,
         runtime=120,
     params:
-        settings=lambda wildcards: canonical(config["tokenizers"][wildcards.tokenizer]),
+        settings=lambda wildcards: canonical(tokenizer_of(wildcards.tokenizer)),
         folder=subpath(output.tokenizer, parent=True),
     message:
         "tokenizer {wildcards.tokenizer}"
@@ -205,7 +234,7 @@ rule queries:
         runtime=30,
     params:
         settings=lambda wildcards: settings_of(
-            prompts=without(config["queries"][wildcards.queries], "files"),
+            prompts=without(config["queries"][wildcards.queries], "files", "hub", "revision"),
             needs_continuation=True,
             seed=SEED,
         ),
@@ -241,7 +270,9 @@ rule prompts:
         runtime=30,
     params:
         settings=lambda wildcards: settings_of(
-            prompts=without(config["benchmarks"][wildcards.benchmark], "files", "generation"),
+            prompts=without(
+                config["benchmarks"][wildcards.benchmark], "files", "hub", "revision", "generation"
+            ),
             needs_continuation=False,
             seed=SEED,
         ),
@@ -279,6 +310,45 @@ rule disjoint:
         " --output {output.record:q} > {log:q} 2>&1"
 
 
+rule prompt_lengths:
+    input:
+        code=code("check_prompt_lengths.py"),
+        tokenizer=f"{RESULTS}/corpus/{{tokenizer}}/tokenizer/tokenizer.json",
+        prompts=expand(f"{RESULTS}/prompts/{{benchmark}}.jsonl", benchmark=benchmarks_of("prompts")),
+        architectures=lambda wildcards: [
+            path
+            for model in evaluated_models(wildcards.tokenizer)
+            for path in architecture_inputs(model)
+        ],
+    output:
+        record=f"{RESULTS}/prompts/lengths/{{tokenizer}}.json",
+    log:
+        f"{LOGS}/prompt_lengths/{{tokenizer}}.log",
+    benchmark:
+        f"{BENCHMARKS}/prompt_lengths/{{tokenizer}}.tsv"
+    priority: 100
+    conda:
+        "../../envs/main.yaml"
+    resources:
+        mem_mb=1000,
+        runtime=30,
+    params:
+        settings=lambda wildcards: settings_of(
+            models={
+                model: architecture_of(model) for model in evaluated_models(wildcards.tokenizer)
+            },
+            block_size=config["corpus"]["block_size"],
+            max_new_tokens={name: longest_continuation(name) for name in benchmarks_of("prompts")},
+        ),
+        tokenizer=subpath(input.tokenizer, parent=True),
+    message:
+        "every prompt fits into every model with tokenizer {wildcards.tokenizer}"
+    shell:
+        "python {input.code[0]:q} --settings {params.settings:q} --tokenizer {params.tokenizer:q}"
+        " --prompts {input.prompts:q} --output {output.record:q} > {log:q} 2>&1"
+
+
 rule fetch:
     input:
-        expand(f"{RESULTS}/fetched/{{download}}.json", download=config["downloads"]),
+        expand(f"{RESULTS}/fetched/{{download}}.json", download=DOWNLOADS),
+        expand(f"{RESULTS}/fetched/hub/{{repository}}.json", repository=REPOSITORIES),

@@ -1,15 +1,14 @@
 # Continuations, their toxicity, and fluency, for every evaluated model and method.
 
-CLASSIFIERS = config["classifiers"]
-EXPLICIT_CHECKPOINT = (
-    f"{RESULTS}/classifiers/explicit/model.ckpt"
-    if "train" in CLASSIFIERS["explicit"]
-    else CLASSIFIERS["explicit"].get("checkpoint")
+IMPLICIT_REPOSITORY = (
+    model_repository(CLASSIFIERS["implicit"], CLASSIFIER_FILES)
+    if "hub" in CLASSIFIERS["implicit"]
+    else None
 )
 IMPLICIT_DIRECTORY = (
-    f"{RESULTS}/classifiers/implicit"
-    if "train" in CLASSIFIERS["implicit"]
-    else CLASSIFIERS["implicit"].get("path")
+    repository_directory(IMPLICIT_REPOSITORY)
+    if IMPLICIT_REPOSITORY
+    else CLASSIFIERS["implicit"].get("path", f"{RESULTS}/classifiers/implicit")
 )
 EVALUATION = f"{RESULTS}/evaluation/{{model}}/{{method}}/{{seed}}/{{benchmark}}"
 MEASURING = always(
@@ -24,6 +23,7 @@ rule generate:
         code=code("generate_continuations.py"),
         model=lambda wildcards: model_files(wildcards.model, wildcards.method, wildcards.seed),
         prompts=f"{RESULTS}/prompts/{{benchmark}}.jsonl",
+        checks=early_checks(),
     output:
         continuations=f"{EVALUATION}/continuations.jsonl",
     log:
@@ -56,15 +56,15 @@ rule classify:
     input:
         code=code("classify_continuations.py"),
         continuations=f"{EVALUATION}/continuations.jsonl",
-        explicit=(
-            f"{RESULTS}/classifiers/explicit/quality.json"
-            if "train" in CLASSIFIERS["explicit"]
-            else EXPLICIT_CHECKPOINT or []
-        ),
+        explicit=EXPLICIT_READY,
         implicit=(
             f"{RESULTS}/classifiers/implicit/quality.json"
             if "train" in CLASSIFIERS["implicit"]
-            else f"{IMPLICIT_DIRECTORY}/config.json"
+            else (
+                repository_record(IMPLICIT_REPOSITORY)
+                if IMPLICIT_REPOSITORY
+                else f"{IMPLICIT_DIRECTORY}/config.json"
+            )
         ),
     output:
         generations=f"{EVALUATION}/generations.jsonl",
@@ -78,17 +78,14 @@ rule classify:
         mem_mb=4000,
         runtime=240,
     params:
-        settings=always(
-            explicit=without(CLASSIFIERS["explicit"], "train", "checkpoint"),
-            implicit=without(CLASSIFIERS["implicit"], "train", "path"),
-        ),
-        explicit=["--explicit-checkpoint", EXPLICIT_CHECKPOINT] if EXPLICIT_CHECKPOINT else [],
+        settings=always(toxic_label=CLASSIFIERS["implicit"].get("toxic_label", 1)),
+        explicit=lambda wildcards: EXPLICIT_CHECKPOINT,
         implicit=lambda wildcards: IMPLICIT_DIRECTORY,
     message:
         "toxicity of {wildcards.model}/{wildcards.method} on {wildcards.benchmark}"
     shell:
         "python {input.code[0]:q} --settings {params.settings:q}"
-        " --continuations {input.continuations:q} {params.explicit:q}"
+        " --continuations {input.continuations:q} --explicit {params.explicit:q}"
         " --implicit {params.implicit:q} --output {output.generations:q} > {log:q} 2>&1"
 
 
@@ -96,6 +93,7 @@ rule toxicity:
     input:
         code=code("measure_toxicity.py"),
         generations=f"{EVALUATION}/generations.jsonl",
+        record=f"{RESULTS}/models/{{model}}/{{method}}/{{seed}}/training.json",
     output:
         metrics=f"{EVALUATION}/metrics.json",
     log:
@@ -120,7 +118,7 @@ rule toxicity:
         "metrics of {wildcards.model}/{wildcards.method} on {wildcards.benchmark}"
     shell:
         "python {input.code[0]:q} --settings {params.settings:q}"
-        " --generations {input.generations:q} --benchmark {wildcards.benchmark:q}"
+        " --generations {input.generations:q} --training-record {input.record:q} --benchmark {wildcards.benchmark:q}"
         " --model {wildcards.model:q} --method {wildcards.method:q}"
         " --training-seed {wildcards.seed:q} --output {output.metrics:q} > {log:q} 2>&1"
 

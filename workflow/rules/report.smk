@@ -43,7 +43,7 @@ rule summary:
     input:
         code=code("summarize.py"),
         disjoint=f"{RESULTS}/queries/disjoint.json",
-        metrics=METRICS + ATTRIBUTION_METRICS + CLASSIFIER_METRICS,
+        metrics=METRICS + REMOVAL_METRICS + ATTRIBUTION_METRICS + CLASSIFIER_METRICS,
         published=os.path.relpath(SOURCE / "config" / "published.csv"),
     output:
         summary=f"{RESULTS}/summary.csv",

@@ -1,28 +1,28 @@
 # Language models and classifiers.
 
+CLASSIFIERS = config["classifiers"]
+EXPLICIT_CHECKPOINT = CLASSIFIERS["explicit"].get(
+    "checkpoint", f"{RESULTS}/classifiers/explicit/model.ckpt"
+)
+# The last file of it that is written.
+EXPLICIT_READY = (
+    f"{RESULTS}/classifiers/explicit/quality.json"
+    if "train" in CLASSIFIERS["explicit"]
+    else EXPLICIT_CHECKPOINT
+)
+
 
 rule train_model:
     input:
         code=code("train_model.py"),
-        corpus=lambda wildcards: corpus_files(
-            config["models"][wildcards.model]["tokenizer"], "tokens"
+        corpus=lambda wildcards: column_files(
+            training_corpus(wildcards.model, wildcards.method), "tokens"
         ),
         tokenizer=lambda wildcards: f"{corpus_of(wildcards.model)}/tokenizer/tokenizer.json",
-        selection=lambda wildcards: (
-            [f"{selection_of(wildcards.method)}/selection.json"]
-            if selection_of(wildcards.method)
-            else []
-        ),
-        start_from=lambda wildcards: (
-            model_files(
-                wildcards.model, config["methods"][wildcards.method]["start_from"], wildcards.seed
-            )
-            if config["methods"][wildcards.method].get("start_from")
-            else []
-        ),
-        architecture=lambda wildcards: (
-            config["models"][wildcards.model]["architecture"].get("file", [])
-        ),
+        mask=mask_files,
+        start_from=start_files,
+        architecture=lambda wildcards: architecture_inputs(wildcards.model),
+        checks=early_checks(),
     output:
         weights=f"{RESULTS}/models/{{model}}/{{method}}/{{seed}}/model.safetensors",
         architecture=f"{RESULTS}/models/{{model}}/{{method}}/{{seed}}/config.json",
@@ -41,8 +41,8 @@ rule train_model:
         runtime=lambda wildcards, attempt: 1440 * attempt,
     params:
         settings=lambda wildcards: settings_of(
-            architecture=config["models"][wildcards.model]["architecture"],
-            training=training_of(wildcards.model, wildcards.method),
+            architecture=architecture_of(wildcards.model),
+            training=without(training_of(wildcards.model, wildcards.method), "checkpoint_steps"),
             suppress=(
                 without(config["methods"][wildcards.method]["suppress"], "selection")
                 if config["methods"][wildcards.method].get("suppress")
@@ -53,14 +53,20 @@ rule train_model:
             seed=SEED,
         ),
         folder=subpath(output.weights, parent=True),
-        corpus=lambda wildcards: corpus_of(wildcards.model),
+        corpus=lambda wildcards: training_corpus(wildcards.model, wildcards.method),
+        tokenizer=subpath(input.tokenizer, parent=True),
         options=training_options,
+        # How often to save changes no weight. A function of `input` is not tracked, so that a
+        # finished model stays when this changes.
+        checkpoint_steps=lambda wildcards, input: training_of(wildcards.model, wildcards.method)[
+            "checkpoint_steps"
+        ],
     message:
         "train {wildcards.model} by {wildcards.method}, seed {wildcards.seed}"
     shell:
         "python {input.code[0]:q} --settings {params.settings:q} --corpus {params.corpus:q}"
-        " --tokenizer {params.corpus:q}/tokenizer {params.options:q}"
-        " --output {params.folder:q} > {log:q} 2>&1"
+        " --tokenizer {params.tokenizer:q} {params.options:q}"
+        " --checkpoint-steps {params.checkpoint_steps:q} --output {params.folder:q} > {log:q} 2>&1"
 
 
 rule train_classifier:
@@ -89,7 +95,7 @@ rule train_classifier:
             train={
                 **config["classifiers"][wildcards.classifier]["train"],
                 "sources": [
-                    without(source, "files")
+                    without(source, "files", "hub", "revision")
                     for source in config["classifiers"][wildcards.classifier]["train"]["sources"]
                 ],
             },
@@ -105,6 +111,35 @@ rule train_classifier:
     shell:
         "python {input.code[0]:q} --settings {params.settings:q} --files {params.paths:q}"
         " --output {params.folder:q} > {log:q} 2>&1"
+
+
+rule published_detoxify:
+    input:
+        code=code("adopt_detoxify.py"),
+        weights=lambda wildcards: f"{RESULTS}/fetched/detoxify-{CLASSIFIERS['explicit']['hub']}.json",
+        base=lambda wildcards: repository_record(detoxify_base(CLASSIFIERS["explicit"]["hub"])),
+    output:
+        checkpoint=f"{RESULTS}/classifiers/explicit/model.ckpt",
+    log:
+        f"{LOGS}/published_detoxify.log",
+    benchmark:
+        f"{BENCHMARKS}/published_detoxify.tsv"
+    priority: 100
+    conda:
+        "../../envs/main.yaml"
+    resources:
+        mem_mb=4000,
+        runtime=60,
+    params:
+        weights=lambda wildcards: os.path.join(
+            config["data_dir"], DOWNLOADS[f"detoxify-{CLASSIFIERS['explicit']['hub']}"]["path"]
+        ),
+        base=lambda wildcards: repository_directory(detoxify_base(CLASSIFIERS["explicit"]["hub"])),
+    message:
+        "make the published Detoxify weights load without a network"
+    shell:
+        "python {input.code[0]:q} --weights {params.weights:q} --base {params.base:q}"
+        " --output {output.checkpoint:q} > {log:q} 2>&1"
 
 
 rule train:

@@ -1,0 +1,65 @@
+"""Explicit toxicity of one shard of documents or blocks, for a filter.
+
+settings: {"unit": "document" or "block", "shards": int}.
+"""
+
+import logging
+from argparse import Namespace
+from collections.abc import Iterator
+from itertools import islice
+from pathlib import Path
+
+import numpy as np
+
+from command_line import argument_parser, run
+from ifguide.artifacts import file_sha256, require_same, stream_jsonl, write_array, write_json
+from ifguide.corpus import BLOCKS_PER_GROUP, open_corpus, shard_bounds
+from ifguide.filtering import block_texts
+from ifguide.models import load_tokenizer
+from ifguide.toxicity import explicit_peaks, load_explicit
+
+log = logging.getLogger(__name__)
+
+
+def document_texts(path: Path, start: int, stop: int) -> Iterator[str]:
+    """Yield the texts of documents [start, stop), which are numbered in the order of the file."""
+    return (record["text"] for record in islice(stream_jsonl(path), start, stop))
+
+
+def main(arguments: Namespace) -> None:
+    settings = arguments.settings
+    corpus = open_corpus(arguments.corpus)
+    require_same(
+        "documents",
+        corpus.meta["documents_sha256"],
+        file_sha256(arguments.documents),
+        arguments.documents,
+    )
+    unit = settings["unit"]
+    start, stop = shard_bounds(corpus.meta[f"{unit}s"], settings["shards"])[arguments.shard]
+    if unit == "block":
+        texts = block_texts(corpus, load_tokenizer(arguments.tokenizer), start, stop)
+    else:
+        texts = document_texts(arguments.documents, start, stop)
+    classifier = load_explicit(arguments.explicit)
+    # Shards hold whole groups, so the batches, and the scores' bits, are those of one shard.
+    scores: list[float] = []
+    while group := list(islice(texts, BLOCKS_PER_GROUP)):
+        scores += explicit_peaks(classifier, group)
+    log.info("%ss %d to %d scored", unit, start, stop)
+    checksum = write_array(arguments.output, np.array(scores, np.float32))
+    write_json(
+        arguments.output.with_suffix(".json"),
+        {"unit": unit, "tokens_sha256": corpus.content_sha256, "scores_sha256": checksum},
+    )
+
+
+if __name__ == "__main__":
+    parser = argument_parser(__doc__)
+    parser.add_argument("--corpus", type=Path, required=True)
+    parser.add_argument("--documents", type=Path, required=True)
+    parser.add_argument("--tokenizer", type=Path, required=True)
+    parser.add_argument("--explicit", type=Path, required=True, help="Detoxify checkpoint")
+    parser.add_argument("--shard", type=int, required=True)
+    parser.add_argument("--output", type=Path, required=True)
+    run(main, parser)

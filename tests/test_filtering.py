@@ -1,0 +1,339 @@
+"""Filters drop what they say, and nothing else reaches training."""
+
+from argparse import Namespace
+
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from filter_documents import main as filter_documents
+from ifguide.artifacts import file_sha256, read_json, write_array, write_json, write_jsonl
+from ifguide.corpus import (
+    PADDING,
+    TokenStream,
+    end_of_text_id,
+    open_corpus,
+    token_streams,
+    train_tokenizer,
+    write_blocks,
+)
+from ifguide.documents import Document
+from ifguide.errors import InputError
+from ifguide.filtering import (
+    block_texts,
+    first_of_share,
+    kept_streams,
+    read_words,
+    removal_quality,
+    removed_tokens,
+    unit_tokens,
+    word_finder,
+)
+
+END = 0
+
+
+@pytest.mark.parametrize(
+    "word, text, found",
+    [
+        ("fool", "What a FOOL!", True),
+        ("fool", "What foolery, tomfool and fool_1", False),
+        ("big fool", "a big\n  fool", True),
+        ("big fool", "a bigfool", False),
+        ("STRASSE", "die Straße", True),
+        ("naïve", "Nai\u0308ve", True),
+        ("fi", "the ﬁ of it", True),
+        ("a$$", "you a$$hole", True),
+        ("a$$", "Nebraska$$", False),
+        ("дурак", "Ты ДУРАК.", True),
+        ("дурак", "дураки", False),
+        ("🖕", "so🖕there", True),
+        ("c++", "c++.", True),
+    ],
+)
+def test_words_stand_alone_whatever_their_case(word, text, found):
+    assert (word_finder([word])(text) is not None) == found
+
+
+@settings(max_examples=300, deadline=None)
+@given(
+    st.lists(st.text("ab_ -", min_size=1, max_size=4).filter(str.strip), min_size=1, max_size=4),
+    st.text("abAB_ -\n", max_size=12),
+)
+def test_words_are_found_where_a_search_letter_by_letter_finds_them(words, text):
+    def stands_at(word: str, start: int) -> bool:
+        end = start + len(word)
+        part = text[start:end].lower().replace("\n", " ")
+        before, after = text[start - 1 : start] if start else "", text[end : end + 1]
+        free = not (is_word(word[0]) and is_word(before)) and not (
+            is_word(word[-1]) and is_word(after)
+        )
+        return part == word and free
+
+    def is_word(character: str) -> bool:
+        return bool(character) and (character.isalnum() or character == "_")
+
+    words = [" ".join(word.split()) for word in words]
+    # One white space in a text stands for one: the oracle knows no runs of them.
+    text = text.replace("  ", " ").replace("\n ", "\n").replace(" \n", "\n")
+    while "  " in text or "\n\n" in text or "\n " in text or " \n" in text:
+        text = text.replace("  ", " ").replace("\n\n", "\n").replace("\n ", "\n")
+        text = text.replace(" \n", "\n")
+    expected = any(stands_at(word, start) for word in words for start in range(len(text)))
+    assert (word_finder(words)(text) is not None) == expected
+
+
+def test_every_entry_of_the_real_list_finds_itself(real_text):
+    words = read_words([real_text / "ldnoobw_en.txt"])
+    assert len(words) > 400
+    find = word_finder(words)
+    for word in words:
+        assert find(f"He said: {word.upper()}!"), word
+    assert find("Scunthorpe is a cockney's class of assassins, a basement and a shitake") is None
+
+
+def test_a_list_without_words_is_refused(tmp_path):
+    path = tmp_path / "words.txt"
+    path.write_text("\n  \n", encoding="utf-8")
+    with pytest.raises(InputError, match=r"words\.txt: no word"):
+        read_words([path])
+
+
+@st.composite
+def streams(draw):
+    """Documents of random tokens, an end of text after each; the truth of some is not known."""
+    lengths = draw(st.lists(st.integers(0, 9), min_size=1, max_size=12))
+    generator = np.random.default_rng(draw(st.integers(0, 99)))
+    found = []
+    for document, length in enumerate(lengths):
+        ids = np.append(generator.integers(1, 50, length), END)
+        known = generator.random() < 0.7
+        truth = np.append(generator.random(length) < 0.3, False) if known else None
+        found.append(TokenStream(document, ids, truth))
+    return found
+
+
+def written(directory, found, shards=1, block_size=4, **meta):
+    made = write_blocks(
+        found,
+        directory,
+        block_size=block_size,
+        shards=shards,
+        vocabulary_size=50,
+        end_of_text=END,
+        truth=True,
+    )
+    write_json(directory / "meta.json", made | meta)
+    return open_corpus(directory)
+
+
+def flat(corpus, column):
+    arrays = [shard.ravel() for shard in getattr(corpus, column).shards]
+    documents = np.concatenate([shard.ravel() for shard in corpus.documents.shards])
+    return np.concatenate(arrays)[documents != PADDING]
+
+
+@settings(max_examples=60, deadline=None)
+@given(streams(), st.integers(1, 3), st.data())
+def test_only_kept_documents_are_packed(tmp_path_factory, found, shards, data):
+    folder = tmp_path_factory.mktemp("corpus")
+    corpus = written(folder / "whole", found, shards)
+    dropped = np.array(data.draw(st.lists(st.booleans(), min_size=len(found), max_size=len(found))))
+    kept = [stream for stream in found if not dropped[stream.document]]
+    removed = removed_tokens(corpus, dropped, "document")
+    assert sum(map(np.sum, removed)) == unit_tokens(corpus, "document")[dropped].sum()
+    if not kept:
+        return
+    filtered = written(folder / "kept", kept_streams(corpus, removed), shards, documents=len(found))
+    expected = written(folder / "expected", kept, documents=len(found))
+    for column in ("tokens", "documents", "truth"):
+        np.testing.assert_array_equal(flat(filtered, column), flat(expected, column))
+    np.testing.assert_array_equal(filtered.truth_known()[~dropped], corpus.truth_known()[~dropped])
+
+
+@settings(max_examples=60, deadline=None)
+@given(streams(), st.integers(1, 3), st.data())
+def test_kept_blocks_are_those_blocks(tmp_path_factory, found, shards, data):
+    folder = tmp_path_factory.mktemp("corpus")
+    corpus = written(folder / "whole", found, shards)
+    count = len(corpus.tokens)
+    dropped = np.array(data.draw(st.lists(st.booleans(), min_size=count, max_size=count)))
+    if dropped.all():
+        return
+    removed = removed_tokens(corpus, dropped, "block")
+    assert sum(map(np.sum, removed)) == unit_tokens(corpus, "block")[dropped].sum()
+    filtered = written(folder / "kept", kept_streams(corpus, removed), documents=len(found))
+    rows = np.flatnonzero(~dropped)
+    for column in ("tokens", "documents", "truth"):
+        kept = getattr(filtered, column).rows(range(len(rows)))
+        np.testing.assert_array_equal(kept, getattr(corpus, column).rows(rows))
+
+
+@settings(max_examples=60, deadline=None)
+@given(streams(), st.integers(0, 99))
+def test_quality_equals_counting_by_hand(tmp_path_factory, found, seed):
+    corpus = written(tmp_path_factory.mktemp("corpus"), found, 2)
+    generator = np.random.default_rng(seed)
+    removed = [generator.random(shard.shape) < 0.4 for shard in corpus.documents.shards]
+    quality = removal_quality(corpus, removed)
+    gone = flat(corpus, "documents"), np.concatenate([shard.ravel() for shard in removed])
+    gone = gone[1][: len(gone[0])]
+    known = {stream.document for stream in found if stream.truth is not None}
+    tokens = [
+        (int(document), bool(out), bool(toxic))
+        for document, out, toxic in zip(
+            flat(corpus, "documents"), gone, flat(corpus, "truth"), strict=True
+        )
+    ]
+    judged = [token for token in tokens if token[0] in known]
+    hits = sum(out and toxic for _, out, toxic in judged)
+    touched = {document for document, out, _ in judged if out}
+    toxic = {document for document, _, bad in judged if bad}
+
+    def ratio(part, whole):
+        return part / whole if whole else None
+
+    assert quality == {
+        "removed_share": gone.sum() / len(tokens),
+        "precision": ratio(hits, sum(out for _, out, _ in judged)),
+        "recall": ratio(hits, sum(bad for *_, bad in judged)),
+        "document_precision": ratio(len(touched & toxic), len(touched)),
+        "document_recall": ratio(len(touched & toxic), len(toxic)),
+    }
+
+
+def test_the_share_of_tokens_is_reached_and_not_overrun():
+    tokens = np.array([4, 1, 5, 10])
+    assert [first_of_share(tokens, 20, share) for share in (0.01, 0.2, 0.21, 0.25, 0.5, 0.9)] == [
+        1, 1, 2, 2, 3, 4,
+    ]  # fmt: skip
+
+
+TEXTS = ["You are a fool.", "A fine day.", "naïve fools", "Such a FOOL he is", "Nothing here."]
+
+
+@pytest.fixture
+def corpus(tmp_path):
+    """Five documents, tokenized as the workflow does, with the file that they come from."""
+    tokenizer = train_tokenizer(TEXTS, 300)
+    tokenizer.save_pretrained(tmp_path / "tokenizer")
+    documents = [Document(text, (), "texts") for text in TEXTS]
+    path = tmp_path / "documents.jsonl"
+    write_jsonl(path, ({"document": index, "text": text} for index, text in enumerate(TEXTS)))
+    meta = write_blocks(
+        token_streams(enumerate(documents), tokenizer),
+        tmp_path / "corpus",
+        block_size=8,
+        shards=1,
+        vocabulary_size=len(tokenizer),
+        end_of_text=end_of_text_id(tokenizer),
+        truth=True,
+    )
+    meta |= {"documents_sha256": file_sha256(path), "tokenizer_sha256": ""}
+    write_json(tmp_path / "corpus/meta.json", meta)
+    return tmp_path
+
+
+def run_filter(folder, settings, **sources):
+    arguments = Namespace(
+        settings={"filter": settings, "method": "mine"},
+        corpus=folder / "corpus",
+        documents=folder / "documents.jsonl",
+        tokenizer=folder / "tokenizer",
+        output=folder / "filtered",
+        **{"words": None, "scores": None, "selection": None} | sources,
+    )
+    filter_documents(arguments)
+    return pd.read_csv(folder / "filtered/dropped.csv"), read_json(folder / "filtered/filter.json")
+
+
+def words_file(folder, *words):
+    path = folder / "words.txt"
+    path.write_text("\n".join(words), encoding="utf-8")
+    return [path]
+
+
+def scores_file(folder, scores):
+    path = folder / "scores.npy"
+    checksum = write_array(path, np.array(scores, np.float32))
+    tokens = read_json(folder / "corpus/meta.json")["content_sha256"]
+    write_json(path.with_suffix(".json"), {"scores_sha256": checksum, "tokens_sha256": tokens})
+    return [path]
+
+
+def ranking_folder(folder, documents, **columns):
+    table = {"rank": range(1, len(documents) + 1), "document": documents, **columns}
+    (folder / "selection").mkdir()
+    pd.DataFrame(table).to_csv(folder / "selection/documents.csv", index=False)
+    tokens = read_json(folder / "corpus/meta.json")["content_sha256"]
+    record = {"tokens_sha256": tokens, "settings": {"documents": "source"}}
+    write_json(folder / "selection/selection.json", record)
+    return folder / "selection"
+
+
+def kept_documents(folder):
+    return sorted(set(flat(open_corpus(folder / "filtered"), "documents").tolist()))
+
+
+def test_documents_with_a_listed_word_are_dropped(corpus):
+    dropped, record = run_filter(corpus, {"unit": "document"}, words=words_file(corpus, "fool"))
+    assert dropped["document"].tolist() == [0, 3]
+    assert set(dropped["reason"]) == {"word: fool"}
+    assert kept_documents(corpus) == [1, 2, 4]
+    whole, filtered = (read_json(corpus / name / "meta.json") for name in ("corpus", "filtered"))
+    assert whole["tokens"] - filtered["tokens"] == record["dropped_tokens"]
+    assert record["dropped_tokens"] == dropped["tokens"].sum()
+    assert filtered["content_sha256"] == record["tokens_sha256"] != whole["content_sha256"]
+
+
+def test_blocks_with_a_listed_word_are_dropped(corpus):
+    opened = open_corpus(corpus / "corpus")
+    tokenizer = train_tokenizer(TEXTS, 300)
+    texts = list(block_texts(opened, tokenizer, 0, len(opened.tokens)))
+    assert "".join(texts) == "".join(f"{text}\n" for text in TEXTS)
+    dropped, _ = run_filter(corpus, {"unit": "block"}, words=words_file(corpus, "day"))
+    assert dropped["block"].tolist() == [index for index, text in enumerate(texts) if "day" in text]
+
+
+def test_toxic_documents_are_dropped(corpus):
+    scores = scores_file(corpus, [0.9, 0.1, 0.5, 0.2, 0.49])
+    dropped, _ = run_filter(corpus, {"unit": "document", "threshold": 0.5}, scores=scores)
+    assert dropped["document"].tolist() == [0, 2]
+    assert dropped["reason"].tolist() == ["toxicity 0.900", "toxicity 0.500"]
+
+
+def test_the_first_ranked_documents_are_dropped(corpus):
+    tokens = unit_tokens(open_corpus(corpus / "corpus"), "document")
+    share = (tokens[3] + 1) / tokens.sum()
+    selection = ranking_folder(corpus, [3, 1, 0, 2, 4], s=[5, 4, 3, 0, 0])
+    dropped, _ = run_filter(corpus, {"share": share}, selection=selection)
+    assert dropped["document"].tolist() == [1, 3]
+    assert dropped["reason"].tolist() == ["rank 2", "rank 1"]
+
+
+def test_documents_of_no_influence_stay(corpus):
+    selection = ranking_folder(
+        corpus, [3, 1, 0, 2, 4], s=[9, 9, 9, 9, 9], influence=[2.0, 1.0, -1.0, -2.0, -3.0]
+    )
+    dropped, _ = run_filter(corpus, {"share": 0.99}, selection=selection)
+    assert dropped["document"].tolist() == [1, 3]
+
+
+def test_a_filter_that_drops_nothing_or_everything(corpus):
+    named = r"config key methods\.mine\.filter: it drops "
+    with pytest.raises(InputError, match=named + "no document of 5; tighten it"):
+        run_filter(corpus, {"unit": "document"}, words=words_file(corpus, "zebra"))
+    scores = scores_file(corpus, [1, 1, 1, 1, 1])
+    with pytest.raises(InputError, match=named + "every document of 5; loosen it"):
+        run_filter(corpus, {"unit": "document", "threshold": 0.5}, scores=scores)
+    assert not (corpus / "filtered").exists()
+
+
+def test_scores_of_another_corpus_are_refused(corpus):
+    scores = scores_file(corpus, [1, 0, 0, 0, 0])
+    meta = read_json(corpus / "corpus/meta.json")
+    write_json(corpus / "corpus/meta.json", meta | {"content_sha256": "0" * 64})
+    with pytest.raises(InputError, match="made from tokens"):
+        run_filter(corpus, {"unit": "document", "threshold": 0.5}, scores=scores)
