@@ -415,7 +415,9 @@ def test_shipped_configs_are_valid(name):
 def test_the_default_config_has_no_other_leaves(tiny):
     covered = {without_names(path) for path in leaves(tiny)}
     default = {without_names(path) for path in leaves(filled(REPOSITORY / "config/config.yaml"))}
-    assert default - covered == set()
+    # A section that is empty there may have entries in the tiny config.
+    sections = {path[:length] for path in covered for length in range(len(path))}
+    assert default - covered - sections == set()
 
 
 @pytest.mark.parametrize(
