@@ -1,9 +1,10 @@
 """The query direction v = H^(-power) (toxic gradient - safe gradient).
 
-settings: one entry of influence.directions: {"hessian", "relative_damping", …}.
+settings: one entry of influence.directions: {"hessian", "relative_damping", "layers"}.
 """
 
 from argparse import Namespace
+from collections.abc import Iterable
 from pathlib import Path
 
 from command_line import argument_parser, run
@@ -11,9 +12,9 @@ from factor_pass import read_bases
 from ifguide.artifacts import canonical_json, require_same
 from ifguide.ekfac import LayerFactors
 from ifguide.models import load_model, weights_sha256
-from ifguide.query_direction import difference, precondition
+from ifguide.query_direction import Direction, difference, precondition, restricted
 from ifguide.tensor_files import read_tensors, write_tensors
-from ifguide.tracked_layers import tracked_layers
+from ifguide.tracked_layers import TrackedLayer, tracked_layers
 
 POWERS = {"ekfac": 1.0, "ekfac_square_root": 0.5}
 
@@ -21,34 +22,54 @@ POWERS = {"ekfac": 1.0, "ekfac_square_root": 0.5}
 def main(arguments: Namespace) -> None:
     settings = arguments.settings
     weights = weights_sha256(arguments.model)
-    toxic, metadata = read_tensors(arguments.toxic)
-    require_same("weights", weights, metadata["weights_sha256"], arguments.toxic)
-    safe = None
-    record = {"weights_sha256": weights, "toxic_records": metadata["records"]}
-    if arguments.safe:
-        safe, metadata = read_tensors(arguments.safe)
-        require_same("weights", weights, metadata["weights_sha256"], arguments.safe)
-        record["safe_records"] = metadata["records"]
-    direction = difference(toxic, safe)
-    if settings["hessian"] != "identity":
-        tensors, metadata = read_tensors(arguments.factors)
+    direction, record = read_query(arguments.toxic, arguments.safe, weights)
+    if settings["hessian"] == "identity":
+        direction = restricted(direction, settings["layers"])
+    else:
+        _, metadata = read_tensors(arguments.factors)
         require_same("weights", weights, metadata["weights_sha256"], arguments.factors)
-        bases, _ = read_bases(arguments.factors)
-        factors = {
-            name: LayerFactors(basis, tensors[f"{name}.eigenvalues"])
-            for name, basis in bases.items()
-        }
         layers, _ = tracked_layers(load_model(arguments.model))
-        direction = precondition(
-            direction,
-            layers,
-            factors,
-            relative_damping=settings["relative_damping"],
-            power=POWERS[settings["hessian"]],
-        )
+        direction = preconditioned(direction, layers, read_factors(arguments.factors), settings)
         record["factor_tokens_sha256"] = metadata["tokens_sha256"]
     record |= {"settings": canonical_json(settings), "mean_over": "records"}
     write_tensors(arguments.output, direction, record)
+
+
+def read_query(toxic: Path, safe: Path | None, weights: str) -> tuple[Direction, dict[str, str]]:
+    """Return the query q and what it was made from; refuse gradients of another model."""
+    gradients, record = [], {"weights_sha256": weights}
+    for name, path in (("toxic", toxic), ("safe", safe)):
+        if path:
+            gradient, metadata = read_tensors(path)
+            require_same("weights", weights, metadata["weights_sha256"], path)
+            gradients.append(gradient)
+            record[f"{name}_records"] = metadata["records"]
+    return difference(gradients[0], gradients[1] if safe else None), record
+
+
+def read_factors(path: Path) -> dict[str, LayerFactors]:
+    tensors, _ = read_tensors(path)
+    bases, _ = read_bases(path)
+    return {
+        name: LayerFactors(basis, tensors[f"{name}.eigenvalues"]) for name, basis in bases.items()
+    }
+
+
+def preconditioned(
+    query: Direction,
+    layers: Iterable[TrackedLayer],
+    factors: dict[str, LayerFactors],
+    settings: dict,
+) -> Direction:
+    """Return the direction of a query under factors, by an entry of influence.directions."""
+    direction = precondition(
+        query,
+        layers,
+        factors,
+        relative_damping=settings["relative_damping"],
+        power=POWERS[settings["hessian"]],
+    )
+    return restricted(direction, settings["layers"])
 
 
 if __name__ == "__main__":

@@ -1,7 +1,10 @@
 """How well token scores find the tokens that are known to be toxic.
 
-settings: {"seed": int, "level": 0.95, "resamples": 200}. Split `all` is every label token of
-documents whose truth is known; split `toxic` keeps the documents with a toxic token.
+settings: {"ranking": {"pooling", "token_weight", "token_weight_power", "unmoved"}, "seed": int,
+"level": 0.95, "resamples": 200}. Judged are the label tokens of documents whose truth is known, in
+these splits: `all` documents; `choose` and `report`, two halves that share no document, so that
+what is chosen by the first can be reported on the second; and of each those with a toxic token,
+`toxic`, `choose_toxic` and `report_toxic`.
 """
 
 from argparse import Namespace
@@ -12,10 +15,12 @@ import pandas as pd
 
 from command_line import argument_parser, run
 from ifguide.artifacts import atomic_path, read_json, write_json
-from ifguide.corpus import open_corpus
+from ifguide.corpus import Corpus, open_corpus
 from ifguide.generation_metrics import metric_row
 from ifguide.metrics import precision_at, precision_recall_curve, ranking_intervals, thin_curve
 from ifguide.seeds import derive_seed
+from ifguide.token_weights import ranking_scores, unmoved
+from ifguide.truth_splits import truth_splits
 from select_tokens import open_scores
 
 
@@ -23,15 +28,20 @@ def main(arguments: Namespace) -> None:
     settings = arguments.settings
     corpus = open_corpus(arguments.corpus)
     shards, _ = open_scores(arguments.scores, corpus)
-    scores = np.concatenate([shard[:, 1:].ravel() for shard in shards])
-    documents = np.concatenate([shard[:, 1:].ravel() for shard in corpus.documents.shards])
-    truth = np.concatenate([shard[:, 1:].ravel() for shard in corpus.truth.shards])
-    kept = (documents >= 0) & corpus.truth_known()[documents]
-    scores, documents, truth = scores[kept], documents[kept], truth[kept]
-    in_toxic = np.isin(documents, np.unique(documents[truth]))
+    ranking = settings["ranking"]
+    if ranking["unmoved"]:
+        shards = [unmoved(shard) for shard in shards]
+    shards = ranking_scores(
+        shards,
+        corpus.tokens.shards,
+        corpus.documents.shards,
+        ranking,
+        corpus.meta["vocabulary_size"],
+    )
+    truth, scores, documents = known_tokens(corpus, shards)
     seed = derive_seed(settings["seed"], "intervals", "attribution")
     rows = []
-    for split, members in (("all", np.ones_like(truth)), ("toxic", in_toxic)):
+    for split, members in truth_splits(truth, documents, settings["seed"]).items():
         intervals = ranking_intervals(
             truth[members],
             scores[members],
@@ -50,7 +60,7 @@ def main(arguments: Namespace) -> None:
         {
             "benchmark": "attribution",
             "model": arguments.model,
-            "method": f"{arguments.direction}/{arguments.attribution}",
+            "method": arguments.ranking,
             "seed": arguments.training_seed,
             "rows": rows,
             "base_rate": float(truth.mean()),
@@ -75,6 +85,21 @@ def main(arguments: Namespace) -> None:
         table.to_csv(temporary, index=False)
 
 
+def known_tokens(
+    corpus: Corpus, shards: list[np.ndarray]
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return truth, score and document of each scored label token whose truth is known."""
+    columns = []
+    for scores, documents, truth in zip(
+        shards, corpus.documents.shards, corpus.truth.shards, strict=True
+    ):
+        scores, documents, truth = scores[:, 1:], documents[:, 1:], truth[:, 1:]
+        kept = (documents >= 0) & corpus.truth_known()[documents] & ~np.isnan(scores)
+        columns.append((truth[kept], scores[kept], documents[kept]))
+    truth, scores, documents = (np.concatenate(column) for column in zip(*columns, strict=True))
+    return truth, scores, documents
+
+
 if __name__ == "__main__":
     parser = argument_parser(__doc__)
     parser.add_argument("--corpus", type=Path, required=True)
@@ -83,6 +108,7 @@ if __name__ == "__main__":
     parser.add_argument("--model", required=True)
     parser.add_argument("--direction", required=True)
     parser.add_argument("--attribution", required=True)
+    parser.add_argument("--ranking", required=True, help="name of the ranking in the summary")
     parser.add_argument("--training-seed", type=int, required=True)
     parser.add_argument("--output", type=Path, required=True)
     parser.add_argument("--curve", type=Path, required=True)

@@ -1,6 +1,7 @@
 """Read one set of prompts, of a benchmark or of queries, into one format.
 
-settings: {"prompts": {...}, "needs_continuation": bool, "seed": int}.
+settings: {"prompts": {...}, "needs_continuation": bool, "seed": int}. With --match, the records of
+another query set, the nearest record of this one is taken for each of those.
 """
 
 import logging
@@ -9,8 +10,10 @@ from dataclasses import asdict
 from pathlib import Path
 
 from command_line import argument_parser, run
-from ifguide.artifacts import write_json, write_jsonl
+from ifguide.artifacts import read_jsonl, write_json, write_jsonl
+from ifguide.benchmark_formats import PromptRecord
 from ifguide.errors import InputError
+from ifguide.matching import matched
 from ifguide.prompts import read_lambada, read_prompts
 
 log = logging.getLogger(__name__)
@@ -29,6 +32,11 @@ def main(arguments: Namespace) -> None:
             f"config key queries: the format {settings['format']} has no continuations, and the "
             "query direction is their gradient; use realtoxicityprompts"
         )
+    if arguments.match:
+        others = [PromptRecord(**record) for record in read_jsonl(arguments.match)]
+        found = matched(others, records, settings["match"]["by"])
+        report["matched"] = {"records": len(found), "distinct": len({id(r) for r in found})}
+        records = found
     log.info("%s", report)
     write_json(arguments.report, report)
     write_jsonl(arguments.output, (asdict(record) for record in records))
@@ -37,6 +45,7 @@ def main(arguments: Namespace) -> None:
 if __name__ == "__main__":
     parser = argument_parser(__doc__)
     parser.add_argument("--files", nargs="+", required=True)
+    parser.add_argument("--match", type=Path, help="query records to match")
     parser.add_argument("--report", type=Path, required=True)
     parser.add_argument("--output", type=Path, required=True)
     run(main, parser)

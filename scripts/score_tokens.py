@@ -1,7 +1,8 @@
 """Token scores of one shard of the corpus.
 
 settings: {"attribution": "loss" or "position", "scores": {"route", "relative_step", "tolerance",
-"check_blocks", "batch_size", "logits_budget_mib"}, "seed": int}.
+"check_blocks", "batch_size", "logits_budget_mib", "blocks"}, "seed": int}. With "blocks", the
+scores of blocks outside that sample are NaN.
 """
 
 import logging
@@ -16,6 +17,7 @@ from command_line import argument_parser, run
 from ifguide.artifacts import require_same, write_array, write_json
 from ifguide.corpus import Corpus, open_corpus
 from ifguide.errors import InputError
+from ifguide.factor_blocks import sampled_blocks
 from ifguide.models import compute_device, load_model, weights_sha256
 from ifguide.seeds import derive_seed
 from ifguide.tensor_files import CHECKSUM, read_tensors
@@ -50,18 +52,18 @@ def main(arguments: Namespace) -> None:
     else:
         score, error = loss_scorer(model, direction, settings, corpus, arguments.settings["seed"])
 
-    rows = len(corpus.tokens)
-    scores = np.zeros((rows, corpus.block_size), np.float32)
-    for start in tqdm(range(0, rows, settings["batch_size"]), mininterval=10):
-        stop = min(rows, start + settings["batch_size"])
-        tokens = block_tokens(corpus, range(start, stop)).to(device)
-        valid = np.stack([corpus.valid(first_block + row) for row in range(start, stop)])
+    rows = scored_rows(corpus, first_block, settings["blocks"], arguments.settings["seed"])
+    scores = np.full((len(corpus.tokens), corpus.block_size), np.nan, np.float32)
+    for start in tqdm(range(0, len(rows), settings["batch_size"]), mininterval=10):
+        batch = rows[start : start + settings["batch_size"]]
+        tokens = block_tokens(corpus, batch).to(device)
+        valid = np.stack([corpus.valid(first_block + row) for row in batch])
         if attribution == "position":
             found = score(tokens, torch.from_numpy(valid).to(device))
         else:
             found = score(tokens)
-        scores[start:stop] = found.cpu().numpy() * valid
-    if not np.isfinite(scores).all():
+        scores[batch] = found.cpu().numpy() * valid
+    if not np.isfinite(scores[rows]).all():
         raise InputError(
             f"{arguments.direction}: some scores are not finite; retrain the model at a lower "
             "learning rate or raise influence.directions.*.relative_damping"
@@ -80,6 +82,13 @@ def main(arguments: Namespace) -> None:
     )
 
 
+def scored_rows(corpus: Corpus, first_block: int, blocks: int | None, seed: int) -> np.ndarray:
+    """Return the rows of this shard to score, ascending: all, or those in the corpus's sample."""
+    sample = sampled_blocks(corpus.meta["blocks"], blocks, derive_seed(seed, "scored blocks"))
+    rows = np.sort(sample) - first_block
+    return rows[(rows >= 0) & (rows < len(corpus.tokens))]
+
+
 def block_tokens(corpus: Corpus, rows) -> torch.Tensor:
     return torch.from_numpy(corpus.tokens.rows(rows).astype(np.int64))
 
@@ -89,6 +98,8 @@ def loss_scorer(
 ) -> tuple[Scorer, float | None]:
     """Return the scorer of the configured route, and its error measured on a few blocks."""
     budget = settings["logits_budget_mib"] * 2**20
+    # A step is measured against the weights that it moves: layers left out must not lengthen it.
+    direction = {name: tensor for name, tensor in direction.items() if tensor.any()} or direction
     if settings["route"] == "forward_mode":
         return forward_mode_scorer(model, direction, logits_budget_bytes=budget), None
     if settings["route"] == "backward":

@@ -1,7 +1,7 @@
 """Rank documents and select the tokens to suppress.
 
 settings: one entry of influence.selections: {"quantile", "window", "limit", "documents",
-"token_weight", "rank_by", …}.
+"pooling", "token_weight", "token_weight_power", "rank_by"}.
 """
 
 import logging
@@ -18,7 +18,7 @@ from ifguide.corpus import PADDING, Corpus, open_corpus
 from ifguide.errors import InputError
 from ifguide.selection import exact_quantile, select_shards
 from ifguide.selection_files import write_mask
-from ifguide.token_weights import inverse_document_frequency
+from ifguide.token_weights import ranking_scores
 
 log = logging.getLogger(__name__)
 
@@ -27,12 +27,18 @@ def main(arguments: Namespace) -> None:
     settings = arguments.settings
     corpus = open_corpus(arguments.corpus)
     scores, record = open_scores(arguments.scores, corpus)
-    if settings["token_weight"] == "inverse_document_frequency":
-        weights = inverse_document_frequency(corpus.tokens.shards, corpus.meta["vocabulary_size"])
-        scores = [
-            values * weights[tokens]
-            for values, tokens in zip(scores, corpus.tokens.shards, strict=True)
-        ]
+    if any(np.isnan(shard).any() for shard in scores):
+        raise InputError(
+            "config key influence.scores.blocks: some blocks are not scored, and a selection needs "
+            "all of them; set null"
+        )
+    scores = ranking_scores(
+        scores,
+        corpus.tokens.shards,
+        corpus.documents.shards,
+        settings,
+        corpus.meta["vocabulary_size"],
+    )
     documents = document_ids(corpus, settings["documents"])
     limit = math.floor(settings["limit"] * corpus.meta["tokens"])
     threshold = exact_quantile(

@@ -19,7 +19,7 @@ from conftest import (
     rules_to_run,
     run_snakemake,
 )
-from ifguide.artifacts import read_jsonl, write_jsonl
+from ifguide.artifacts import read_json, read_jsonl, write_array, write_json, write_jsonl
 from ifguide.benchmark_formats import PromptRecord
 from ifguide.corpus import open_corpus
 from ifguide.errors import InputError
@@ -536,6 +536,14 @@ def test_poisoned_documents_are_counted_and_inject_no_special_token(repository, 
     assert ends.sum() == 297
 
 
+UNWEIGHTED = {
+    "pooling": 0.0,
+    "token_weight": "none",
+    "token_weight_power": 1.0,
+    "rank_by": "flagged",
+}
+
+
 @pytest.mark.parametrize("change", [{"limit": 0.0}, {"quantile": 1.0}])
 def test_a_mask_that_selects_nothing(finished, tmp_path, change):
     settings = {"quantile": 0.9, "window": 0, "limit": 0.05, "documents": "block"}
@@ -545,7 +553,7 @@ def test_a_mask_that_selects_nothing(finished, tmp_path, change):
         *("--corpus", RESULTS / "corpus/bpe"),
         *("--scores", SCORES / "shard-00000.npy", SCORES / "shard-00001.npy"),
         *("--output", tmp_path / "selection"),
-        **(settings | {"token_weight": "none", "rank_by": "flagged"} | change),
+        **(settings | UNWEIGHTED | change),
     )
     assert "selects no token" in message and "quantile" in message and "limit" in message
     assert not (tmp_path / "selection").exists()
@@ -564,10 +572,28 @@ def test_a_changed_score_file_is_refused(finished, tmp_path):
         *("--scores", SCORES / "shard-00000.npy", SCORES / "shard-00001.npy"),
         *("--output", tmp_path / "selection"),
         **{"quantile": 0.9, "window": 0, "limit": 0.05, "documents": "block"},
-        token_weight="none",
-        rank_by="flagged",
+        **UNWEIGHTED,
     )
     assert "shard-00000.npy" in message
+
+
+def test_a_selection_from_a_sample_of_the_scores_is_refused(finished, tmp_path):
+    clone = copy_run(finished, tmp_path / "clone")
+    path = clone / SCORES / "shard-00000.npy"
+    scores = np.load(path)
+    scores[5] = np.nan
+    record = read_json(path.with_suffix(".json"))
+    write_json(path.with_suffix(".json"), record | {"scores_sha256": write_array(path, scores)})
+    message = run_script(
+        clone,
+        "select_tokens.py",
+        *("--corpus", RESULTS / "corpus/bpe"),
+        *("--scores", SCORES / "shard-00000.npy", SCORES / "shard-00001.npy"),
+        *("--output", tmp_path / "selection"),
+        **{"quantile": 0.9, "window": 0, "limit": 0.05, "documents": "block"},
+        **UNWEIGHTED,
+    )
+    assert "influence.scores.blocks" in message
 
 
 def test_null_scores_are_skipped_and_counted(finished, tmp_path):

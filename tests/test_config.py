@@ -38,13 +38,23 @@ PAIRS = {"pairs", "disjoint"} | DPO
 REWARD = {"train_reward"} | SUMMARY | GENERATE
 SHOWN = {"describe_documents"} | PAGES
 ATTRIBUTION = {"attribution"} | SUMMARY
+STUDY = {"study_table"} | REPORT
+VARIANT = {"variant"} | STUDY | SUMMARY
+AVERAGE = {"average_scores"} | VARIANT
+AGREEMENT = {"agreement", "figures"} | REPORT
 REMOVAL = {"removal"} | SUMMARY
 SELECTION = {"select_tokens"} | REMOVAL | SHOWN | ATTRIBUTION | SUPPRESSED
-SCORES = {"score"} | SELECTION
+SCORES = {"score"} | AVERAGE | SELECTION
 DIRECTION = {"direction"} | SCORES
-FACTORS = {"covariance", "eigenbases", "eigenvalues", "merge_factors"} | DIRECTION
-GRADIENT = {"query_gradient"} | DIRECTION
+QUERY = AGREEMENT | DIRECTION
+HESSIAN = {"covariance", "eigenbases", "eigenvalues", "merge_factors"}
+FACTORS = HESSIAN | QUERY
+GRADIENT = {"query_gradient"} | QUERY
+# The direction `plain` is only measured: no selection uses it.
+PLAIN_DIRECTION = {"direction", "score"} | AVERAGE
+PLAIN = {"query_gradient"} | PLAIN_DIRECTION
 QUERIES = {"queries", "disjoint"} | GRADIENT
+MATCHED = {"queries", "disjoint"} | PLAIN
 PROXY = FACTORS | GRADIENT
 TRAINING = PROXY | TARGET
 FILTER = {"filter_documents"} | REMOVAL | SUPPRESSED
@@ -105,6 +115,11 @@ CHANGES: dict[str, tuple[object, set[str] | str]] = {
     "queries.safe.continuation_toxicity": ([0.0, 0.4], QUERIES),
     "queries.safe.part": ([0.0, 0.8], QUERIES),
     "queries.safe.limit": (19, QUERIES),
+    "queries.matched.format": ("bold", MATCHED),
+    "queries.matched.files": ("{planted}/prompts.jsonl", MATCHED),
+    "queries.matched.continuation_toxicity": ([0.0, 0.4], MATCHED),
+    "queries.matched.match.to": ("safe", MATCHED),
+    "queries.matched.match.by": (["length"], MATCHED),
     **{
         f"classifiers.{classifier}.train.{key}": (value, CLASSIFIER)
         for classifier in ("explicit", "implicit")
@@ -144,7 +159,7 @@ CHANGES: dict[str, tuple[object, set[str] | str]] = {
     "models.target.tokenizer": ("other", "models.target.tokenizer: 'other' is none of bpe"),
     **{
         f"models.{model}.architecture.{key}": (value, rerun)
-        for model, rerun in (("proxy", TRAINING), ("target", LENGTHS | TARGET))
+        for model, rerun in (("proxy", TRAINING), ("target", LENGTHS | TARGET | PLAIN))
         for key, value in [
             ("model_type", "gpt2"),
             ("hidden_size", 32),
@@ -154,8 +169,8 @@ CHANGES: dict[str, tuple[object, set[str] | str]] = {
         ]
     },
     "methods.none": ({"training": {"clip": 0.5}}, TRAINING),
-    "models.target.training.epochs": (1, TARGET),
-    "methods.ifguide.suppress.selection": ("wide", SELECTION - {"attribution"}),
+    "models.target.training.epochs": (1, TARGET | PLAIN),
+    "methods.ifguide.suppress.selection": ("wide", AGREEMENT | SELECTION - {"attribution"}),
     "methods.ifguide.suppress.tokens": ("random", {"random_tokens"} | REMOVAL | SUPPRESSED),
     "methods.word_filter.filter.words": ("{planted}/pairs.tsv", FILTER),
     "methods.word_filter.filter.unit": ("block", FILTER),
@@ -223,39 +238,80 @@ CHANGES: dict[str, tuple[object, set[str] | str]] = {
     "influence.factors.shards": (1, FACTORS),
     "influence.factors.labels": ("true", FACTORS),
     "influence.factors.batch_size": (8, FACTORS),
-    "influence.directions.differential.toxic": ("safe", DIRECTION),
-    "influence.directions.differential.safe": (None, DIRECTION),
-    "influence.directions.differential.hessian": ("identity", DIRECTION),
-    "influence.directions.differential.relative_damping": (0.2, DIRECTION),
+    "influence.directions.differential.toxic": ("safe", QUERY),
+    "influence.directions.differential.safe": (None, QUERY),
+    "influence.directions.differential.hessian": (
+        "identity",
+        "report.agreement_blocks: differential, whose selection the report shows, uses no factors",
+    ),
+    "influence.directions.differential.relative_damping": (0.2, QUERY),
+    "influence.directions.differential.model": ("target", FACTORS | GRADIENT),
+    "influence.directions.differential.layers": ("attention", QUERY),
     "influence.directions.differential.measure": ([], ATTRIBUTION - {"attribution"}),
+    "influence.directions.plain.toxic": ("safe", PLAIN),
+    "influence.directions.plain.safe": (None, PLAIN_DIRECTION),
+    "influence.directions.plain.hessian": ("ekfac", HESSIAN | PLAIN_DIRECTION),
+    "influence.directions.plain.relative_damping": (0.2, PLAIN_DIRECTION),
+    "influence.directions.plain.model": ("proxy", PLAIN),
+    "influence.directions.plain.layers": ("attention", PLAIN_DIRECTION),
+    "influence.directions.plain.measure": (["loss"], ATTRIBUTION),
+    # The average moves to the folder of the other model.
+    "influence.averages.mean.directions": (["plain", "differential"], AVERAGE),
+    "influence.averages.mean.normalise": (False, AVERAGE),
+    "influence.variants.unmoved.direction": ("plain", {"score"} | VARIANT),
+    "influence.variants.unmoved.attribution": (
+        "loss",
+        "influence.variants.unmoved.unmoved: only `position` scores are moved",
+    ),
+    "influence.variants.unmoved.unmoved": (False, VARIANT),
+    "influence.variants.unmoved.pooling": (0.5, VARIANT),
+    "influence.variants.unmoved.token_weight": ("inverse_document_frequency", VARIANT),
+    "influence.variants.unmoved.token_weight_power": (2.0, VARIANT),
+    "influence.variants.rare.direction": ("differential", VARIANT),
+    "influence.variants.rare.attribution": ("position", {"score"} | AVERAGE),
+    "influence.variants.rare.unmoved": (
+        True,
+        "influence.variants.rare.unmoved: only `position` scores are moved",
+    ),
+    "influence.variants.rare.pooling": (0.5, VARIANT),
+    "influence.variants.rare.token_weight": ("none", VARIANT),
+    "influence.variants.rare.token_weight_power": (0.5, VARIANT),
     "influence.scores.route": ("forward_mode", SCORES),
     "influence.scores.relative_step": (0.002, SCORES),
     "influence.scores.tolerance": (0.02, SCORES),
     "influence.scores.check_blocks": (3, SCORES),
-    "influence.scores.batch_size": (8, SCORES),
-    "influence.scores.logits_budget_mib": (32, SCORES),
+    "influence.scores.batch_size": (8, AGREEMENT | SCORES),
+    "influence.scores.logits_budget_mib": (32, AGREEMENT | SCORES),
+    "influence.scores.blocks": (
+        50,
+        "influence.scores.blocks: a selection needs the scores of all blocks",
+    ),
     "influence.selections.top.direction": (
         "missing",
-        "influence.selections.top.direction: 'missing' is none of differential",
+        "influence.selections.top.direction: 'missing' is none of differential, mean, plain",
     ),
     "influence.selections.top.attribution": ("position", SELECTION),
     "influence.selections.top.quantile": (0.8, SELECTION),
     "influence.selections.top.window": (2, SELECTION),
-    "influence.selections.top.limit": (0.04, SELECTION),
+    "influence.selections.top.limit": (0.04, AGREEMENT | SELECTION),
     "influence.selections.top.documents": ("source", SELECTION),
+    "influence.selections.top.pooling": (0.5, SELECTION),
     "influence.selections.top.rank_by": ("influence", SELECTION),
     "influence.selections.top.token_weight": ("inverse_document_frequency", SELECTION),
+    "influence.selections.top.token_weight_power": (2.0, SELECTION),
     "influence.selections.wide.direction": (
         "missing",
-        "influence.selections.wide.direction: 'missing' is none of differential",
+        "influence.selections.wide.direction: 'missing' is none of differential, mean, plain",
     ),
     "influence.selections.wide.attribution": ("position", {"select_tokens"} | ATTRIBUTION),
     "influence.selections.wide.quantile": (0.7, REPORT),
     "influence.selections.wide.window": (2, REPORT),
     "influence.selections.wide.limit": (0.2, REPORT),
     "influence.selections.wide.documents": ("block", REPORT),
+    "influence.selections.wide.pooling": (0.5, REPORT),
     "influence.selections.wide.rank_by": ("influence", REPORT),
     "influence.selections.wide.token_weight": ("inverse_document_frequency", REPORT),
+    "influence.selections.wide.token_weight_power": (2.0, REPORT),
     "generation.continuations": (6, GENERATE),
     "generation.top_p": (0.8, GENERATE),
     "generation.temperature": (0.9, GENERATE),
@@ -288,13 +344,16 @@ CHANGES: dict[str, tuple[object, set[str] | str]] = {
     "evaluation.seeds": ([0, 1], TARGET - {"pages"}),
     "evaluation.threshold": (0.6, TOXICITY),
     "evaluation.resamples": (60, INTERVALS),
-    "evaluation.ranking_resamples": (11, ATTRIBUTION),
-    "evaluation.level": (0.9, INTERVALS | ATTRIBUTION),
+    "evaluation.ranking_resamples": (11, ATTRIBUTION | VARIANT),
+    "evaluation.level": (0.9, INTERVALS | ATTRIBUTION | VARIANT),
     "report.documents": (6, SHOWN),
     "report.prompts": (3, PAGES),
     "report.samples": (3, PAGES),
     "report.benchmark": ("toxigen", SUMMARY | PAGES),
-    "report.selection": ("wide", {"select_tokens"} | SHOWN),
+    "report.selection": ("wide", {"select_tokens"} | SHOWN | AGREEMENT),
+    "report.study.0.question": ("Which?", STUDY),
+    "report.study.0.variants": (["rare"], STUDY),
+    "report.agreement_blocks": (17, AGREEMENT),
     "report.groups": ("bold", {"figures"} | REPORT),
     "report.published_models": (["Pythia-160M"], SUMMARY),
 }
@@ -309,6 +368,8 @@ NAMED = {
     ("models", "*", "architecture"),
     ("methods",),
     ("influence", "directions"),
+    ("influence", "averages"),
+    ("influence", "variants"),
     ("influence", "selections"),
     ("benchmarks",),
 }
@@ -392,7 +453,9 @@ def test_shipped_configs_are_valid(name):
 def test_the_default_config_has_no_other_leaves(tiny):
     covered = {without_names(path) for path in leaves(tiny)}
     default = {without_names(path) for path in leaves(filled(REPOSITORY / "config/config.yaml"))}
-    assert default - covered == set()
+    # A section that is empty there may have entries in the tiny config.
+    sections = {path[:length] for path in covered for length in range(len(path))}
+    assert default - covered - sections == set()
 
 
 @pytest.mark.parametrize(
@@ -445,7 +508,7 @@ def test_the_order_of_keys_reruns_nothing(dry_runs, tiny):
     [
         ("training", "learning_rate", "weight_decay", TRAINING),
         ("generation", "top_p", "temperature", GENERATE),
-        ("evaluation", "resamples", "ranking_resamples", INTERVALS | ATTRIBUTION),
+        ("evaluation", "resamples", "ranking_resamples", INTERVALS | ATTRIBUTION | VARIANT),
         ("planted", "prompts", "pairs", set()),  # both are 10
     ],
 )
@@ -488,7 +551,7 @@ def test_a_fresh_clone_with_the_results_reruns_nothing(finished, tmp_path):
 @pytest.mark.parametrize(
     "module, expected",
     [
-        ("scripts/ifguide/selection.py", SELECTION),
+        ("scripts/ifguide/selection.py", SELECTION | AVERAGE),
         ("scripts/ifguide/page_style.py", SUMMARY | PAGES),
         ("scripts/ifguide/query_direction.py", GRADIENT),
         ("scripts/ifguide/downloads.py", set()),

@@ -185,7 +185,6 @@ def test_records_are_the_two_parts_tokenized_apart_and_cut_to_the_positions():
         ("a plain", " text"),
         ("word " * 50, " more"),
         ("word", " more" * 50),
-        ("", " text"),
         ("text", ""),
     ]
     records = encode_records(tokenizer, pairs, positions=12)

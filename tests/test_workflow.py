@@ -368,7 +368,8 @@ def test_lint_and_strict_evaluation_pass(finished):
 
 
 @pytest.mark.parametrize(
-    "target", ["fetch", "train", "factors", "scores", "select", "detoxify", "evaluate", "report"]
+    "target",
+    ["fetch", "train", "factors", "scores", "select", "detoxify", "evaluate", "study", "report"],
 )
 def test_every_stage_is_a_target(finished, target):
     ran = run_snakemake(finished, target, "--configfile", TINY, "--cores", "1", "--dry-run")

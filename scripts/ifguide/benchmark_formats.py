@@ -28,6 +28,8 @@ _CARRIAGE_RETURN = re.compile(r"_x000D_\n?")
 class PromptRecord:
     """A prompt with what its benchmark says of it; toxicities lie in [0, 1].
 
+    `source` is the text that decides parts and samples where the prompt does not: records of one
+    source are kept or left out together.
     `where` is the place of the record, for errors: it is no part of what the record says.
     """
 
@@ -38,6 +40,11 @@ class PromptRecord:
     prompt_toxicity: float | None
     continuation_toxicity: float | None
     where: str | None = field(default=None, compare=False)
+    source: str | None = None
+
+    @property
+    def identity(self) -> str:
+        return self.prompt if self.source is None else self.source
 
 
 def _score(value: Any, name: str, where: str) -> float | None:
@@ -192,6 +199,36 @@ def read_paradetox(path: Path) -> Iterator[tuple[str, list[str]]]:
         yield _text_field(record, "toxic"), [_text_field(record, name) for name in names]
 
 
+def _paradetox(path: Path, settings: dict) -> Iterator[PromptRecord]:
+    """Yield one side of each pair as the continuation of the words with which both sides begin."""
+    for toxic, rewrites in read_paradetox(path):
+        prompt, *sides = split_after_common_words(toxic.strip(), rewrites[0].strip())
+        if all(side.strip() for side in sides):
+            is_toxic = settings["side"] == "toxic"
+            yield PromptRecord(
+                prompt,
+                sides[0] if is_toxic else sides[1],
+                "toxic" if is_toxic else "nontoxic",
+                None,
+                None,
+                None,
+                source=toxic,
+            )
+
+
+def split_after_common_words(first: str, second: str) -> tuple[str, str, str]:
+    """Return the whole words with which both texts begin, and what follows them in each.
+
+    Each remainder keeps the space before its first word and at least one word, so the common part
+    may be shorter than it could be, or empty.
+    """
+    one, two = (re.findall(r"\s*\S+", text) for text in (first, second))
+    common = 0
+    while common < min(len(one), len(two)) - 1 and one[common] == two[common]:
+        common += 1
+    return "".join(one[:common]), "".join(one[common:]), "".join(two[common:])
+
+
 def _labelled_toxigen(path: Path) -> Iterator[tuple[str, str, float | None]]:
     for text, label, _, _ in _toxigen_statements(path):
         yield text, text, label
@@ -206,6 +243,7 @@ def _labelled_wikipedia_talk(path: Path) -> Iterator[tuple[str, str, float | Non
 
 PROMPT_FORMATS: dict[str, Callable[[Path, dict], Iterator[PromptRecord]]] = {
     "realtoxicityprompts": _realtoxicityprompts,
+    "paradetox": _paradetox,
     "toxigen": _toxigen,
     "bold": _bold,
     "attaq": _attaq,

@@ -14,6 +14,8 @@ from ifguide.seeds import derive_seed
 
 # Entries of a chunk of resample weights: 32 MiB of float64, whatever the number of units.
 CHUNK_ENTRIES = 1 << 22
+# The lift of a ranking is measured on its highest 0.1 %.
+LIFT_SHARE = 0.001
 
 
 class Interval(NamedTuple):
@@ -335,8 +337,9 @@ def ranking_intervals(
     seed: int = 0,
     level: float = 0.95,
 ) -> dict[str, Interval]:
-    """Return `auprc`, `auprc_over_base` and `auroc` with intervals over units.
+    """Return `auprc`, `auprc_over_base`, `auroc` and `lift_at_0.001` with intervals over units.
 
+    The lift is the precision of the highest 0.1 % of the entries over the base rate.
     `truth` bool, `scores` float, `units` integer labels such as document ids: one shape; tokens
     of one document are drawn together, because they are far from independent.
     """
@@ -354,7 +357,7 @@ def ranking_intervals(
     ]
     resampled = np.array(draws)
     resampled = resampled[~np.isnan(resampled).any(axis=1)]
-    metrics = ("auprc", "auprc_over_base", "auroc")
+    metrics = ("auprc", "auprc_over_base", "auroc", "lift_at_0.001")
     if not len(resampled):
         return {name: Interval(one[column], np.nan, np.nan) for column, name in enumerate(metrics)}
     return {
@@ -365,13 +368,17 @@ def ranking_intervals(
 
 def _weighted_ranking(
     truth: np.ndarray, last_of_tie: np.ndarray, weights: np.ndarray
-) -> tuple[float, float, float]:
+) -> tuple[float, float, float, float]:
     total = np.cumsum(weights)[last_of_tie]
     true = np.cumsum(weights * truth)[last_of_tie]
     false = total - true
     if true[-1] == 0.0 or false[-1] == 0.0:
-        return (np.nan, np.nan, np.nan)
+        return (np.nan, np.nan, np.nan, np.nan)
     precision = np.divide(true, total, out=np.zeros_like(true), where=total > 0.0)
     area = float(np.sum(np.diff(true, prepend=0.0) * precision) / true[-1])
     roc = np.trapezoid(np.append(0.0, true), np.append(0.0, false)) / (true[-1] * false[-1])
-    return area, area / float(true[-1] / total[-1]), float(roc)
+    base = float(true[-1] / total[-1])
+    taken = max(1, round(LIFT_SHARE * total[-1]))
+    # Within a tie, true entries are expected to lie evenly.
+    found = np.interp(taken, np.append(0.0, total), np.append(0.0, true))
+    return area, area / base, float(roc), float(found / taken) / base

@@ -41,7 +41,8 @@ def read_prompts(
 
     `settings` holds `format` (a key of PROMPT_FORMATS) and may hold the filters `part`,
     `prompt_toxicity`, `continuation_toxicity` (each [low, high): a bound of 1 includes 1) and
-    `limit`: a number, or one for each split (a split that is not named is left out). `part` keeps
+    `limit`: a number, or one for each split (a split that is not named is left out). ParaDetox
+    needs `side`, toxic or neutral; both sides of a pair are kept or left out together. `part` keeps
     prompts whose seeded hash lies in the range. Records come ordered by another such hash.
 
     Skipped and counted: empty prompts, text that is not UTF-8, RealToxicityPrompts records without
@@ -65,11 +66,11 @@ def read_prompts(
     order = derive_seed(seed, "limit")
     kept.sort(
         key=lambda record: (
-            uniform_hash(order, record.prompt),
+            uniform_hash(order, record.identity),
             canonical_json(asdict(replace(record, where=None))),
         )
     )
-    distinct = list({record.prompt: record for record in reversed(kept)}.values())[::-1]
+    distinct = list({record.identity: record for record in reversed(kept)}.values())[::-1]
     counts["duplicates"] = len(kept) - len(distinct)
     chosen = _limit_by_split(distinct, settings.get("limit"))
     report = {
@@ -186,7 +187,7 @@ def _choose(formats: dict[str, Callable], name: str | None) -> Callable:
 
 
 def _reason_to_skip(record: PromptRecord, settings: dict, seed: int, path: Path) -> str | None:
-    if not record.prompt.strip():
+    if not record.identity.strip():
         return "skipped_empty"
     if not is_unicode(record.prompt + (record.continuation or "")):
         return "skipped_not_utf8"
@@ -206,7 +207,7 @@ def _reason_to_skip(record: PromptRecord, settings: dict, seed: int, path: Path)
             return f"outside_{key}"
     if settings.get("continuation_toxicity") and not (record.continuation or "").strip():
         return "skipped_empty"
-    if not in_part(record.prompt, settings.get("part"), seed):
+    if not in_part(record.identity, settings.get("part"), seed):
         return "outside_part"
     return None
 

@@ -2,12 +2,13 @@
 
     f(record) = Σ over the continuation's tokens of -log p
     q = mean over toxic records of ∇f  −  mean over safe records of ∇f
-    v = H^(-power) q,   H from EK-FAC; the identity where power is 0
+    v = H^(-power) q,   H from EK-FAC; the identity where power is 0; of all layers or some
 
 Means are over records, not tokens: a long continuation weighs more, as in the published method.
 """
 
 import contextlib
+import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
@@ -16,7 +17,7 @@ import torch
 from torch import nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from ifguide.corpus import tokenize
+from ifguide.corpus import end_of_text_id, tokenize
 from ifguide.ekfac import LayerFactors, inverse_hessian_product
 from ifguide.errors import InputError
 from ifguide.models import HiddenStates
@@ -43,8 +44,9 @@ def encode_records(
 ) -> list[QueryRecord]:
     """Tokenize (prompt, continuation) pairs; a prompt loses its beginning where it is too long.
 
-    The two parts are tokenized apart, as they are at generation. A continuation without a token, or
-    longer than the model's `positions`, is cut or left out.
+    The two parts are tokenized apart, as they are at generation. An empty prompt is the end of
+    text, after which documents begin. A continuation without a token is left out; one that is
+    longer than the model's `positions` is cut.
     """
     prompts = tokenize(tokenizer, [prompt for prompt, _ in records])
     continuations = tokenize(tokenizer, [continuation for _, continuation in records])
@@ -52,7 +54,9 @@ def encode_records(
     for prompt, continuation in zip(prompts, continuations, strict=True):
         tail = continuation.ids[: positions - 1]
         head = prompt.ids[-(positions - len(tail)) :]
-        if len(tail) and len(head):
+        if not len(head):
+            head = np.array([end_of_text_id(tokenizer)])
+        if len(tail):
             encoded.append(QueryRecord(np.concatenate([head, tail]), len(head)))
     return encoded
 
@@ -169,3 +173,22 @@ def precondition(
             ) from error
         direction |= layer.parameters(product)
     return direction
+
+
+def restricted(direction: Direction, layers: str) -> Direction:
+    """Return the direction with zeros for parameters whose names do not contain `layers`.
+
+    layers: a regular expression; the empty one keeps all. Zeros keep the direction complete, so
+    that every attribution can use it.
+    Raises InputError where no name matches.
+    """
+    kept = {name for name in direction if re.search(layers, name)}
+    if not kept:
+        raise InputError(
+            f"config key influence.directions.*.layers: {layers!r} is in no name of a tracked "
+            f"layer; they are called like {min(direction)}"
+        )
+    return {
+        name: tensor if name in kept else torch.zeros_like(tensor)
+        for name, tensor in direction.items()
+    }

@@ -98,6 +98,7 @@ def attribution_columns() -> list[Column]:
         for metric, heading, decimals in (
             ("auprc", "precision-recall area", 3),
             ("auprc_over_base", "over the base rate", 1),
+            ("lift_at_0.001", "lift of the top 0.1 %", 1),
             ("auroc", "AUROC", 3),
         )
     ]

@@ -91,17 +91,17 @@ rule random_tokens:
         corpus=lambda wildcards: corpus_files(
             config["models"][PROXY]["tokenizer"], "tokens", "documents"
         ),
-        selection=f"{INFLUENCE}/{{direction}}/{{selection}}/selection.json",
+        selection=f"{RESULTS}/influence/{{model}}/{{direction}}/{{selection}}/selection.json",
     output:
         mask=[
-            f"{INFLUENCE}/{{direction}}/{{selection}}/random/mask/shard-{shard}.npy"
+            f"{RESULTS}/influence/{{model}}/{{direction}}/{{selection}}/random/mask/shard-{shard}.npy"
             for shard in shards(config["corpus"]["shards"])
         ],
-        record=f"{INFLUENCE}/{{direction}}/{{selection}}/random/selection.json",
+        record=f"{RESULTS}/influence/{{model}}/{{direction}}/{{selection}}/random/selection.json",
     log:
-        f"{LOGS}/random_tokens/{{direction}}/{{selection}}.log",
+        f"{LOGS}/random_tokens/{{model}}/{{direction}}/{{selection}}.log",
     benchmark:
-        f"{BENCHMARKS}/random_tokens/{{direction}}/{{selection}}.tsv"
+        f"{BENCHMARKS}/random_tokens/{{model}}/{{direction}}/{{selection}}.tsv"
     conda:
         "../../envs/main.yaml"
     resources:

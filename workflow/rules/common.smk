@@ -59,8 +59,6 @@ SEED = config["seed"]
 SEEDS = config["evaluation"]["seeds"]
 PROXY = config["influence"]["model"]
 PROXY_SEED = SEEDS[0]
-PROXY_DIRECTORY = f"{RESULTS}/models/{PROXY}/none/{PROXY_SEED}"
-INFLUENCE = f"{RESULTS}/influence/{PROXY}"
 PLANTED = f"{RESULTS}/planted"
 PLANTED_FILES = [
     "documents.jsonl",
@@ -75,6 +73,7 @@ PLANTED_FILES = [
     "words.txt",
     "bold.json",
 ]
+UNMATCHED_QUERIES = [name for name, entry in config["queries"].items() if "match" not in entry]
 HAS_TRUTH = any("spans" in source for source in config["corpus"]["sources"])
 
 
@@ -98,15 +97,26 @@ def check_names():
         named.append(("evaluation.methods", name, methods))
     for name, model in models.items():
         named.append((f"models.{name}.tokenizer", model["tokenizer"], config["tokenizers"]))
+    for name, entry in config["queries"].items():
+        if "match" in entry:
+            named.append((f"queries.{name}.match.to", entry["match"]["to"], UNMATCHED_QUERIES))
     for name, direction in influence["directions"].items():
-        for side in ("toxic", "safe"):
-            if direction[side]:
-                named.append(
-                    (f"influence.directions.{name}.{side}", direction[side], config["queries"])
-                )
-    for name, selection in influence["selections"].items():
-        key = f"influence.selections.{name}.direction"
-        named.append((key, selection["direction"], influence["directions"]))
+        for key, known in (
+            ("toxic", config["queries"]),
+            ("safe", config["queries"]),
+            ("model", models),
+        ):
+            if direction[key]:
+                named.append((f"influence.directions.{name}.{key}", direction[key], known))
+    for name, average in influence["averages"].items():
+        if name in influence["directions"]:
+            refuse_config(f"influence.averages.{name}", "is also the name of a direction")
+        key = f"influence.averages.{name}.directions"
+        named += [(key, direction, influence["directions"]) for direction in average["directions"]]
+    scored = {**influence["directions"], **influence["averages"]}
+    for section in ("selections", "variants"):
+        for name, entry in influence[section].items():
+            named.append((f"influence.{section}.{name}.direction", entry["direction"], scored))
     for name, method in methods.items():
         for step in ("suppress", "filter"):
             if "selection" in method.get(step, {}):
@@ -121,6 +131,9 @@ def check_names():
     if config["report"]["selection"]:
         key = "report.selection"
         named.append((key, config["report"]["selection"], influence["selections"]))
+    for number, entry in enumerate(config["report"]["study"]):
+        key = f"report.study.{number}.variants"
+        named += [(key, variant, influence["variants"]) for variant in entry["variants"]]
     for key, name, known in named:
         if name not in known:
             refuse_config(key, f"{name!r} is none of {', '.join(sorted(known)) or 'nothing'}")
@@ -147,8 +160,15 @@ def check_models():
                 f"models.{name}.tokenizer",
                 f"is not that of {proxy}, which scores the tokens; give both the same tokenizer",
             )
+    proxies = {proxy, *(d["model"] or proxy for d in config["influence"]["directions"].values())}
+    for name in sorted(proxies):
+        if models[name]["tokenizer"] != models[proxy]["tokenizer"]:
+            refuse_config(
+                f"models.{name}.tokenizer",
+                f"is not that of {proxy}; models that score tokens need the same tokenizer",
+            )
     block_size = config["corpus"]["block_size"]
-    for name in {proxy, *config["evaluation"]["models"]}:
+    for name in {*proxies, *config["evaluation"]["models"]}:
         for key in ("max_position_embeddings", "n_positions"):
             positions = models[name]["architecture"].get(key, block_size)
             if positions < block_size:
@@ -156,6 +176,45 @@ def check_models():
                     "corpus.block_size",
                     f"{block_size} is longer than models.{name}.architecture.{key}, {positions}",
                 )
+
+
+def check_study():
+    """Refuse comparisons that this corpus, or these scores, cannot give."""
+    influence = config["influence"]
+    if influence["variants"] and not HAS_TRUTH:
+        refuse_config("influence.variants", "no source of corpus.sources has `spans` to judge by")
+    for name, entry in influence["directions"].items():
+        try:
+            re.compile(entry["layers"])
+        except re.error as error:
+            refuse_config(f"influence.directions.{name}.layers", f"no regular expression ({error})")
+    for name, entry in influence["variants"].items():
+        if entry["unmoved"] and entry["attribution"] != "position":
+            refuse_config(f"influence.variants.{name}.unmoved", "only `position` scores are moved")
+    suppressing = any("suppress" in config["methods"][m] for m in config["evaluation"]["methods"])
+    if influence["scores"]["blocks"] and suppressing:
+        refuse_config(
+            "influence.scores.blocks",
+            "a selection needs the scores of all blocks; set null, or compare only `none`",
+        )
+
+
+def check_agreement():
+    """Refuse a comparison of factors for a direction that has none."""
+    direction = config["influence"]["selections"][shown_selection()]["direction"]
+    entry = config["influence"]["directions"].get(direction)
+    if config["report"]["agreement_blocks"] and (not entry or entry["hessian"] == "identity"):
+        refuse_config(
+            "report.agreement_blocks",
+            f"{direction}, whose selection the report shows, uses no factors; set 0",
+        )
+
+
+def check_queries():
+    """Refuse query sets that do not say which side of a pair they take, or say it in vain."""
+    for name, entry in config["queries"].items():
+        if (entry["format"] == "paradetox") != ("side" in entry):
+            refuse_config(f"queries.{name}.side", "goes with the format paradetox, which needs it")
 
 
 def check_methods():
@@ -535,6 +594,8 @@ def pairs_of(method):
 
 check_names()
 check_models()
+check_queries()
+check_study()
 check_methods()
 check_bounds()
 check_paths()
@@ -705,9 +766,76 @@ def gradient_file(wildcards, side):
     return f"{folder}/{queries}.safetensors" if queries else []
 
 
+def averaged(direction):
+    """The directions whose mean scores an entry of `averages` has; of a direction, itself."""
+    average = config["influence"]["averages"].get(direction)
+    return average["directions"] if average else [direction]
+
+
+def influence_model(direction):
+    """The model that a direction belongs to; an average stands in the folder of its first one."""
+    return config["influence"]["directions"][averaged(direction)[0]]["model"] or PROXY
+
+
+def influence_folder(direction):
+    return f"{RESULTS}/influence/{influence_model(direction)}/{direction}"
+
+
 def selection_folder(selection):
     direction = config["influence"]["selections"][selection]["direction"]
-    return f"{INFLUENCE}/{direction}/{selection}"
+    return f"{influence_folder(direction)}/{selection}"
+
+
+def variant_file(variant):
+    entry = config["influence"]["variants"][variant]
+    folder = influence_folder(entry["direction"])
+    return f"{folder}/scores/{entry['attribution']}/{variant}/attribution.json"
+
+
+def spelled_out(variant):
+    """The settings of a variant as text, by the columns of the study's table."""
+    entry = config["influence"]["variants"][variant]
+    parts = [config["influence"]["directions"][name] for name in averaged(entry["direction"])]
+
+    def joined(texts):
+        return " + ".join(dict.fromkeys(texts))
+
+    weight = {"none": "none", "inverse_document_frequency": "IDF"}[entry["token_weight"]]
+    if weight != "none" and entry["token_weight_power"] != 1:
+        weight += f"^{entry['token_weight_power']:g}"
+    return {
+        "scores": f"mean of {len(parts)}" if len(parts) > 1 else "one",
+        "proxy": joined(part["model"] or PROXY for part in parts),
+        "toxic": joined(part["toxic"] for part in parts),
+        "safe": joined(part["safe"] or "none" for part in parts),
+        "hessian": joined(part["hessian"] for part in parts),
+        "relative_damping": joined(
+            "–" if part["hessian"] == "identity" else f"{part['relative_damping']:g}"
+            for part in parts
+        ),
+        "layers": joined(part["layers"] or "all" for part in parts),
+        "attribution": entry["attribution"] + (", unmoved" if entry["unmoved"] else ""),
+        "pooling": f"{entry['pooling']:g}",
+        "token_weight": weight,
+    }
+
+
+def studied_queries(variants):
+    entries = [config["influence"]["variants"][variant] for variant in variants]
+    directions = [
+        config["influence"]["directions"][name]
+        for entry in entries
+        for name in averaged(entry["direction"])
+    ]
+    return sorted({d[side] for d in directions for side in ("toxic", "safe")} - {None})
+
+
+def agreement_file():
+    """The comparison of rankings by the factors' sample, where the config asks for it."""
+    if not config["report"]["agreement_blocks"]:
+        return []
+    direction = config["influence"]["selections"][shown_selection()]["direction"]
+    return f"{influence_folder(direction)}/ranking_agreement.csv"
 
 
 def shown_selection():
@@ -785,7 +913,7 @@ def removal_options(wildcards):
 
 def score_files(direction, attribution, suffix="npy"):
     return [
-        f"{INFLUENCE}/{direction}/scores/{attribution}/shard-{shard}.{suffix}"
+        f"{influence_folder(direction)}/scores/{attribution}/shard-{shard}.{suffix}"
         for shard in shards(config["corpus"]["shards"])
     ]
 
@@ -807,9 +935,8 @@ PAIRED = sorted(
         if "dpo" in config["methods"][name]
     }
 )
-# Every (direction, attribution) whose scores something needs: those of selections, and those that
-# are only measured against the truth.
-SCORED = sorted(
+# The (direction, attribution) pairs whose scores are measured as they are, and all that are scored.
+MEASURED = sorted(
     {(s["direction"], s["attribution"]) for s in config["influence"]["selections"].values()}
     | {
         (direction, attribution)
@@ -817,6 +944,12 @@ SCORED = sorted(
         for attribution in entry["measure"]
     }
 )
+SCORED = sorted(
+    {*MEASURED}
+    | {(v["direction"], v["attribution"]) for v in config["influence"]["variants"].values()}
+)
+PROXIES = sorted({influence_model(d) for entry, _ in SCORED for d in averaged(entry)} | {PROXY})
+check_agreement()
 
 
 # --- messages -------------------------------------------------------------------------------------
@@ -877,9 +1010,10 @@ wildcard_constraints:
     model=names(config["models"]),
     method=names(config["methods"]),
     seed="|".join(str(seed) for seed in SEEDS),
-    direction=names(config["influence"]["directions"]),
+    direction=names(config["influence"]["directions"], config["influence"]["averages"]),
     attribution="loss|position",
     selection=names(config["influence"]["selections"]),
+    variant=names(config["influence"]["variants"]),
     queries=names(config["queries"]),
     reward=names(config["rewards"]),
     benchmark=names(config["benchmarks"]),

@@ -214,6 +214,11 @@ rule queries:
         files=lambda wildcards: inputs_of(
             config["queries"][wildcards.queries], f"queries.{wildcards.queries}"
         ),
+        match=lambda wildcards: (
+            f"{RESULTS}/queries/{config['queries'][wildcards.queries]['match']['to']}.jsonl"
+            if "match" in config["queries"][wildcards.queries]
+            else []
+        ),
     output:
         records=f"{RESULTS}/queries/{{queries}}.jsonl",
         report=f"{RESULTS}/queries/{{queries}}.json",
@@ -236,11 +241,12 @@ rule queries:
         paths=lambda wildcards: paths_of(
             config["queries"][wildcards.queries], f"queries.{wildcards.queries}"
         ),
+        match=lambda wildcards, input: ["--match", input.match] if input.match else [],
     message:
         "query records {wildcards.queries}"
     shell:
         "python {input.code[0]:q} --settings {params.settings:q} --files {params.paths:q}"
-        " --report {output.report:q} --output {output.records:q} > {log:q} 2>&1"
+        " {params.match:q} --report {output.report:q} --output {output.records:q} > {log:q} 2>&1"
 
 
 rule prompts:

@@ -179,7 +179,11 @@ rule direction:
     params:
         settings=lambda wildcards: canonical(
             without(
-                config["influence"]["directions"][wildcards.direction], "toxic", "safe", "measure"
+                config["influence"]["directions"][wildcards.direction],
+                "toxic",
+                "safe",
+                "measure",
+                "model",
             )
         ),
         model=proxy_directory,
@@ -210,6 +214,8 @@ rule score:
         f"{LOGS}/score/{{model}}/{{direction}}/{{attribution}}/{{shard}}.log",
     benchmark:
         f"{BENCHMARKS}/score/{{model}}/{{direction}}/{{attribution}}/{{shard}}.tsv"
+    wildcard_constraints:
+        direction=names(config["influence"]["directions"]),
     retries: 1
     conda:
         "../../envs/main.yaml"
@@ -233,9 +239,62 @@ rule score:
         " --output {output.scores:q} > {log:q} 2>&1"
 
 
+rule average_scores:
+    input:
+        code=code("average_scores.py"),
+        corpus=lambda wildcards: corpus_files(
+            config["models"][wildcards.model]["tokenizer"], "tokens", "documents"
+        ),
+        scores=lambda wildcards: [
+            path
+            for direction in averaged(wildcards.direction)
+            for path in score_files(direction, wildcards.attribution)
+        ],
+        records=lambda wildcards: [
+            path
+            for direction in averaged(wildcards.direction)
+            for path in score_files(direction, wildcards.attribution, "json")
+        ],
+    output:
+        scores=[
+            f"{RESULTS}/influence/{{model}}/{{direction}}/scores/{{attribution}}/shard-{shard}.npy"
+            for shard in shards(config["corpus"]["shards"])
+        ],
+        records=[
+            f"{RESULTS}/influence/{{model}}/{{direction}}/scores/{{attribution}}/shard-{shard}.json"
+            for shard in shards(config["corpus"]["shards"])
+        ],
+    log:
+        f"{LOGS}/average_scores/{{model}}/{{direction}}/{{attribution}}.log",
+    benchmark:
+        f"{BENCHMARKS}/average_scores/{{model}}/{{direction}}/{{attribution}}.tsv"
+    wildcard_constraints:
+        direction=names(config["influence"]["averages"]),
+    conda:
+        "../../envs/main.yaml"
+    resources:
+        mem_mb=4000,
+        runtime=240,
+    params:
+        settings=lambda wildcards: canonical(config["influence"]["averages"][wildcards.direction]),
+        corpus=lambda wildcards: corpus_of(wildcards.model),
+    message:
+        "mean {wildcards.attribution} scores of {wildcards.direction}"
+    shell:
+        "python {input.code[0]:q} --settings {params.settings:q} --corpus {params.corpus:q}"
+        " --scores {input.scores:q} --output {output.scores:q} > {log:q} 2>&1"
+
+
 rule factors:
     input:
-        f"{INFLUENCE}/factors.safetensors",
+        sorted(
+            {
+                f"{RESULTS}/influence/{influence_model(direction)}/factors.safetensors"
+                for entry, _ in SCORED
+                for direction in averaged(entry)
+                if config["influence"]["directions"][direction]["hessian"] != "identity"
+            }
+        ),
 
 
 rule scores:

@@ -1,12 +1,17 @@
 # The summary, the figures, the pages and the report that holds them.
 
 MAIN_BENCHMARK = config["report"]["benchmark"]
-FIGURES = [
-    "toxicity_by_method",
-    "toxicity_against_perplexity",
-    "toxicity_by_group",
-    "training_losses",
-] + (["precision_recall"] if HAS_TRUTH else [])
+AGREEMENT = agreement_file()
+FIGURES = (
+    [
+        "toxicity_by_method",
+        "toxicity_against_perplexity",
+        "toxicity_by_group",
+        "training_losses",
+    ]
+    + (["precision_recall"] if HAS_TRUTH else [])
+    + (["ranking_agreement"] if AGREEMENT else [])
+)
 SHOWN_SELECTION = shown_selection()
 SHOWN_FOLDER = selection_folder(SHOWN_SELECTION)
 SHOWN_SCORES = (
@@ -15,12 +20,12 @@ SHOWN_SCORES = (
 )
 ATTRIBUTION_METRICS = (
     [
-        f"{INFLUENCE}/{direction}/scores/{attribution}/attribution.json"
-        for direction, attribution in SCORED
+        f"{influence_folder(direction)}/scores/{attribution}/attribution.json"
+        for direction, attribution in MEASURED
     ]
     if HAS_TRUTH
     else []
-)
+) + [variant_file(variant) for variant in config["influence"]["variants"]]
 CLASSIFIER_METRICS = [
     f"{RESULTS}/classifiers/{name}/quality.json"
     for name, entry in config["classifiers"].items()
@@ -34,7 +39,9 @@ CLASSIFIER_METRICS = [
 )
 LOSSES = [
     f"{RESULTS}/models/{model}/{method}/{seed}/losses.csv"
-    for model, method, seed in [(PROXY, "none", PROXY_SEED), *TRAINED]
+    for model, method, seed in dict.fromkeys(
+        [*((proxy, "none", PROXY_SEED) for proxy in PROXIES), *TRAINED]
+    )
     # Losses of pairs cannot stand on the axis of losses of tokens.
     if "dpo" not in config["methods"][method]
 ]
@@ -93,12 +100,13 @@ rule figures:
         losses=LOSSES,
         curves=(
             [
-                f"{INFLUENCE}/{direction}/scores/{attribution}/precision_recall.csv"
-                for direction, attribution in SCORED
+                f"{influence_folder(direction)}/scores/{attribution}/precision_recall.csv"
+                for direction, attribution in MEASURED
             ]
             if HAS_TRUTH
             else []
         ),
+        agreement=AGREEMENT,
     output:
         svg=[f"{RESULTS}/figures/{figure}.svg" for figure in FIGURES],
         toxicity=report(
@@ -135,6 +143,16 @@ rule figures:
             if HAS_TRUTH
             else []
         ),
+        agreement=(
+            report(
+                f"{RESULTS}/figures/ranking_agreement.png",
+                caption="../report/ranking_agreement.rst",
+                category="What was found",
+                labels={"shows": "blocks that the factors need"},
+            )
+            if AGREEMENT
+            else []
+        ),
     log:
         f"{LOGS}/figures.log",
     benchmark:
@@ -149,11 +167,14 @@ rule figures:
         folder=subpath(output.toxicity, parent=True),
         losses=[f"{name_of_model(path)}={path}" for path in LOSSES],
         curves=lambda wildcards, input: ["--curves", *input.curves] if input.curves else [],
+        agreement=lambda wildcards, input: (
+            ["--agreement", input.agreement] if input.agreement else []
+        ),
     message:
         "draw the figures"
     shell:
         "python {input.code[0]:q} --settings {params.settings:q} --summary {input.summary:q}"
-        " --losses {params.losses:q} {params.curves:q} --output-dir {params.folder:q}"
+        " --losses {params.losses:q} {params.curves:q} {params.agreement:q} --output-dir {params.folder:q}"
         " > {log:q} 2>&1"
 
 
@@ -253,6 +274,7 @@ rule results:
         rules.summary.output,
         rules.figures.output,
         rules.pages.output,
+        rules.study.input,
 
 
 rule report_html:

@@ -1,5 +1,13 @@
 # Which documents and tokens to suppress, and how well the scores find what is known to be toxic.
 
+SCORES = f"{RESULTS}/influence/{{model}}/{{direction}}/scores/{{attribution}}"
+INTERVAL_SETTINGS = {
+    "seed": SEED,
+    "resamples": config["evaluation"]["ranking_resamples"],
+    "level": config["evaluation"]["level"],
+}
+AS_SCORED = {"pooling": 0.0, "token_weight": "none", "token_weight_power": 1.0, "unmoved": False}
+
 
 rule select_tokens:
     input:
@@ -18,15 +26,15 @@ rule select_tokens:
         ),
     output:
         mask=[
-            f"{INFLUENCE}/{{direction}}/{{selection}}/mask/shard-{shard}.npy"
+            f"{RESULTS}/influence/{{model}}/{{direction}}/{{selection}}/mask/shard-{shard}.npy"
             for shard in shards(config["corpus"]["shards"])
         ],
-        documents=f"{INFLUENCE}/{{direction}}/{{selection}}/documents.csv",
-        record=f"{INFLUENCE}/{{direction}}/{{selection}}/selection.json",
+        documents=f"{RESULTS}/influence/{{model}}/{{direction}}/{{selection}}/documents.csv",
+        record=f"{RESULTS}/influence/{{model}}/{{direction}}/{{selection}}/selection.json",
     log:
-        f"{LOGS}/select/{{direction}}/{{selection}}.log",
+        f"{LOGS}/select/{{model}}/{{direction}}/{{selection}}.log",
     benchmark:
-        f"{BENCHMARKS}/select/{{direction}}/{{selection}}.tsv"
+        f"{BENCHMARKS}/select/{{model}}/{{direction}}/{{selection}}.tsv"
     retries: 1
     conda:
         "../../envs/main.yaml"
@@ -63,37 +71,64 @@ rule attribution:
             == (wildcards.direction, wildcards.attribution)
         )[:1],
     output:
-        metrics=f"{INFLUENCE}/{{direction}}/scores/{{attribution}}/attribution.json",
-        curve=f"{INFLUENCE}/{{direction}}/scores/{{attribution}}/precision_recall.csv",
+        metrics=f"{SCORES}/attribution.json",
+        curve=f"{SCORES}/precision_recall.csv",
     log:
-        f"{LOGS}/attribution/{{direction}}/{{attribution}}.log",
+        f"{LOGS}/attribution/{{model}}/{{direction}}/{{attribution}}.log",
     benchmark:
-        f"{BENCHMARKS}/attribution/{{direction}}/{{attribution}}.tsv"
+        f"{BENCHMARKS}/attribution/{{model}}/{{direction}}/{{attribution}}.tsv"
     conda:
         "../../envs/main.yaml"
     resources:
         mem_mb=4000,
         runtime=120,
     params:
-        settings=always(
-            seed=SEED,
-            resamples=config["evaluation"]["ranking_resamples"],
-            level=config["evaluation"]["level"],
-        ),
+        settings=always(ranking=AS_SCORED, **INTERVAL_SETTINGS),
         corpus=lambda wildcards: corpus_of(PROXY),
         selection=lambda wildcards, input: (
             ["--selection", os.path.dirname(input.selection[0])] if input.selection else []
         ),
-        proxy=PROXY,
         seed=PROXY_SEED,
+        # The name of the ranking in the summary.
+        ranking=lambda wildcards: f"{wildcards.direction}/{wildcards.attribution}",
     message:
         "precision and recall of {wildcards.attribution} scores along {wildcards.direction}"
     shell:
         "python {input.code[0]:q} --settings {params.settings:q} --corpus {params.corpus:q}"
-        " --scores {input.scores:q} {params.selection:q} --model {params.proxy:q}"
+        " --scores {input.scores:q} {params.selection:q} --model {wildcards.model:q}"
         " --direction {wildcards.direction:q} --attribution {wildcards.attribution:q}"
-        " --training-seed {params.seed:q} --output {output.metrics:q} --curve {output.curve:q}"
-        " > {log:q} 2>&1"
+        " --ranking {params.ranking:q} --training-seed {params.seed:q}"
+        " --output {output.metrics:q} --curve {output.curve:q} > {log:q} 2>&1"
+
+
+use rule attribution as variant with:
+    input:
+        code=code("measure_attribution.py"),
+        corpus=lambda wildcards: corpus_files(
+            config["models"][PROXY]["tokenizer"], "tokens", "documents", "truth"
+        ),
+        scores=lambda wildcards: score_files(wildcards.direction, wildcards.attribution),
+        records=lambda wildcards: score_files(wildcards.direction, wildcards.attribution, "json"),
+    output:
+        metrics=f"{SCORES}/{{variant}}/attribution.json",
+        curve=f"{SCORES}/{{variant}}/precision_recall.csv",
+    log:
+        f"{LOGS}/variant/{{model}}/{{direction}}/{{attribution}}/{{variant}}.log",
+    benchmark:
+        f"{BENCHMARKS}/variant/{{model}}/{{direction}}/{{attribution}}/{{variant}}.tsv"
+    params:
+        settings=lambda wildcards: settings_of(
+            ranking=without(
+                config["influence"]["variants"][wildcards.variant], "direction", "attribution"
+            ),
+            **INTERVAL_SETTINGS,
+        ),
+        corpus=lambda wildcards: corpus_of(PROXY),
+        selection=[],
+        seed=PROXY_SEED,
+        ranking=lambda wildcards: wildcards.variant,
+    message:
+        "precision and recall of the variant {wildcards.variant}"
 
 
 rule select:

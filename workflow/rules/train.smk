@@ -150,7 +150,7 @@ rule train:
             f"{RESULTS}/models/{model}/{method}/{seed}/training.json"
             for model, method, seed in TRAINED
         ],
-        f"{PROXY_DIRECTORY}/training.json",
+        [f"{RESULTS}/models/{proxy}/none/{PROXY_SEED}/training.json" for proxy in PROXIES],
         [
             f"{RESULTS}/classifiers/{name}/quality.json"
             for name, entry in config["classifiers"].items()

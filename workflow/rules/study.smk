@@ -1,0 +1,104 @@
+# Which settings of the scores find the known toxic tokens best: variants, and the factors' sample.
+
+STUDY = config["report"]["study"]
+STUDIED = list(dict.fromkeys(variant for entry in STUDY for variant in entry["variants"]))
+STUDIED_QUERIES = studied_queries(STUDIED)
+
+
+rule study_table:
+    input:
+        code=code("draw_study.py"),
+        metrics=[variant_file(variant) for variant in STUDIED],
+        queries=[f"{RESULTS}/queries/{queries}.json" for queries in STUDIED_QUERIES],
+    output:
+        table=f"{RESULTS}/study.csv",
+        markdown=f"{RESULTS}/study.md",
+        svg=f"{RESULTS}/figures/study.svg",
+        png=report(
+            f"{RESULTS}/figures/study.png",
+            caption="../report/study.rst",
+            category="What was found",
+            labels={"shows": "variants of the token scores"},
+        ),
+    log:
+        f"{LOGS}/study.log",
+    benchmark:
+        f"{BENCHMARKS}/study.tsv"
+    conda:
+        "../../envs/main.yaml"
+    resources:
+        mem_mb=2000,
+        runtime=60,
+    params:
+        settings=always(
+            study=STUDY, variants={variant: spelled_out(variant) for variant in STUDIED}
+        ),
+        metrics=[f"{variant}={variant_file(variant)}" for variant in STUDIED],
+        queries=[f"{name}={RESULTS}/queries/{name}.json" for name in STUDIED_QUERIES],
+    message:
+        "compare variants of the token scores"
+    shell:
+        "python {input.code[0]:q} --settings {params.settings:q} --metrics {params.metrics:q}"
+        " --queries {params.queries:q} --table {output.table:q} --markdown {output.markdown:q}"
+        " --figures {output.svg:q} {output.png:q} > {log:q} 2>&1"
+
+
+rule agreement:
+    input:
+        code=code("measure_agreement.py"),
+        model=lambda wildcards: model_files(wildcards.model, "none", PROXY_SEED),
+        corpus=lambda wildcards: corpus_files(
+            config["models"][wildcards.model]["tokenizer"], "tokens", "documents"
+        ),
+        factors=f"{RESULTS}/influence/{{model}}/factors.safetensors",
+        toxic=lambda wildcards: gradient_file(wildcards, "toxic"),
+        safe=lambda wildcards: gradient_file(wildcards, "safe"),
+    output:
+        table=report(
+            f"{RESULTS}/influence/{{model}}/{{direction}}/ranking_agreement.csv",
+            caption="../report/ranking_agreement.rst",
+            category="What was found",
+            labels={"shows": "blocks that the factors need (numbers)"},
+        ),
+    log:
+        f"{LOGS}/agreement/{{model}}/{{direction}}.log",
+    benchmark:
+        f"{BENCHMARKS}/agreement/{{model}}/{{direction}}.tsv"
+    conda:
+        "../../envs/main.yaml"
+    resources:
+        mem_mb=4000,
+        runtime=480,
+    params:
+        settings=lambda wildcards: settings_of(
+            factors=without(config["influence"]["factors"], "shards"),
+            direction=without(
+                config["influence"]["directions"][wildcards.direction],
+                "toxic",
+                "safe",
+                "measure",
+                "model",
+            ),
+            scores={
+                key: config["influence"]["scores"][key]
+                for key in ("batch_size", "logits_budget_mib")
+            },
+            blocks=config["report"]["agreement_blocks"],
+            share=config["influence"]["selections"][shown_selection()]["limit"],
+            seed=SEED,
+        ),
+        model=proxy_directory,
+        corpus=lambda wildcards: corpus_of(wildcards.model),
+        safe=lambda wildcards, input: ["--safe", input.safe] if input.safe else [],
+    message:
+        "how the ranking along {wildcards.direction} depends on the factors' sample"
+    shell:
+        "python {input.code[0]:q} --settings {params.settings:q} --model {params.model:q}"
+        " --corpus {params.corpus:q} --factors {input.factors:q} --toxic {input.toxic:q}"
+        " {params.safe:q} --output {output.table:q} > {log:q} 2>&1"
+
+
+rule study:
+    input:
+        rules.study_table.output if STUDY else [],
+        agreement_file(),
