@@ -202,7 +202,7 @@ def run_apart(kind: str, setup: Setup) -> dict:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     server = multiprocessing.get_context("forkserver")
-    server.set_forkserver_preload(["training"])
+    server.set_forkserver_preload(["transformers.trainer"])
     with tempfile.TemporaryDirectory() as folder:
         result = Path(folder) / "result.json"
         processes = [

@@ -36,9 +36,9 @@ from small_training import (
     write_mask,
 )
 
-# Processes of their own, forked from one that has imported everything and trained nothing.
+# Processes of their own, forked from one that has the libraries and trained nothing.
 SERVER = multiprocessing.get_context("forkserver")
-SERVER.set_forkserver_preload(["train_model"])
+SERVER.set_forkserver_preload(["transformers.trainer"])
 
 LOSSES = ["loss", "selected_loss", "unselected_loss"]
 
