@@ -21,7 +21,7 @@ class StopAtBadLoss(TrainerCallback):
     ascent on selected tokens is unbounded, and can ruin all others.
     """
 
-    def __init__(self, explosion_factor: float | None) -> None:
+    def __init__(self, explosion_factor: float | None = None) -> None:
         self.explosion_factor = explosion_factor
 
     def on_step_end(self, arguments, state, control, **_):
@@ -67,7 +67,8 @@ class LogLine(TrainerCallback):
                 for name in ("loss", "selected_loss", "unselected_loss")
                 if name in logs
             ]
-            figures.append(f"{logs['tokens_per_second']:.0f} tokens/s")
+            if "tokens_per_second" in logs:
+                figures.append(f"{logs['tokens_per_second']:.0f} tokens/s")
             if "flops_utilisation" in logs:
                 figures.append(f"{100 * logs['flops_utilisation']:.1f} % of peak FLOP/s")
             log.info("step %d of %d  %s", state.global_step, state.max_steps, "  ".join(figures))
