@@ -154,7 +154,7 @@ def run_together(command: list[str], processes: int) -> None:
     for process in running:
         process.start()
     for process in running:
-        process.join(timeout=240)
+        process.join(timeout=600)
     assert [process.exitcode for process in running] == [0] * processes
 
 
@@ -292,7 +292,7 @@ def test_a_training_killed_again_and_again_ends_with_the_same_bits(corpus, mask,
     for step, while_saving, whole in [(2, False, None), (7, False, 6), (15, True, 12)]:
         killed = SERVER.Process(target=train_until_killed, args=(command, step, while_saving))
         killed.start()
-        killed.join(timeout=240)
+        killed.join(timeout=600)
         assert killed.exitcode == -signal.SIGKILL
         found = sorted(checkpoints.glob(f"checkpoint-*/{CONTENTS}"))
         assert (f"checkpoint-{whole}" in {path.parent.name for path in found}) == bool(whole)
