@@ -13,7 +13,7 @@ import pandas as pd
 import pytest
 import torch
 from safetensors.torch import load_file
-from transformers import AutoConfig, AutoModelForCausalLM, TrainerCallback
+from transformers import AutoConfig, AutoModelForCausalLM, TrainerCallback, TrainerState
 
 import train_model
 from ifguide.architectures import PUBLISHED
@@ -24,7 +24,7 @@ from ifguide.models import load_tokenizer
 from ifguide.objective import IGNORED_LABEL, suppression_loss
 from ifguide.throughput import flops_per_token, peak_flops
 from ifguide.training import training_arguments
-from ifguide.training_blocks import BlockOrder, Blocks, divide_step
+from ifguide.training_blocks import BlockOrder, Blocks, OrderOfEpoch, divide_step
 from ifguide.training_progress import StopAtBadLoss
 from small_training import (
     TRAINING,
@@ -97,6 +97,13 @@ def test_the_order_of_blocks_fills_the_last_step_with_empty_ones():
     assert list(order) == first
 
 
+@pytest.mark.parametrize("epoch, expected", [(None, 0), (0.75, 0), (1.0, 1), (2.25, 2)])
+def test_the_order_is_that_of_the_epoch_in_which_a_training_resumes(epoch, expected):
+    order = BlockOrder(10, 4, seed=3)
+    OrderOfEpoch(order).on_epoch_begin(None, TrainerState(epoch=epoch), None)
+    assert order.epoch == expected
+
+
 def test_blocks_have_no_first_label_no_padding_and_an_empty_one_after_the_last(corpus, mask):
     blocks = Blocks(corpus, None)
     labels = torch.stack([blocks[index]["labels"] for index in range(len(blocks))])
@@ -120,9 +127,16 @@ def test_accumulation_changes_no_loss(corpus, mask, alone, tmp_path, batch_size,
     np.testing.assert_allclose(losses[LOSSES], alone[LOSSES], rtol=1e-5)
 
 
-def test_two_processes_reach_the_losses_of_one(corpus, mask, alone, tmp_path):
+@pytest.mark.parametrize("resumed", [False, True])
+def test_two_processes_reach_the_losses_of_one(corpus, mask, alone, tmp_path, resumed):
     output = tmp_path / "0"
     command = training_command(corpus, output, mask=mask, batch_size=4, accumulation=4)
+    if resumed:
+        # One process is killed in the second epoch; two go on.
+        killed = SERVER.Process(target=train_until_killed, args=(command, 10, False))
+        killed.start()
+        killed.join(timeout=600)
+        assert (tmp_path / ".0.checkpoints/checkpoint-9" / CONTENTS).exists()
     run_together(command, processes=2)
     losses = pd.read_csv(output / "losses.csv")
     np.testing.assert_allclose(losses[LOSSES], alone[LOSSES], rtol=1e-5)

@@ -16,7 +16,7 @@ from ifguide.checkpoints import ListContents, keep_only_own_checkpoints, last_wh
 from ifguide.corpus import Corpus, ShardedArray
 from ifguide.objective import IGNORED_LABEL, suppression_loss
 from ifguide.throughput import Speed, flops_per_token, peak_flops
-from ifguide.training_blocks import BlockOrder, Blocks, divide_step
+from ifguide.training_blocks import BlockOrder, Blocks, OrderOfEpoch, divide_step
 from ifguide.training_progress import LogLine, ProgressBar, StartClock, StopAtBadLoss
 
 
@@ -49,6 +49,14 @@ class SuppressionTrainer(OwnParameterNames, Trainer):
         self.strength = strength
         self.model_accepts_loss_kwargs = True  # makes the Trainer count label tokens
         self.loss_is_scaled_for_ga = True
+        self.order = BlockOrder(
+            len(self.train_dataset),
+            self.args.per_device_train_batch_size
+            * self.args.gradient_accumulation_steps
+            * self.args.world_size,
+            self.args.data_seed,
+        )
+        self.add_callback(OrderOfEpoch(self.order))
         # Sums of label losses and their counts, selected and unselected, since the last log.
         self.loss_sums = torch.zeros(2, 2, dtype=torch.float64, device=self.args.device)
         self.speed = Speed(
@@ -57,13 +65,7 @@ class SuppressionTrainer(OwnParameterNames, Trainer):
         )
 
     def _get_train_sampler(self, train_dataset: Dataset | None = None) -> BlockOrder:
-        return BlockOrder(
-            len(self.train_dataset),
-            self.args.per_device_train_batch_size
-            * self.args.gradient_accumulation_steps
-            * self.args.world_size,
-            self.args.data_seed,
-        )
+        return self.order
 
     def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
         selected = inputs["selected"]

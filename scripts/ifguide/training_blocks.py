@@ -4,6 +4,7 @@ from collections.abc import Iterator
 
 import torch
 from torch.utils.data import Dataset, Sampler
+from transformers import TrainerCallback
 
 from ifguide.corpus import Corpus, ShardedArray
 from ifguide.errors import InputError
@@ -69,6 +70,19 @@ class BlockOrder(Sampler[int]):
         generator = torch.Generator().manual_seed(self.seed + self.epoch)
         yield from torch.randperm(self.blocks, generator=generator).tolist()
         yield from [self.blocks] * (self.length - self.blocks)
+
+
+class OrderOfEpoch(TrainerCallback):
+    """Tell the order of blocks its epoch, which the Trainer's data loaders do not always do.
+
+    They do not reach it when several processes resume in the middle of an epoch.
+    """
+
+    def __init__(self, order: BlockOrder) -> None:
+        self.order = order
+
+    def on_epoch_begin(self, arguments, state, control, **_):
+        self.order.set_epoch(int(state.epoch or 0))
 
 
 def divide_step(batch_size: int, accumulation: int, processes: int) -> tuple[int, int]:
