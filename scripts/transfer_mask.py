@@ -1,6 +1,5 @@
 """Move a selection's mask to the tokens of another tokenizer, through the documents' characters."""
 
-import hashlib
 import logging
 from argparse import Namespace
 from pathlib import Path
@@ -8,31 +7,28 @@ from pathlib import Path
 from command_line import argument_parser, run
 from ifguide.artifacts import (
     file_sha256,
-    read_json,
     require_same,
     stream_jsonl,
-    write_array,
     write_json,
 )
-from ifguide.corpus import open_corpus, shard_name
+from ifguide.corpus import open_corpus
 from ifguide.errors import InputError
 from ifguide.mask_transfer import MARKED_SHARE, transfer_mask
 from ifguide.models import load_tokenizer
-from ifguide.selection_files import open_mask
+from ifguide.selection_files import open_mask, write_mask
 
 log = logging.getLogger(__name__)
 
 
 def main(arguments: Namespace) -> None:
     source, target = open_corpus(arguments.source), open_corpus(arguments.target)
-    selection = read_json(arguments.selection / "selection.json")
-    require_same("tokens", source.content_sha256, selection["tokens_sha256"], arguments.selection)
+    mask, selection = open_mask(arguments.selection, source)
     documents = file_sha256(arguments.documents)
     for corpus in (source, target):
         require_same("documents", documents, corpus.meta["documents_sha256"], corpus.directory)
     moved = transfer_mask(
         ((record["document"], record["text"]) for record in stream_jsonl(arguments.documents)),
-        open_mask(arguments.selection, selection),
+        mask,
         source,
         target,
         load_tokenizer(arguments.source / "tokenizer"),
@@ -50,17 +46,12 @@ def main(arguments: Namespace) -> None:
             f"{arguments.selection}: none of its {moved.selected_source_tokens} selected tokens "
             "holds half of a token of the other tokenizer; raise influence.selections.*.window"
         )
-    checksums = [
-        write_array(arguments.output / "mask" / shard_name(shard), mask)
-        for shard, mask in enumerate(moved.masks)
-    ]
     write_json(
         arguments.output / "selection.json",
         {
             "moved_from_mask_sha256": selection["mask_sha256"],
             "tokens_sha256": target.content_sha256,
-            "shards_sha256": checksums,
-            "mask_sha256": hashlib.sha256("".join(checksums).encode()).hexdigest(),
+            **write_mask(arguments.output, moved.masks),
             "marked_share": MARKED_SHARE,
             "selected_source_tokens": moved.selected_source_tokens,
             "selected_tokens": moved.selected_tokens,

@@ -104,10 +104,12 @@ def training_command(
     suppress: dict = SUPPRESS,
     **changes,
 ) -> list[str]:
+    training = TRAINING | changes
+    checkpoint_steps = training.pop("checkpoint_steps")
     settings = {
         "architecture": architecture,
-        "training": TRAINING | changes,
-        "suppress": suppress if mask else None,
+        "training": training,
+        "suppress": {"tokens": "selection", **suppress} if mask else None,
         "names": ["target", "ifguide" if mask else "none"],
         "training_seed": 0,
         "seed": 1,
@@ -115,7 +117,7 @@ def training_command(
     command = [sys.executable, REPOSITORY / "scripts/train_model.py"]
     command += ["--settings", json.dumps(settings)]
     command += ["--corpus", corpus.directory, "--tokenizer", corpus.directory / "tokenizer"]
-    command += ["--output", output]
+    command += ["--output", output, "--checkpoint-steps", checkpoint_steps]
     if mask:
         command += ["--mask", mask]
     if start_from:

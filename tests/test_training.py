@@ -13,7 +13,7 @@ import pandas as pd
 import pytest
 import torch
 from safetensors.torch import load_file
-from transformers import AutoConfig, AutoModelForCausalLM, TrainerCallback, TrainerState
+from transformers import AutoConfig, AutoModelForCausalLM, TrainerState
 
 import train_model
 from ifguide.architectures import PUBLISHED
@@ -60,6 +60,7 @@ def run_here(command: list[str]) -> None:
     for option, value in zip(options, options, strict=True):
         named[option.removeprefix("--").replace("-", "_")] = Path(value)
     named["settings"] = json.loads(str(named["settings"]))
+    named["checkpoint_steps"] = int(str(named["checkpoint_steps"]))
     train_model.main(Namespace(**named))
 
 
@@ -278,22 +279,18 @@ def test_a_loss_that_is_not_finite_stops(corpus, tmp_path):
 # --- however it is interrupted --------------------------------------------------------------------
 
 
-class KillAtStep(TrainerCallback):
-    def __init__(self, step: int) -> None:
-        self.step = step
-
-    def on_step_end(self, arguments, state, control, **_):
-        if state.global_step == self.step:
-            os.kill(os.getpid(), signal.SIGKILL)
-
-
 def train_until_killed(command: list[str], step: int, while_saving: bool) -> None:
     """Train and kill this process after a step, or when that step's checkpoint is all but whole."""
     torch.set_num_threads(1)
-    if while_saving:
-        ListContents.on_save = KillAtStep(step).on_step_end
-    else:
-        StopAtBadLoss.on_step_end = KillAtStep(step).on_step_end
+    callback, event = (ListContents, "on_save") if while_saving else (StopAtBadLoss, "on_step_end")
+    usual = getattr(callback, event)
+
+    def usual_until_killed(self, arguments, state, control, **others):
+        if state.global_step == step:
+            os.kill(os.getpid(), signal.SIGKILL)
+        usual(self, arguments, state, control, **others)
+
+    setattr(callback, event, usual_until_killed)
     run_here(command)
 
 

@@ -409,9 +409,10 @@ def tokenizer_input(name):
 
 
 def architecture_of(model):
-    """A model's architecture; a repository's stands as the configuration file fetched from it."""
-    architecture = config["models"][model].get("architecture")
-    if not architecture or "hub" not in architecture:
+    """A model's architecture; that of a directory or repository is its configuration file."""
+    entry = config["models"][model]
+    architecture = entry.get("architecture") or {"file": os.path.join(entry["path"], "config.json")}
+    if "hub" not in architecture:
         return architecture
     folder = repository_directory(model_repository(architecture, ARCHITECTURE_FILES))
     return {"file": f"{folder}/config.json", **without(architecture, "hub", "revision")}
@@ -419,7 +420,7 @@ def architecture_of(model):
 
 def architecture_inputs(model):
     """What rules must wait for before they read a model's architecture."""
-    architecture = config["models"][model].get("architecture", {})
+    architecture = config["models"][model].get("architecture") or architecture_of(model)
     if "hub" in architecture:
         return [repository_record(model_repository(architecture, ARCHITECTURE_FILES))]
     return [architecture["file"]] if "file" in architecture else []
