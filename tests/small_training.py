@@ -109,7 +109,7 @@ def training_command(
     settings = {
         "architecture": architecture,
         "training": training,
-        "suppress": {"tokens": "selection", **suppress} if mask else None,
+        "suppress": {"tokens": "selected", **suppress} if mask else None,
         "names": ["target", "ifguide" if mask else "none"],
         "training_seed": 0,
         "seed": 1,

@@ -194,8 +194,8 @@ def train(
     """Train `model` in place on `corpus`, one of `processes` that share every step.
 
     Resumes from the last whole checkpoint below `checkpoints` that was `made_from` the same
-    settings and data (None asks nothing); the caller deletes the folder when the result is saved. Raises InputError
-    where the loss is not finite or explodes.
+    settings and data (None asks nothing); the caller deletes the folder when the result is saved.
+    Raises InputError where the loss is not finite or explodes.
     """
     use_cpu = not torch.cuda.is_available()
     arguments = training_arguments(
