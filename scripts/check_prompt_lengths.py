@@ -8,10 +8,11 @@ from argparse import Namespace
 from pathlib import Path
 
 from command_line import argument_parser, run
+from ifguide.architectures import read_architecture
 from ifguide.artifacts import read_jsonl, write_json
 from ifguide.benchmark_formats import PromptRecord
 from ifguide.errors import InputError
-from ifguide.models import load_tokenizer, read_architecture
+from ifguide.models import load_tokenizer
 from ifguide.prompt_lengths import longest_prompt, positions_of, room_for_prompts
 
 

@@ -1,20 +1,20 @@
 """Train one model by one method: from an architecture, or on from another model directory.
 
 settings: {"architecture": {...}, "training": {...}, "suppress": {"tokens", "objective",
-"strength"} or null, "names": [model, method], "training_seed": int, "seed": int}.
+"strength"} or null, "names": [model, method], "training_seed": int, "seed": int}. Started by
+torchrun, the processes share every step, and the first one writes.
 """
 
 import hashlib
 import logging
+import os
 import shutil
 import time
 from argparse import Namespace
 from pathlib import Path
 
-from transformers import PreTrainedTokenizerBase
-
 from command_line import argument_parser, run
-from ifguide.artifacts import read_json, write_json
+from ifguide.artifacts import write_json
 from ifguide.corpus import Corpus, ShardedArray, open_corpus
 from ifguide.errors import InputError
 from ifguide.models import (
@@ -22,8 +22,8 @@ from ifguide.models import (
     build_model,
     load_model,
     load_tokenizer,
-    read_architecture,
     require_positions,
+    require_vocabulary,
     weights_sha256,
 )
 from ifguide.seeds import derive_seed
@@ -41,17 +41,13 @@ def main(arguments: Namespace) -> None:
     corpus = open_corpus(arguments.corpus)
     tokenizer = load_tokenizer(arguments.tokenizer)
     if arguments.start_from:
-        require_same_tokens(arguments.start_from, tokenizer)
         model = load_model(arguments.start_from)
         require_positions(model.config, corpus.block_size)
-        if model.config.vocab_size < corpus.meta["vocabulary_size"]:
-            raise InputError(
-                f"{arguments.start_from}: vocabulary of {model.config.vocab_size}, but the "
-                f"tokenizer has {corpus.meta['vocabulary_size']} tokens; use the model's tokenizer"
-            )
+        require_vocabulary(arguments.start_from, model.config.vocab_size, tokenizer)
     else:
         model = build_model(
-            read_architecture(settings["architecture"], f"models.{model_name}.architecture"),
+            settings["architecture"],
+            f"models.{model_name}.architecture",
             vocabulary_size=corpus.meta["vocabulary_size"],
             block_size=corpus.block_size,
             end_of_text=corpus.meta["end_of_text"],
@@ -65,24 +61,17 @@ def main(arguments: Namespace) -> None:
         else:
             mask, selection = open_mask(arguments.mask, corpus)
             selection_sha256 = selection["mask_sha256"]
+        require_partial_mask(mask, corpus, arguments.mask or corpus.directory)
     checkpoints = arguments.output.with_name(f".{arguments.output.name}.checkpoints")
-    keep_only_own_checkpoints(
-        checkpoints,
-        {
-            "settings": {**settings, "training": resumable(settings["training"])},
-            "tokens_sha256": corpus.content_sha256,
-            "mask_sha256": selection_sha256,
-            "start_from_sha256": (
-                weights_sha256(arguments.start_from) if arguments.start_from else None
-            ),
-        },
-    )
     parameters = sum(parameter.numel() for parameter in model.parameters())
-    log.info(
-        "%s by %s: %d parameters, %d blocks", *settings["names"], parameters, len(corpus.tokens)
-    )
+    first = int(os.environ.get("RANK", 0)) == 0
+    processes = int(os.environ.get("WORLD_SIZE", 1))
+    if first:
+        names = f"{model_name} by {method}"
+        blocks = len(corpus.tokens)
+        log.info("%s: %d parameters, %d blocks, %d processes", names, parameters, blocks, processes)
     started = time.monotonic()
-    losses, steps = train(
+    trained = train(
         model,
         corpus,
         settings={**settings["training"], "checkpoint_steps": arguments.checkpoint_steps},
@@ -90,19 +79,33 @@ def main(arguments: Namespace) -> None:
         objective=suppress["objective"] if suppress else "exclusion",
         strength=suppress["strength"] if suppress else 0.0,
         checkpoints=checkpoints,
+        made_from={
+            "settings": {**settings, "training": resumable(settings["training"])},
+            "tokens_sha256": corpus.content_sha256,
+            "mask_sha256": selection_sha256,
+            "start_from_sha256": (
+                weights_sha256(arguments.start_from) if arguments.start_from else None
+            ),
+        },
         seed=derive_seed(settings["seed"], "training", *stage[1:]),
+        processes=processes,
     )
+    if not first:
+        return
     seconds = time.monotonic() - started
-    model.save_pretrained(arguments.output, max_shard_size="1TB")
+    model.save_pretrained(arguments.output, state_dict=trained.weights, max_shard_size="1TB")
     tokenizer.save_pretrained(arguments.output)
-    write_losses(arguments.output / "losses.csv", losses)
+    write_losses(arguments.output / "losses.csv", trained.losses)
     write_json(
         arguments.output / TRAINING_RECORD,
         {
             "settings": settings,
-            "steps": steps,
+            "steps": trained.steps,
             "parameters": parameters,
             "seconds": seconds,
+            **trained.speed,
+            "processes": trained.processes,
+            "device": trained.device,
             "tokens_sha256": corpus.content_sha256,
             "mask_sha256": selection_sha256,
             "weights_sha256": weights_sha256(arguments.output),
@@ -122,33 +125,29 @@ def true_mask(corpus: Corpus) -> tuple[ShardedArray, str]:
     return corpus.truth, hashlib.sha256(checksums.encode()).hexdigest()
 
 
-def require_same_tokens(directory: Path, tokenizer: PreTrainedTokenizerBase) -> None:
-    """Refuse a model whose own tokenizer gives the corpus's token ids another meaning."""
-    if (directory / "tokenizer.json").exists():
-        own = load_tokenizer(directory).get_vocab()
-        if own != tokenizer.get_vocab():
-            raise InputError(
-                f"{directory}: its tokenizer is not the corpus's; set tokenizers.*.path to this "
-                "directory, or start from a model of the same tokenizer"
-            )
+def require_partial_mask(mask: ShardedArray, corpus: Corpus, directory: Path) -> None:
+    """Refuse a mask of another shape than the tokens, or one that marks no token or every one."""
+    shapes = [shard.shape for shard in mask.shards]
+    expected = [shard.shape for shard in corpus.tokens.shards]
+    if shapes != expected:
+        raise InputError(
+            f"{directory}: the mask's shards are {shapes}, but those of the tokens {expected}; "
+            "delete it and run again"
+        )
+    selected = sum(int(shard.sum()) for shard in mask.shards)
+    if selected == 0:
+        raise InputError(f"{directory}: the mask selects no token, so nothing is suppressed")
+    if selected >= corpus.meta["tokens"]:
+        raise InputError(
+            f"{directory}: the mask selects all {selected} tokens, so nothing is left to learn; "
+            "lower influence.selections.*.limit"
+        )
 
 
 def resumable(training: dict) -> dict:
-    """The training settings that a checkpoint must share; how often to log changes no weight."""
-    return {
-        name: value
-        for name, value in training.items()
-        if name not in ("log_steps", "checkpoint_steps")
-    }
-
-
-def keep_only_own_checkpoints(checkpoints: Path, made_from: dict) -> None:
-    """Discard checkpoints that an interrupted run with other settings or data left behind."""
-    record = checkpoints / "made_from.json"
-    if checkpoints.exists() and not (record.exists() and read_json(record) == made_from):
-        log.warning("%s: from other settings or another corpus; starting over", checkpoints)
-        shutil.rmtree(checkpoints)
-    write_json(record, made_from)
+    """The training settings that a checkpoint must share; what is logged changes no weight."""
+    free = ("log_steps", "checkpoint_steps", "explosion_factor", "peak_flops")
+    return {name: value for name, value in training.items() if name not in free}
 
 
 if __name__ == "__main__":

@@ -35,6 +35,14 @@ def source(**settings) -> dict:
     return {"corpus": {"sources": [{"name": "texts", **settings}]}}
 
 
+def other_target(**model) -> dict:
+    """A model that is not merged with one of the tiny config."""
+    return {
+        "models": {"other": {"tokenizer": "bpe", **model}},
+        "evaluation": {"models": ["other"]},
+    }
+
+
 @pytest.mark.parametrize(
     "overlay, expected",
     [
@@ -193,21 +201,41 @@ def source(**settings) -> dict:
             "prompts?",
         ),
         (
-            {
-                "tokenizers": {"other": {"vocabulary_size": 600}},
-                "models": {"target": {"tokenizer": "other"}},
-            },
-            "models.target.tokenizer: is not that of proxy, which scores the tokens; give both the "
-            "same tokenizer",
-        ),
-        (
             {"models": {"target": {"architecture": {"max_position_embeddings": 64}}}},
-            "corpus.block_size: 128 is longer than "
-            "models.target.architecture.max_position_embeddings, 64",
+            "corpus.block_size: 128 is longer than the 64 positions of models.target",
         ),
         (
-            {"models": {"target": {"architecture": {"file": "pythia.json"}}}},
-            "models.target.architecture.file: pythia.json does not exist",
+            {"corpus": {"block_size": 4096}, **other_target(architecture={"name": "pythia-160m"})},
+            "corpus.block_size: 4096 is longer than the 2048 positions of models.other",
+        ),
+        (
+            other_target(architecture={"name": "pythia-160"}),
+            "models.other.architecture.name: 'pythia-160' is no published architecture known here; "
+            "known are pythia-14m,",
+        ),
+        (
+            other_target(architecture={"file": "pythia.json"}),
+            "models.other.architecture.file: pythia.json does not exist",
+        ),
+        (
+            {"models": {"target": {"architecture": {"name": "pythia-14m"}}}},
+            "models.target.architecture: give only one of model_type, or name",
+        ),
+        (
+            {"models": {"target": {"path": "weights"}}},
+            "models.target: give only one of architecture, or path",
+        ),
+        (
+            other_target(path="EleutherAI/pythia-14m"),
+            "models.other.path: EleutherAI/pythia-14m is not the directory of a model",
+        ),
+        (
+            {"methods": {"ifguide": {"suppress": {"strength": -1}}}},
+            "methods.ifguide.suppress.strength: -1 is less than the minimum of 0",
+        ),
+        (
+            {"training": {"explosion_factor": 1}},
+            "training.explosion_factor: 1 is less than or equal to the minimum of 1",
         ),
         (
             {"tokenizers": {"other": {"path": "EleutherAI/pythia-14m"}}},

@@ -13,11 +13,17 @@ from ifguide.corpus import end_of_text_id, open_corpus, token_streams, train_tok
 from ifguide.documents import Document
 from ifguide.errors import InputError
 from ifguide.generation import Sampling, generate
-from ifguide.models import HiddenStates, build_model, load_tokenizer, token_losses
+from ifguide.models import (
+    HiddenStates,
+    build_model,
+    load_tokenizer,
+    require_vocabulary,
+    token_losses,
+)
 from ifguide.planted import INSULT, PlantedSettings
 from ifguide.planted import generate as planted
 from ifguide.training import train
-from train_model import require_same_tokens, true_mask
+from train_model import true_mask
 
 ARCHITECTURE = {
     "model_type": "gpt_neox",
@@ -121,8 +127,8 @@ def test_a_toxic_model_becomes_less_toxic(texts, tokenizer, corpus, tmp_path, re
 
 def test_a_model_of_another_tokenizer_is_refused(texts, tokenizer, tmp_path):
     tokenizer.save_pretrained(tmp_path / "same")
-    require_same_tokens(tmp_path / "same", load_tokenizer(tmp_path / "same"))
+    require_vocabulary(tmp_path / "same", len(tokenizer), load_tokenizer(tmp_path / "same"))
     other = train_tokenizer((record["text"] for record in texts["documents"]), 500)
     other.save_pretrained(tmp_path / "other")
-    with pytest.raises(InputError, match=re.escape(f"{tmp_path / 'other'}: its tokenizer is not")):
-        require_same_tokens(tmp_path / "other", tokenizer)
+    with pytest.raises(InputError, match=re.escape(f"{tmp_path / 'other'}: its vocabulary of")):
+        require_vocabulary(tmp_path / "other", len(tokenizer), tokenizer)

@@ -5,8 +5,8 @@ from ifguide.objective import (
     IGNORED_LABEL,
     OBJECTIVES,
     label_losses,
+    log_of_other_tokens,
     suppression_loss,
-    unlikelihood,
 )
 
 BLOCKS, LENGTH, VOCABULARY = 3, 6, 11
@@ -56,7 +56,7 @@ def test_the_loss_and_its_gradient_are_those_of_the_direct_formula(objective, sh
     if isinstance(expected, torch.Tensor) and expected.requires_grad:
         (expected_gradient,) = torch.autograd.grad(expected, logits)
     torch.testing.assert_close(found_gradient, expected_gradient)
-    assert losses.shape == (BLOCKS * (LENGTH - 1),)
+    assert losses.shape == (BLOCKS, LENGTH)
     assert not losses.requires_grad
 
 
@@ -68,7 +68,7 @@ def test_label_losses_are_those_of_all_labels_selected_or_not():
         for j in range(1, LENGTH):
             label = labels[block, j]
             expected = 0.0 if label == IGNORED_LABEL else -log_p[block, j - 1, label]
-            assert float(losses.view(BLOCKS, -1)[block, j - 1]) == pytest.approx(float(expected))
+            assert float(losses[block, j]) == pytest.approx(float(expected))
 
 
 @pytest.mark.parametrize("objective", OBJECTIVES)
@@ -140,7 +140,20 @@ def test_without_a_selection_every_objective_is_the_plain_loss():
 def test_unlikelihood_of_a_single_label():
     logits = torch.tensor([[0.0, 1.0, 2.0]], dtype=torch.float64)
     p = logits.softmax(-1)[0, 1]
-    assert float(unlikelihood(logits, torch.tensor([1]))) == pytest.approx(-float((1 - p).log()))
+    found = log_of_other_tokens(logits.log_softmax(-1), torch.tensor([1]))
+    assert float(found) == pytest.approx(float((1 - p).log()))
+
+
+def test_the_gradient_is_that_of_finite_differences():
+    logits, labels, selected = random_case(0.4)
+    logits.requires_grad_(True)
+    for objective in OBJECTIVES:
+        assert torch.autograd.gradcheck(
+            lambda x, objective=objective: (
+                3 * suppression_loss(x, labels, selected, objective=objective, strength=0.7)[0]
+            ),
+            logits,
+        )
 
 
 def test_an_unknown_objective_is_refused():

@@ -1,7 +1,8 @@
 """Checkpoints of an interrupted training are used only by the same training."""
 
 from ifguide.artifacts import write_json
-from train_model import keep_only_own_checkpoints, resumable
+from ifguide.checkpoints import keep_only_own_checkpoints
+from train_model import resumable
 
 SETTINGS = {"epochs": 2, "learning_rate": 0.001, "log_steps": 10, "checkpoint_steps": 50}
 

@@ -16,15 +16,11 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from transformers.trainer_callback import PrinterCallback
 from trl import DPOConfig, DPOTrainer
 
+from ifguide.checkpoints import ListContents, last_whole_checkpoint
 from ifguide.corpus import end_of_text_id, tokenize
 from ifguide.preferences import PreferencePair
-from ifguide.training import (
-    LogLine,
-    OwnParameterNames,
-    StopAtBadLoss,
-    last_whole_checkpoint,
-    training_arguments,
-)
+from ifguide.training import OwnParameterNames, training_arguments
+from ifguide.training_progress import LogLine, StopAtBadLoss
 
 LOSS_COLUMNS = ("step", "epoch", "loss", "reward_margin", "reward_accuracy", "learning_rate")
 
@@ -101,7 +97,7 @@ def train_on_pairs(
             gradient_checkpointing=None,  # TRL's default is on; `activation_checkpointing` decides
         ),
         train_dataset=Dataset.from_list(list(examples)),
-        callbacks=[StopAtBadLoss(), LogLine()],
+        callbacks=[StopAtBadLoss(), ListContents(), LogLine()],
     )
     trainer.remove_callback(PrinterCallback)
     trainer.train(resume_from_checkpoint=last_whole_checkpoint(checkpoints))

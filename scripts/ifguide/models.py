@@ -1,18 +1,28 @@
 """Causal language models: built from an architecture, loaded from a directory, hashed, saved."""
 
 import hashlib
-import json
 from pathlib import Path
 
 import torch
 from torch import nn
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
 
+from ifguide.architectures import longest_block, read_architecture
 from ifguide.artifacts import file_sha256, read_json, require_same
 from ifguide.errors import InputError
 from ifguide.precision import at_least_float32
 
 TRAINING_RECORD = "training.json"
+# Settings that configurations take in and store under another name.
+ROTARY_SETTINGS = (
+    "rotary_pct",
+    "rotary_emb_base",
+    "rope_theta",
+    "rope_scaling",
+    "partial_rotary_factor",
+)
+# Embedding matrices are padded for speed: rows beyond the tokenizer's vocabulary, at most so many.
+LARGEST_PADDING = 1024
 
 
 def local_directory(path: str | Path, config_key: str) -> Path:
@@ -31,31 +41,44 @@ def load_tokenizer(directory: str | Path, config_key: str = "tokenizers"):
 
 
 def build_model(
-    architecture: dict, *, vocabulary_size: int, block_size: int, end_of_text: int, seed: int
+    section: dict,
+    config_key: str = "models.*.architecture",
+    *,
+    vocabulary_size: int,
+    block_size: int,
+    end_of_text: int,
+    seed: int,
 ) -> PreTrainedModel:
-    """Return a randomly initialised model of `architecture` (a `transformers` configuration).
+    """Return a randomly initialised model of the architecture that a config section describes.
 
-    Raises InputError for an unknown model type or setting, or a block longer than the positions.
+    section: what `read_architecture` resolves. Raises InputError for an unknown architecture, type
+    or setting, a vocabulary smaller than the tokenizer's, or a block longer than the positions.
     """
-    settings = {**architecture, "vocab_size": vocabulary_size}
+    settings = {"vocab_size": vocabulary_size, **read_architecture(section, config_key)}
+    if settings["vocab_size"] < vocabulary_size:
+        raise InputError(
+            f"config key {config_key}.vocab_size: {settings['vocab_size']} is smaller than the "
+            f"tokenizer's vocabulary of {vocabulary_size}; leave it out to follow the tokenizer"
+        )
     model_type = settings.pop("model_type", None)
-    settings.setdefault("max_position_embeddings", block_size)
+    if longest_block(settings) is None:
+        settings["max_position_embeddings"] = block_size
     settings |= {"bos_token_id": end_of_text, "eos_token_id": end_of_text}
     try:
         config = AutoConfig.for_model(model_type, **settings)
     except ValueError as error:
         raise InputError(
-            f"config key models.*.architecture.model_type: {model_type!r} is not an architecture "
-            "that transformers knows"
+            f"config key {config_key}.model_type: {model_type!r} is not an architecture that "
+            "transformers knows"
         ) from error
-    unknown = sorted(set(settings) - set(config.to_dict()) - set(config.attribute_map))
+    standard = AutoConfig.for_model(model_type)
+    known = {*standard.to_dict(), *standard.attribute_map, *ROTARY_SETTINGS, "name", "file"}
+    unknown = sorted(set(section) - known)
     if unknown:
-        raise InputError(
-            f"config key models.*.architecture: {model_type} has no setting {', '.join(unknown)}"
-        )
+        raise InputError(f"config key {config_key}: {model_type} has no setting {unknown[0]}")
     require_positions(config, block_size)
     torch.manual_seed(seed)
-    return AutoModelForCausalLM.from_config(config)
+    return AutoModelForCausalLM.from_config(config, dtype=torch.float32)
 
 
 def compute_device() -> torch.device:
@@ -75,7 +98,7 @@ def require_positions(config, block_size: int) -> None:
 def load_model(
     directory: str | Path,
     *,
-    dtype: torch.dtype = torch.float32,
+    dtype: torch.dtype | str = torch.float32,
     attention: str | None = None,
     verify: bool = True,
 ) -> PreTrainedModel:
@@ -111,6 +134,25 @@ def weights_sha256(directory: str | Path) -> str:
     if len(paths) == 1:
         return file_sha256(paths[0])
     return hashlib.sha256("".join(file_sha256(path) for path in paths).encode()).hexdigest()
+
+
+def require_vocabulary(directory: str | Path, rows: int, tokenizer) -> None:
+    """Refuse a model directory whose tokens are not those of `tokenizer`.
+
+    rows: the size of the model's vocabulary. Where the directory holds a tokenizer, the two
+    vocabularies have to be equal token by token; where it holds none, their sizes, less padding.
+    """
+    directory = Path(directory)
+    size = len(tokenizer)
+    if (directory / "tokenizer.json").is_file():
+        same = load_tokenizer(directory).get_vocab() == tokenizer.get_vocab() and size <= rows
+    else:
+        same = size <= rows < size + LARGEST_PADDING
+    if not same:
+        raise InputError(
+            f"{directory}: its vocabulary of {rows} is not that of the tokenizer, {size} tokens; "
+            "give the model its own tokenizer, by `path`"
+        )
 
 
 def require_trained(directory: str | Path) -> None:
@@ -198,18 +240,3 @@ def token_losses(
 def _cross_entropy(head: nn.Module | None, hidden: torch.Tensor, labels: torch.Tensor):
     logits = hidden if head is None else head(hidden)
     return torch.nn.functional.cross_entropy(at_least_float32(logits), labels, reduction="none")
-
-
-def read_architecture(settings: dict, config_key: str) -> dict:
-    """Return an architecture that the config spells out, or names by a configuration file."""
-    if "file" not in settings:
-        return settings
-    path = Path(settings["file"])
-    if not path.is_file():
-        raise InputError(f"config key {config_key}.file: {path} does not exist")
-    try:
-        described = json.loads(path.read_text(encoding="utf-8"))
-    except json.JSONDecodeError as error:
-        raise InputError(f"{path}, line {error.lineno}: not valid JSON ({error.msg})") from error
-    overrides = {key: value for key, value in settings.items() if key != "file"}
-    return {**described, **overrides}

@@ -1,53 +1,31 @@
 """Training a causal language model with suppressed tokens, on the Trainer of `transformers`."""
 
 import csv
-import logging
-import math
+import sys
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 from torch.utils.data import Dataset
-from transformers import PreTrainedModel, Trainer, TrainerCallback, TrainingArguments
+from transformers import PreTrainedModel, Trainer, TrainingArguments
 from transformers.trainer_callback import PrinterCallback
-from transformers.trainer_utils import get_last_checkpoint
 
-from ifguide.artifacts import atomic_path, read_json
+from ifguide.artifacts import atomic_path
+from ifguide.checkpoints import ListContents, keep_only_own_checkpoints, last_whole_checkpoint
 from ifguide.corpus import Corpus, ShardedArray
-from ifguide.errors import InputError
 from ifguide.objective import IGNORED_LABEL, suppression_loss
-
-log = logging.getLogger(__name__)
-
-
-class Blocks(Dataset):
-    """Training blocks, with the selection mask beside the tokens where there is one."""
-
-    def __init__(self, corpus: Corpus, mask: ShardedArray | None) -> None:
-        self.corpus = corpus
-        self.mask = mask
-
-    def __len__(self) -> int:
-        return len(self.corpus.tokens)
-
-    def __getitem__(self, index: int) -> dict[str, torch.Tensor]:
-        tokens = torch.from_numpy(self.corpus.tokens[index].astype("int64"))
-        valid = torch.from_numpy(self.corpus.valid(index))
-        if self.mask is None:
-            selected = torch.zeros_like(valid)
-        else:
-            selected = torch.from_numpy(self.mask[index].astype(bool))
-        return {
-            "input_ids": tokens,
-            "labels": torch.where(valid, tokens, IGNORED_LABEL),
-            "selected": selected,
-        }
+from ifguide.throughput import Speed, flops_per_token, peak_flops
+from ifguide.training_blocks import BlockOrder, Blocks, OrderOfEpoch, divide_step
+from ifguide.training_progress import LogLine, ProgressBar, StartClock, StopAtBadLoss
 
 
 class OwnParameterNames:
     """Resume a Trainer from a checkpoint by the model's own loader, whatever names it saves."""
 
     def _load_from_checkpoint(self, resume_from_checkpoint, model=None):
+        if self.is_fsdp_enabled:
+            return super()._load_from_checkpoint(resume_from_checkpoint, model)
         # The Trainer's own way takes tensors by the names in the file. Those are not the model's
         # own in every family (gpt_neox saves its head as embed_out); the rest would stay random.
         saved = type(self.model).from_pretrained(
@@ -63,14 +41,31 @@ class SuppressionTrainer(OwnParameterNames, Trainer):
     loss does not depend on how a batch is divided.
     """
 
-    def __init__(self, *arguments, objective: str, strength: float, **settings) -> None:
+    def __init__(
+        self, *arguments, objective: str, strength: float, peak: float | None, **settings
+    ) -> None:
         super().__init__(*arguments, **settings)
         self.objective = objective
         self.strength = strength
         self.model_accepts_loss_kwargs = True  # makes the Trainer count label tokens
         self.loss_is_scaled_for_ga = True
+        self.order = BlockOrder(
+            len(self.train_dataset),
+            self.args.per_device_train_batch_size
+            * self.args.gradient_accumulation_steps
+            * self.args.world_size,
+            self.args.data_seed,
+        )
+        self.add_callback(OrderOfEpoch(self.order))
         # Sums of label losses and their counts, selected and unselected, since the last log.
-        self.loss_sums = torch.zeros(2, 2, dtype=torch.float64)
+        self.loss_sums = torch.zeros(2, 2, dtype=torch.float64, device=self.args.device)
+        self.speed = Speed(
+            flops_per_token(self.model, self.train_dataset.corpus.block_size),
+            None if peak is None else peak * self.args.world_size,
+        )
+
+    def _get_train_sampler(self, train_dataset: Dataset | None = None) -> BlockOrder:
+        return self.order
 
     def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
         selected = inputs["selected"]
@@ -82,52 +77,28 @@ class SuppressionTrainer(OwnParameterNames, Trainer):
             objective=self.objective,
             strength=self.strength,
         )
-        labelled = inputs["labels"][:, 1:] != IGNORED_LABEL
-        marked = (selected[:, 1:] & labelled).flatten()
-        unmarked = (~selected[:, 1:] & labelled).flatten()
-        for row, members in enumerate((marked, unmarked)):
-            self.loss_sums[row, 0] += (losses * members).sum().cpu()
-            self.loss_sums[row, 1] += members.sum().cpu()
+        labelled = inputs["labels"] != IGNORED_LABEL
+        # On the device: reading the sums here would make it wait at every batch.
+        for sums, members in zip(
+            self.loss_sums, (labelled & selected, labelled & ~selected), strict=True
+        ):
+            sums[0] += (losses * members).sum()
+            sums[1] += members.sum()
         # Gradients are averaged over processes, while num_items_in_batch counts all of them.
         loss = total / num_items_in_batch * self.accelerator.num_processes
         return (loss, outputs) if return_outputs else loss
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         if "loss" in logs:
+            sums = self.accelerator.reduce(self.loss_sums, "sum").tolist()
             for name, (total, count) in zip(
-                ("selected_loss", "unselected_loss"), self.loss_sums.tolist(), strict=True
+                ("selected_loss", "unselected_loss"), sums, strict=True
             ):
                 if count:
                     logs[name] = total / count
             self.loss_sums.zero_()
+            logs |= self.speed.since_last(int(sum(count for _, count in sums)))
         super().log(logs, start_time)
-
-
-class StopAtBadLoss(TrainerCallback):
-    """Stop with a clear error at a loss that is not finite, before it reaches a checkpoint."""
-
-    def on_log(self, arguments, state, control, logs=None, **_):
-        for name in ("loss", "grad_norm"):
-            value = (logs or {}).get(name)
-            if value is not None and not math.isfinite(value):
-                raise InputError(
-                    f"training diverged: {name} is {value} at step {state.global_step}; lower "
-                    "training.learning_rate or the strength of the suppression, and run again from "
-                    "the last checkpoint"
-                )
-
-
-class LogLine(TrainerCallback):
-    """One plain line at each log, for a file that somebody follows."""
-
-    def on_log(self, arguments, state, control, logs=None, **_):
-        if logs and "loss" in logs:
-            figures = "  ".join(
-                f"{name} {logs[name]:.4f}"
-                for name in ("loss", "selected_loss", "unselected_loss")
-                if name in logs
-            )
-            log.info("step %d of %d  %s", state.global_step, state.max_steps, figures)
 
 
 def training_arguments(
@@ -136,19 +107,26 @@ def training_arguments(
     checkpoints: Path,
     seed: int,
     use_cpu: bool,
+    processes: int = 1,
     kind: type[TrainingArguments] = TrainingArguments,
     **further,
 ) -> TrainingArguments:
-    """Translate the config section `training` into the Trainer's arguments.
+    """Translate the config section `training` into the Trainer's arguments for one process.
 
-    `kind` and `further` are those of another Trainer with arguments of its own.
+    `kind` and `further` are those of another Trainer with arguments of its own. Raises InputError
+    where the blocks of a step cannot be divided among the processes.
     """
-    return kind(
+    batch_size, accumulation = divide_step(
+        settings["batch_size"], settings["accumulation"], processes
+    )
+    # Accelerate shards on accelerators only; on the CPU every process keeps the whole model.
+    sharded = settings["fsdp"] and processes > 1 and not use_cpu
+    arguments = kind(
         output_dir=str(checkpoints),
         num_train_epochs=settings["epochs"],
         max_steps=settings.get("max_steps") or -1,
-        per_device_train_batch_size=settings["batch_size"],
-        gradient_accumulation_steps=settings["accumulation"],
+        per_device_train_batch_size=batch_size,
+        gradient_accumulation_steps=accumulation,
         learning_rate=settings["learning_rate"],
         lr_scheduler_type=settings["schedule"],
         warmup_steps=settings["warmup"],
@@ -158,8 +136,14 @@ def training_arguments(
         adam_epsilon=settings["epsilon"],
         max_grad_norm=settings["clip"],
         bf16=settings["precision"] == "bfloat16",
-        activation_checkpointing=settings["gradient_checkpointing"],
+        activation_checkpointing=settings["gradient_checkpointing"] and not sharded,
         torch_compile=settings["compile"],
+        fsdp=True if sharded else None,
+        fsdp_config=(
+            {"activation_checkpointing": settings["gradient_checkpointing"]} if sharded else None
+        ),
+        ddp_backend="gloo" if use_cpu and processes > 1 else None,
+        ddp_find_unused_parameters=False,
         logging_steps=settings["log_steps"],
         logging_nan_inf_filter=False,
         save_strategy="steps",
@@ -174,21 +158,24 @@ def training_arguments(
         report_to="none",
         **further,
     )
+    if arguments.n_gpu > 1:
+        arguments._n_gpu = 1  # one process takes one device: its threads do not divide a batch
+    return arguments
 
 
-def last_whole_checkpoint(checkpoints: Path) -> str | None:
-    """Return the newest checkpoint that was written to its end, or None.
+@dataclass(frozen=True)
+class Trained:
+    """What a training leaves besides the model: records of losses, steps, speed, and the weights.
 
-    The Trainer writes the state file last, so a checkpoint without a readable one was interrupted.
+    weights: state of the whole model, gathered from all processes; None in all but the first.
     """
-    while checkpoints.is_dir() and (newest := get_last_checkpoint(str(checkpoints))):
-        try:
-            read_json(Path(newest) / "trainer_state.json")
-            return newest
-        except (InputError, FileNotFoundError):
-            log.warning("%s is incomplete; going back to the one before", newest)
-            Path(newest).rename(Path(newest).with_name(f"incomplete-{Path(newest).name}"))
-    return None
+
+    losses: list[dict]
+    steps: int
+    speed: dict[str, float | None]
+    processes: int
+    device: str
+    weights: dict[str, torch.Tensor] | None
 
 
 def train(
@@ -200,27 +187,51 @@ def train(
     objective: str,
     strength: float,
     checkpoints: Path,
+    made_from: dict | None = None,
     seed: int,
-) -> tuple[list[dict], int]:
-    """Train `model` in place on `corpus`; return the log of losses and the number of steps.
+    processes: int = 1,
+) -> Trained:
+    """Train `model` in place on `corpus`, one of `processes` that share every step.
 
-    Resumes from the last whole checkpoint below `checkpoints`, which the caller deletes when the
-    result is saved. Raises InputError where the loss is not finite.
+    Resumes from the last whole checkpoint below `checkpoints` that was `made_from` the same
+    settings and data (None asks nothing); the caller deletes the folder when the result is saved.
+    Raises InputError where the loss is not finite or explodes.
     """
+    use_cpu = not torch.cuda.is_available()
+    arguments = training_arguments(
+        settings, checkpoints=checkpoints, seed=seed, use_cpu=use_cpu, processes=processes
+    )
+    with arguments.main_process_first(local=False):
+        if arguments.process_index == 0 and made_from is not None:
+            keep_only_own_checkpoints(checkpoints, made_from)
+        resumed = last_whole_checkpoint(checkpoints)
+    device = "cpu" if use_cpu else torch.cuda.get_device_name()
     trainer = SuppressionTrainer(
         model=model,
-        args=training_arguments(
-            settings, checkpoints=checkpoints, seed=seed, use_cpu=not torch.cuda.is_available()
-        ),
+        args=arguments,
         train_dataset=Blocks(corpus, mask),
-        callbacks=[StopAtBadLoss(), LogLine()],
         objective=objective,
         strength=strength,
+        peak=settings["peak_flops"] or peak_flops(device, settings["precision"]),
     )
     trainer.remove_callback(PrinterCallback)
-    trainer.train(resume_from_checkpoint=last_whole_checkpoint(checkpoints))
-    losses = [record for record in trainer.state.log_history if "loss" in record]
-    return losses, trainer.state.global_step
+    for callback in (
+        StartClock(trainer.speed),
+        StopAtBadLoss(settings["explosion_factor"]),
+        ListContents(),
+        LogLine(),
+        *([ProgressBar()] if sys.stderr.isatty() and arguments.process_index == 0 else []),
+    ):
+        trainer.add_callback(callback)
+    trainer.train(resume_from_checkpoint=resumed)
+    return Trained(
+        losses=[record for record in trainer.state.log_history if "loss" in record],
+        steps=trainer.state.global_step,
+        speed=trainer.speed.overall(),
+        processes=processes,
+        device=device,
+        weights=trainer.accelerator.get_state_dict(trainer.model),
+    )
 
 
 LOSS_COLUMNS = ("step", "epoch", "loss", "selected_loss", "unselected_loss", "learning_rate")

@@ -13,6 +13,7 @@ import yaml
 SOURCE = Path(workflow.current_basedir).parent.parent
 sys.path.insert(0, str(SOURCE / "scripts"))
 
+from ifguide.architectures import longest_block, read_architecture
 from ifguide.artifacts import canonical_json, read_json, text_sha256
 from ifguide.config_schema import find_mistake, with_defaults
 from ifguide.errors import InputError
@@ -149,16 +150,19 @@ def check_models():
                 refuse_config(f"methods.{name}.start_from", "begins with a model made from itself")
             chain.append(following)
     proxy = config["influence"]["model"]
-    scored = any(
-        "selection" in methods[name].get(step, {})
+    # The mask of a selection moves to other tokens; what else a selection can do does not.
+    bound = [
+        name
         for name in config["evaluation"]["methods"]
-        for step in ("suppress", "filter")
-    )
+        if "selection" in methods[name].get("filter", {})
+        or methods[name].get("suppress", {}).get("tokens") == "random"
+    ]
     for name in config["evaluation"]["models"]:
-        if scored and models[name]["tokenizer"] != models[proxy]["tokenizer"]:
+        if bound and models[name]["tokenizer"] != models[proxy]["tokenizer"]:
             refuse_config(
                 f"models.{name}.tokenizer",
-                f"is not that of {proxy}, which scores the tokens; give both the same tokenizer",
+                f"is not that of {proxy}, which scores the tokens, as methods.{bound[0]} needs; give "
+                "both the same tokenizer",
             )
     proxies = {proxy, *(d["model"] or proxy for d in config["influence"]["directions"].values())}
     for name in sorted(proxies):
@@ -169,13 +173,27 @@ def check_models():
             )
     block_size = config["corpus"]["block_size"]
     for name in {*proxies, *config["evaluation"]["models"]}:
-        for key in ("max_position_embeddings", "n_positions"):
-            positions = models[name]["architecture"].get(key, block_size)
-            if positions < block_size:
-                refuse_config(
-                    "corpus.block_size",
-                    f"{block_size} is longer than models.{name}.architecture.{key}, {positions}",
-                )
+        positions = positions_of(name)
+        if positions is not None and positions < block_size:
+            refuse_config(
+                "corpus.block_size",
+                f"{block_size} is longer than the {positions} positions of models.{name}",
+            )
+
+
+def positions_of(model):
+    """The positions that a model gives itself, None where they follow the block or are not known."""
+    entry = config["models"][model]
+    key = f"models.{model}"
+    try:
+        if "path" not in entry:
+            return longest_block(read_architecture(entry["architecture"], f"{key}.architecture"))
+        description = Path(entry["path"], "config.json")
+        if not description.is_file():
+            refuse_config(f"{key}.path", f"{entry['path']} is not the directory of a model")
+        return longest_block(read_json(description))
+    except InputError as error:
+        raise SystemExit(f"error: config: {str(error).removeprefix('config key ')}") from None
 
 
 def check_study():
@@ -320,7 +338,7 @@ def check_paths():
             for name, entry in config["tokenizers"].items()
         ),
         *(
-            (f"models.{name}.architecture.file", entry["architecture"].get("file"))
+            (f"models.{name}.architecture.file", entry.get("architecture", {}).get("file"))
             for name, entry in config["models"].items()
         ),
         *(
@@ -331,6 +349,7 @@ def check_paths():
             for name, entry in config["methods"].items()
             if isinstance(entry.get("start_from"), dict)
         ),
+        *((f"models.{name}.path", entry.get("path")) for name, entry in config["models"].items()),
     ]:
         if path and not os.path.exists(path):
             refuse_config(key, f"{path} does not exist")
@@ -449,8 +468,9 @@ def tokenizer_input(name):
 
 
 def architecture_of(model):
-    """A model's architecture; a repository's stands as the configuration file fetched from it."""
-    architecture = config["models"][model]["architecture"]
+    """A model's architecture; that of a directory or repository is its configuration file."""
+    entry = config["models"][model]
+    architecture = entry.get("architecture") or {"file": os.path.join(entry["path"], "config.json")}
     if "hub" not in architecture:
         return architecture
     folder = repository_directory(model_repository(architecture, ARCHITECTURE_FILES))
@@ -459,7 +479,7 @@ def architecture_of(model):
 
 def architecture_inputs(model):
     """What rules must wait for before they read a model's architecture."""
-    architecture = config["models"][model]["architecture"]
+    architecture = config["models"][model].get("architecture") or architecture_of(model)
     if "hub" in architecture:
         return [repository_record(model_repository(architecture, ARCHITECTURE_FILES))]
     return [architecture["file"]] if "file" in architecture else []
@@ -477,7 +497,7 @@ def repositories():
             instead = f"give a local directory in tokenizers.{name}.path"
             found.append((model_repository(entry, TOKENIZER_FILES), instead))
     for name, entry in config["models"].items():
-        if "hub" in entry["architecture"]:
+        if "hub" in entry.get("architecture", {}):
             instead = f"give a local config.json in models.{name}.architecture.file"
             found.append((model_repository(entry["architecture"], ARCHITECTURE_FILES), instead))
     explicit, implicit = config["classifiers"]["explicit"], config["classifiers"]["implicit"]
@@ -663,6 +683,16 @@ def model_files(model, method, seed):
     return [f"{folder}/{name}" for name in ("model.safetensors", "config.json", "training.json")]
 
 
+def given_files(model):
+    """The files of a model directory that the config names."""
+    folder = config["models"][model]["path"]
+    return sorted(
+        path
+        for pattern in ("*.json", "*.safetensors")
+        for path in glob.glob(os.path.join(glob.escape(folder), pattern))
+    )
+
+
 def model_directory(wildcards):
     method = weights_of(wildcards.method)
     return f"{RESULTS}/models/{wildcards.model}/{method}/{wildcards.seed}"
@@ -670,7 +700,7 @@ def model_directory(wildcards):
 
 def start_directory(wildcards):
     """The model that a method begins with: one made here, or any directory."""
-    start = config["methods"][wildcards.method]["start_from"]
+    start = start_of(wildcards.model, wildcards.method)
     if isinstance(start, dict):
         return start["path"]
     return f"{RESULTS}/models/{wildcards.model}/{start}/{wildcards.seed}"
@@ -732,16 +762,16 @@ def dpo_training_of(model, method):
 def training_options(wildcards):
     """The mask and the model that a method begins with, where it has them."""
     options = []
-    if mask := mask_folder(wildcards.method):
+    if mask := mask_folder(wildcards.model, wildcards.method):
         options += ["--mask", mask]
-    if "start_from" in config["methods"][wildcards.method]:
+    if start_of(wildcards.model, wildcards.method):
         options += ["--start-from", start_directory(wildcards)]
     return options
 
 
 def start_files(wildcards):
     """The files of the model that a method begins with: one made here, or any directory."""
-    start = config["methods"][wildcards.method].get("start_from")
+    start = start_of(wildcards.model, wildcards.method)
     if isinstance(start, dict):
         weights = sorted(glob.glob(f"{glob.escape(start['path'])}/*.safetensors"))
         return [f"{start['path']}/config.json", *weights]
@@ -753,6 +783,26 @@ def reward_of(model, method):
     guided = config["methods"][method].get("rad")
     tokenizer = config["models"][model]["tokenizer"]
     return guided and f"{RESULTS}/rewards/{guided['reward']}/{tokenizer}"
+
+
+def start_of(model, method):
+    """The method whose model this one fine-tunes: as the config says, or a model that is given."""
+    given = "none" if "path" in config["models"][model] and method != "none" else None
+    return config["methods"][method].get("start_from", given)
+
+
+def launcher(wildcards, resources):
+    """Python, or one Python for each process: the GPUs of the job, or its CPU processes."""
+    processes = max(resources.get("gpu", 0), resources.get("processes", 1))
+    if processes <= 1:
+        return ["python"]
+    return [
+        "python",
+        "-m",
+        "torch.distributed.run",
+        "--standalone",
+        f"--nproc-per-node={processes}",
+    ]
 
 
 def name_of_model(path):
@@ -849,13 +899,21 @@ def shown_selection():
     return wanted or next(iter(compared), min(config["influence"]["selections"]))
 
 
-def mask_folder(method):
-    """The folder of the mask that a method suppresses; none where it needs no selection."""
+def mask_folder(model, method):
+    """The folder of the mask that a method suppresses, in the tokens of the model's tokenizer.
+
+    None where the method needs no selection.
+    """
     suppress = config["methods"][method].get("suppress", {})
     if "selection" not in suppress:
         return None
     folder = selection_folder(suppress["selection"])
-    return f"{folder}/random" if suppress["tokens"] == "random" else folder
+    if suppress["tokens"] == "random":
+        return f"{folder}/random"
+    tokenizer = config["models"][model]["tokenizer"]
+    if tokenizer == config["models"][PROXY]["tokenizer"]:
+        return folder
+    return f"{folder}/transfer/{tokenizer}"
 
 
 def mask_files(wildcards):
@@ -863,7 +921,7 @@ def mask_files(wildcards):
     suppress = config["methods"][wildcards.method].get("suppress")
     if suppress and suppress["tokens"] == "truth":
         return corpus_files(config["models"][wildcards.model]["tokenizer"], "truth")
-    folder = mask_folder(wildcards.method)
+    folder = mask_folder(wildcards.model, wildcards.method)
     return [f"{folder}/selection.json"] if folder else []
 
 
@@ -907,7 +965,7 @@ def removal_inputs(wildcards):
 def removal_options(wildcards):
     if wildcards.method in FILTERED:
         return ["--filter", *removal_inputs(wildcards)]
-    folder = mask_folder(wildcards.method)
+    folder = mask_folder(wildcards.model, wildcards.method)
     return ["--mask", folder] if folder else ["--truth"]
 
 

@@ -56,6 +56,42 @@ rule select_tokens:
         " --scores {input.scores:q} --output {params.folder:q} > {log:q} 2>&1"
 
 
+rule transfer_mask:
+    input:
+        code=code("transfer_mask.py"),
+        documents=f"{RESULTS}/corpus/documents.jsonl",
+        selection=f"{INFLUENCE}/{{direction}}/{{selection}}/selection.json",
+        source=corpus_files(config["models"][PROXY]["tokenizer"], "tokens", "documents"),
+        target=lambda wildcards: corpus_files(wildcards.tokenizer, "tokens", "documents"),
+    output:
+        mask=[
+            f"{INFLUENCE}/{{direction}}/{{selection}}/transfer/{{tokenizer}}/mask/shard-{shard}.npy"
+            for shard in shards(config["corpus"]["shards"])
+        ],
+        record=f"{INFLUENCE}/{{direction}}/{{selection}}/transfer/{{tokenizer}}/selection.json",
+    log:
+        f"{LOGS}/transfer_mask/{{direction}}/{{selection}}/{{tokenizer}}.log",
+    benchmark:
+        f"{BENCHMARKS}/transfer_mask/{{direction}}/{{selection}}/{{tokenizer}}.tsv"
+    retries: 1
+    conda:
+        "../../envs/main.yaml"
+    resources:
+        mem_mb=lambda wildcards, attempt: 4000 * attempt,
+        runtime=lambda wildcards, attempt: 120 * attempt,
+    params:
+        selection=subpath(input.selection, parent=True),
+        source=lambda wildcards: corpus_of(PROXY),
+        target=lambda wildcards: f"{RESULTS}/corpus/{wildcards.tokenizer}",
+        folder=subpath(output.record, parent=True),
+    message:
+        "move the selection {wildcards.selection} to the tokens of {wildcards.tokenizer}"
+    shell:
+        "python {input.code[0]:q} --documents {input.documents:q} --selection {params.selection:q}"
+        " --source {params.source:q} --target {params.target:q} --output {params.folder:q}"
+        " > {log:q} 2>&1"
+
+
 rule attribution:
     input:
         code=code("measure_attribution.py"),

@@ -12,6 +12,44 @@ EXPLICIT_READY = (
 )
 
 
+# A model that is given is taken as it is; what is made from it is trained.
+ruleorder: take_model > train_model
+
+
+rule take_model:
+    input:
+        code=code("take_model.py"),
+        meta=lambda wildcards: f"{corpus_of(wildcards.model)}/meta.json",
+        tokenizer=lambda wildcards: f"{corpus_of(wildcards.model)}/tokenizer/tokenizer.json",
+        given=lambda wildcards: given_files(wildcards.model),
+    output:
+        weights=f"{RESULTS}/models/{{model}}/none/{{seed}}/model.safetensors",
+        architecture=f"{RESULTS}/models/{{model}}/none/{{seed}}/config.json",
+        tokenizer=f"{RESULTS}/models/{{model}}/none/{{seed}}/tokenizer.json",
+        losses=f"{RESULTS}/models/{{model}}/none/{{seed}}/losses.csv",
+        record=f"{RESULTS}/models/{{model}}/none/{{seed}}/training.json",
+    log:
+        f"{LOGS}/take/{{model}}/{{seed}}.log",
+    benchmark:
+        f"{BENCHMARKS}/take/{{model}}/{{seed}}.tsv"
+    wildcard_constraints:
+        model=names({name: entry for name, entry in config["models"].items() if "path" in entry}),
+    conda:
+        "../../envs/main.yaml"
+    resources:
+        mem_mb=lambda wildcards, attempt: 8000 * attempt,
+        runtime=60,
+    params:
+        given=lambda wildcards: config["models"][wildcards.model]["path"],
+        corpus=lambda wildcards: corpus_of(wildcards.model),
+        folder=subpath(output.weights, parent=True),
+    message:
+        "take the weights of {wildcards.model} as they are"
+    shell:
+        "python {input.code[0]:q} --given {params.given:q} --corpus {params.corpus:q}"
+        " --output {params.folder:q} > {log:q} 2>&1"
+
+
 rule train_model:
     input:
         code=code("train_model.py"),
@@ -41,6 +79,9 @@ rule train_model:
     resources:
         mem_mb=lambda wildcards, attempt: 4000 * attempt,
         runtime=lambda wildcards, attempt: 1440 * attempt,
+        # Processes on the CPU, each of them a thread; on GPUs there is one for each `gpu`. They
+        # share every step, so the number changes no result.
+        processes=1,
     params:
         settings=lambda wildcards: settings_of(
             architecture=architecture_of(wildcards.model),
@@ -58,6 +99,7 @@ rule train_model:
         corpus=lambda wildcards: training_corpus(wildcards.model, wildcards.method),
         tokenizer=subpath(input.tokenizer, parent=True),
         options=training_options,
+        launcher=launcher,
         # How often to save changes no weight. A function of `input` is not tracked, so that a
         # finished model stays when this changes.
         checkpoint_steps=lambda wildcards, input: training_of(wildcards.model, wildcards.method)[
@@ -66,7 +108,7 @@ rule train_model:
     message:
         "train {wildcards.model} by {wildcards.method}, seed {wildcards.seed}"
     shell:
-        "python {input.code[0]:q} --settings {params.settings:q} --corpus {params.corpus:q}"
+        "{params.launcher} {input.code[0]:q} --settings {params.settings:q} --corpus {params.corpus:q}"
         " --tokenizer {params.tokenizer:q} {params.options:q}"
         " --checkpoint-steps {params.checkpoint_steps:q} --output {params.folder:q} > {log:q} 2>&1"
 

@@ -1,0 +1,47 @@
+"""The published experiment: the settings of the paper, and a plan for every job of it."""
+
+import re
+
+import pytest
+import yaml
+
+from conftest import copy_repository, run_snakemake
+
+PAPER, ABLATIONS = "config/paper.yaml", "config/paper_ablations.yaml"
+
+
+def jobs(printed: str) -> dict[str, int]:
+    """The number of jobs of each rule in the table of a dry run."""
+    table = re.search(r"^job +count\n-+ +-+\n(.*?)^total +\d+$", printed, re.M | re.S)
+    assert table, printed
+    return {line.split()[0]: int(line.split()[1]) for line in table[1].splitlines()}
+
+
+def test_a_step_and_a_selection_are_those_of_the_paper(repository):
+    config = yaml.safe_load((repository / PAPER).read_text("utf-8"))
+    training, selection = config["training"], config["influence"]["selections"]["top"]
+    blocks = training["batch_size"] * training["accumulation"]
+    assert (blocks, config["corpus"]["block_size"]) == (256, 2048)
+    assert (training["learning_rate"], training["epochs"]) == (6e-4, 4)
+    assert config["methods"]["ifguide-tuned"]["training"]["learning_rate"] == 6e-5
+    assert (selection["quantile"], selection["window"], selection["limit"]) == (0.99, 1, 0.02)
+
+
+@pytest.mark.parametrize("configs, models", [([PAPER], 4 * 5), ([PAPER, ABLATIONS], 15)])
+def test_every_job_is_planned_without_a_file_of_the_hub(tmp_path, configs, models):
+    clone = copy_repository(tmp_path / "clone")
+    ran = run_snakemake(clone, "--configfile", *configs, "--cores", "1", "--dry-run")
+    assert ran.returncode == 0, ran.stdout
+    assert jobs(ran.stdout)["train_model"] == models
+
+
+def test_a_revision_that_is_not_a_commit_is_refused(tmp_path):
+    clone = copy_repository(tmp_path / "clone")
+    overlay = clone / "overlay.yaml"
+    overlay.write_text("tokenizers: {pythia: {revision: main}}", encoding="utf-8")
+    ran = run_snakemake(clone, "--configfile", PAPER, "overlay.yaml", "--cores", "1", "--dry-run")
+    assert ran.returncode == 1
+    assert ran.stdout.splitlines()[-1] == (
+        "error: config: tokenizers.pythia.revision: 'main' is not a full commit hash of 40 "
+        "hexadecimal digits"
+    )
