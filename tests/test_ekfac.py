@@ -19,7 +19,6 @@ from small_models import (
     VOCABULARY,
     OneLinearLayer,
     random_batch,
-    random_tokens,
     small_model,
 )
 

@@ -59,7 +59,7 @@ Statistics = dict[str, torch.Tensor]
 
 @contextlib.contextmanager
 def without_weight_gradients(model: nn.Module) -> Iterator[None]:
-    """Compute no weight gradient: inside `watched`, the graph starts at the first layers' outputs."""
+    """Compute no weight gradient: in `watched`, the graph starts at the first layers."""
     wanted = [parameter.requires_grad for parameter in model.parameters()]
     model.requires_grad_(False)
     try:

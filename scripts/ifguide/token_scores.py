@@ -54,7 +54,7 @@ def two_forward_scorer(
     """Return tokens -> (L(θ + εv) - L(θ - εv)) / 2ε, without an autograd graph.
 
     Uses `model` and `direction` up: afterwards the model stands at θ - εv, and the direction's
-    tensors, where they have the weights' type, hold θ + εv. So nothing of the weights' size is made.
+    tensors, where they have the weights' type, hold θ + εv. No copy of the weights is made.
     """
     step = step_size(model, direction, relative_step)
     body = HiddenStates(model)
