@@ -18,13 +18,14 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pandas as pd
 import torch
 from matplotlib.figure import Figure
 from selection_cost import measure_selection
-from workload import SIZES, Peer, Workload, agreement, tracked_parameters
+from workload import SIZES, Peer, Size, Workload, agreement, tracked_parameters
 
 from ifguide.artifacts import atomic_path, write_text
 from ifguide.figure_style import NEUTRAL, PALETTE, save_figure, style
@@ -83,9 +84,8 @@ def measure(
     name: str, precision: str, arguments: argparse.Namespace, peer_at_hand: bool
 ) -> tuple[pd.DataFrame, dict[str, float]]:
     """Time every row of one size, interleaved, and measure its memory."""
-    workload = Workload(
-        SIZES[name], device=arguments.device, precision=precision, labels=arguments.labels
-    )
+    size = sized(name, arguments)
+    workload = Workload(size, device=arguments.device, precision=precision, labels=arguments.labels)
     peer = Peer(workload) if peer_at_hand else None
     rows = [row for row in arguments.rows if peer or not row.startswith("peer")]
     if precision == "bf16":
@@ -98,9 +98,7 @@ def measure(
         for row in rows:
             if repetition == 0 or row not in ONCE:
                 times[row].append(timed(work[row], workload, row))
-    blocks, length = SIZES[name].blocks, SIZES[name].length
-    # Sizes that hold 32 and more blocks run one of them backwards, token by token.
-    scale = {"backward": blocks}
+    scale = {"backward": size.blocks}
     records = []
     for row in rows:
         seconds = [s * scale.get(row, 1) for s, _ in times[row]]
@@ -109,12 +107,12 @@ def measure(
         processor = pd.Series([scale.get(row, 1) * a[1] / b[1] for a, b in pairs])
         records.append(
             {
-                "size": str(SIZES[name]),
+                "size": str(size),
                 "precision": precision,
                 "row": row,
                 "what": ROWS[row],
                 "seconds": pd.Series(seconds).median(),
-                "tokens_per_second": blocks * length / pd.Series(seconds).median(),
+                "tokens_per_second": size.blocks * size.length / pd.Series(seconds).median(),
                 "ratio": ratios.median(),
                 "ratio_low": ratios.min(),
                 "ratio_high": ratios.max(),
@@ -127,7 +125,12 @@ def measure(
     table = pd.DataFrame(records)
     if arguments.device == "cuda":
         table["utilisation"] = table["model_tflops"] / peak_tflops(workload)
-    return table, {str(SIZES[name]): agreement(workload, peer)}
+    return table, {str(size): agreement(workload, peer)}
+
+
+def sized(name: str, arguments: argparse.Namespace) -> Size:
+    size = SIZES[name]
+    return replace(size, blocks=arguments.blocks) if arguments.blocks else size
 
 
 def work_of(row: str, workload: Workload, peer: Peer | None) -> Callable[[], object]:
@@ -186,6 +189,7 @@ def peak_mib(name: str, precision: str, row: str, arguments: argparse.Namespace)
     """Return the peak memory of a row above the loaded model, from a process of its own."""
     command = [sys.executable, __file__, "--peak-of", row, "--sizes", name]
     command += ["--precisions", precision, "--device", arguments.device]
+    command += ["--blocks", str(sized(name, arguments).blocks)]
     command += ["--labels", arguments.labels, "--threads", str(arguments.threads)]
     ran = subprocess.run(command, capture_output=True, text=True, check=True)
     return int(ran.stdout.splitlines()[-1]) / 2**20
@@ -195,7 +199,7 @@ def peak_bytes(arguments: argparse.Namespace) -> int:
     """Run one row once and return how far memory rises above that of the loaded model."""
     row, name = arguments.peak_of, arguments.sizes[0]
     workload = Workload(
-        SIZES[name],
+        sized(name, arguments),
         device=arguments.device,
         precision=arguments.precisions[0],
         labels=arguments.labels,
@@ -233,9 +237,9 @@ def described(arguments: argparse.Namespace) -> str:
         else f"CPU, {torch.get_num_threads()} threads, load {os.getloadavg()[0]:.1f}"
     )
     sizes = "; ".join(
-        f"{SIZES[name]}: {SIZES[name].blocks} blocks of {SIZES[name].length} tokens, batches of "
-        f"{SIZES[name].batch}, {SIZES[name].queries} queries"
-        for name in arguments.sizes
+        f"{size}: {size.blocks} blocks of {size.length} tokens, batches of {size.batch}, "
+        f"{size.queries} queries"
+        for size in (sized(name, arguments) for name in arguments.sizes)
     )
     return (
         f"{device}; PyTorch {torch.__version__}; labels: {arguments.labels}; "
@@ -304,6 +308,7 @@ def parsed() -> argparse.Namespace:
     )
     parser.add_argument("--sizes", nargs="+", choices=SIZES, default=["base", "double"])
     parser.add_argument("--rows", nargs="+", choices=ROWS, default=list(ROWS), metavar="ROW")
+    parser.add_argument("--blocks", type=int, help="in place of the size's own number")
     parser.add_argument("--repetitions", type=int, default=5)
     parser.add_argument("--labels", choices=("true", "sampled"), default="true")
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
