@@ -6,7 +6,7 @@ table shows the median and the range. Peak memory is measured in a fresh process
 peer need kronfluence, installed without its dependencies (README.md beside this file).
 
     python benchmarks/influence.py                     # two sizes and a selection of 100 M tokens
-    python benchmarks/influence.py --sizes smoke --repetitions 1 --selection-tokens 200000
+    python benchmarks/influence.py --small             # seconds: does it run?
     python benchmarks/influence.py --device cuda --precisions bf16 tf32 fp32 --sizes pythia-160m
 """
 
@@ -318,8 +318,12 @@ def parsed() -> argparse.Namespace:
     parser.add_argument("--selection-tokens", type=int, default=100_000_000)
     parser.add_argument("--no-memory", dest="memory", action="store_false")
     parser.add_argument("--output", type=Path, default=HERE / "results")
+    parser.add_argument("--small", action="store_true", help="a smoke test that measures nothing")
     parser.add_argument("--peak-of", choices=ROWS, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
+    if arguments.small:
+        arguments.sizes, arguments.repetitions = ["smoke"], 1
+        arguments.selection_tokens, arguments.memory = 200_000, False
     # Ratios need their denominator.
     arguments.rows = list(dict.fromkeys(["training", *arguments.rows]))
     torch.set_num_threads(arguments.threads)
