@@ -24,11 +24,11 @@ from pathlib import Path
 import pandas as pd
 import torch
 from matplotlib.figure import Figure
-from selection_cost import measure_selection
-from workload import SIZES, Peer, Size, Workload, agreement, tracked_parameters
 
 from ifguide.artifacts import atomic_path, write_text
 from ifguide.figure_style import NEUTRAL, PALETTE, save_figure, style
+from selection_cost import measure_selection
+from workload import SIZES, Peer, Size, Workload, agreement, tracked_parameters
 
 HERE = Path(__file__).resolve().parent
 ROWS = {
