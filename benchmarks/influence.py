@@ -191,7 +191,7 @@ def peak_mib(name: str, precision: str, row: str, arguments: argparse.Namespace)
     command += ["--precisions", precision, "--device", arguments.device]
     command += ["--blocks", str(sized(name, arguments).blocks)]
     command += ["--labels", arguments.labels, "--threads", str(arguments.threads)]
-    # Large tensors go back to the system when freed: what a row needs, not what the allocator keeps.
+    # Large tensors, once freed, go back to the system: what the allocator keeps does not count.
     environment = os.environ | {"MALLOC_MMAP_THRESHOLD_": str(2**20)}
     ran = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
     return int(ran.stdout.splitlines()[-1]) / 2**20

@@ -33,7 +33,7 @@ def measure_selection(folder: Path, tokens: int) -> pd.DataFrame:
     scores = write_corpus_and_scores(folder, tokens)
     records = []
     for name, variant in VARIANTS.items():
-        settings = {"quantile": 0.99, "window": 1, "limit": 0.02, **variant}
+        settings = {"quantile": 0.99, "window": 1, "limit": 0.02, "rank_by": "flagged", **variant}
         command = [sys.executable, str(SCRIPT), "--settings", json.dumps(settings)]
         command += ["--corpus", str(folder), "--scores", *map(str, scores)]
         command += ["--output", str(folder / "selection")]
