@@ -3,18 +3,19 @@
 PYTHON ?= python3
 VENV := .venv
 INSTALLED := $(VENV)/installed
+PEER := $(VENV)/peer
 
 .PHONY: reproduce test lint clean
 
 reproduce: $(INSTALLED)
 	$(VENV)/bin/snakemake --cores all
 
-test: $(INSTALLED)
+test: $(INSTALLED) $(PEER)
 	$(VENV)/bin/python -m pytest -n 2 --dist loadfile $(PYTEST_OPTIONS)
 
 lint: $(INSTALLED)
-	$(VENV)/bin/ruff check scripts tests benchmarks
-	$(VENV)/bin/ruff format --check scripts tests benchmarks
+	$(VENV)/bin/ruff check benchmarks scripts tests
+	$(VENV)/bin/ruff format --check benchmarks scripts tests
 	$(VENV)/bin/snakefmt --check workflow
 	$(VENV)/bin/snakemake --lint
 
@@ -23,6 +24,12 @@ $(INSTALLED): pyproject.toml envs/constraints.txt
 	$(PYTHON) -m venv $(VENV)
 	$(VENV)/bin/python -m pip install --quiet --constraint envs/constraints.txt torch
 	$(VENV)/bin/python -m pip install --quiet --constraint envs/constraints.txt --editable ".[test]"
+	touch $@
+
+# What the tests and benchmarks compare with; it demands torchvision, which it never imports.
+$(PEER): $(INSTALLED)
+	$(VENV)/bin/python -m pip install --quiet --constraint envs/constraints.txt --editable ".[benchmark]"
+	$(VENV)/bin/python -m pip install --quiet --constraint envs/constraints.txt --no-deps kronfluence
 	touch $@
 
 clean:

@@ -7,20 +7,14 @@ from argparse import Namespace
 from pathlib import Path
 
 from command_line import argument_parser, run
-from factor_pass import add_pass_arguments, open_pass, read_bases
-from ifguide.artifacts import require_same
+from factor_pass import add_pass_arguments, open_pass, read_bases, require_same_source
 from ifguide.ekfac import eigenvalue_sums
 
 
 def main(arguments: Namespace) -> None:
     shard = open_pass(arguments)
     bases, metadata = read_bases(arguments.eigenbases)
-    require_same(
-        "weights",
-        shard.metadata["weights_sha256"],
-        metadata["weights_sha256"],
-        arguments.eigenbases,
-    )
+    require_same_source(shard.metadata, metadata, arguments.eigenbases)
     sums = eigenvalue_sums(
         shard.model,
         shard.layers,
@@ -28,6 +22,7 @@ def main(arguments: Namespace) -> None:
         shard.batches,
         labels=shard.labels,
         seed_of_block=shard.seed_of_block,
+        logits_budget_bytes=shard.logits_budget_bytes,
     )
     shard.write(arguments.output, sums)
 

@@ -4,8 +4,7 @@ from argparse import Namespace
 from pathlib import Path
 
 from command_line import argument_parser, run
-from factor_pass import basis_tensors
-from ifguide.artifacts import require_same
+from factor_pass import basis_tensors, require_same_source
 from ifguide.ekfac import eigenbases, merge
 from ifguide.tensor_files import read_tensors, write_tensors
 
@@ -14,8 +13,7 @@ def main(arguments: Namespace) -> None:
     shards = [read_tensors(path) for path in arguments.covariances]
     metadata = shards[0][1]
     for path, (_, other) in zip(arguments.covariances, shards, strict=True):
-        for name in ("weights", "tokens"):
-            require_same(name, metadata[f"{name}_sha256"], other[f"{name}_sha256"], path)
+        require_same_source(metadata, other, path)
     sums = merge(tensors for tensors, _ in shards)
     tensors = basis_tensors(eigenbases(sums))
     write_tensors(

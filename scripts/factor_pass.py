@@ -10,6 +10,7 @@ import torch
 from tqdm import tqdm
 from transformers import PreTrainedModel
 
+from ifguide.artifacts import canonical_json, require_same, text_sha256
 from ifguide.corpus import open_corpus
 from ifguide.ekfac import Batch, Eigenbasis
 from ifguide.factor_blocks import block_batches, sampled_blocks, shard_of_sample
@@ -30,6 +31,7 @@ class FactorPass:
     batches: Iterator[Batch]
     labels: str
     seed_of_block: Callable[[int], int]
+    logits_budget_bytes: int
     metadata: dict[str, str]
 
     def write(self, path: Path, sums: dict[str, torch.Tensor]) -> None:
@@ -62,9 +64,11 @@ def open_pass(arguments: Namespace) -> FactorPass:
         iter(tqdm(batches, total=total, mininterval=10)),
         settings["labels"],
         lambda index: derive_seed(seed, "sampled labels", index),
+        settings["logits_budget_mib"] * 2**20,
         {
             "weights_sha256": weights_sha256(arguments.model),
             "tokens_sha256": corpus.content_sha256,
+            "settings_sha256": text_sha256(canonical_json(arguments.settings)),
             "blocks": str(len(blocks)),
             "labels": settings["labels"],
             "seed": str(seed),
@@ -72,6 +76,12 @@ def open_pass(arguments: Namespace) -> FactorPass:
             "untracked": ", ".join(untracked),
         },
     )
+
+
+def require_same_source(metadata: dict[str, str], other: dict[str, str], path: Path) -> None:
+    """Refuse a file of the factor stage made from other weights, tokens or settings."""
+    for name in ("weights", "tokens", "settings"):
+        require_same(name, metadata[f"{name}_sha256"], other[f"{name}_sha256"], path)
 
 
 def basis_tensors(bases: dict[str, Eigenbasis]) -> dict[str, torch.Tensor]:

@@ -4,8 +4,7 @@ from argparse import Namespace
 from pathlib import Path
 
 from command_line import argument_parser, run
-from factor_pass import basis_tensors, read_bases
-from ifguide.artifacts import require_same
+from factor_pass import basis_tensors, read_bases, require_same_source
 from ifguide.ekfac import layer_factors, merge
 from ifguide.tensor_files import read_tensors, write_tensors
 
@@ -14,8 +13,7 @@ def main(arguments: Namespace) -> None:
     bases, metadata = read_bases(arguments.eigenbases)
     shards = [read_tensors(path) for path in arguments.eigenvalues]
     for path, (_, other) in zip(arguments.eigenvalues, shards, strict=True):
-        for name in ("weights", "tokens"):
-            require_same(name, metadata[f"{name}_sha256"], other[f"{name}_sha256"], path)
+        require_same_source(metadata, other, path)
     factors = layer_factors(bases, merge(tensors for tensors, _ in shards))
     tensors = basis_tensors(bases)
     for name, layer in factors.items():

@@ -1,4 +1,4 @@
-"""Token scores of one shard of the corpus.
+"""Token scores of one shard of the corpus; a job that was interrupted goes on where it stopped.
 
 settings: {"attribution": "loss" or "position", "scores": {"route", "relative_step", "tolerance",
 "check_blocks", "batch_size", "logits_budget_mib", "blocks"}, "seed": int}. With "blocks", the
@@ -7,18 +7,22 @@ scores of blocks outside that sample are NaN.
 
 import logging
 from argparse import Namespace
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import torch
 from tqdm import tqdm
+from transformers import PreTrainedModel
 
 from command_line import argument_parser, run
-from ifguide.artifacts import require_same, write_array, write_json
-from ifguide.corpus import Corpus, open_corpus
+from ifguide.artifacts import require_same, write_json
+from ifguide.corpus import BLOCKS_PER_GROUP, Corpus, open_corpus
 from ifguide.errors import InputError
 from ifguide.factor_blocks import sampled_blocks
 from ifguide.models import compute_device, load_model, weights_sha256
+from ifguide.partial_array import PartialArray
+from ifguide.query_direction import Direction
 from ifguide.seeds import derive_seed
 from ifguide.tensor_files import CHECKSUM, read_tensors
 from ifguide.token_scores import (
@@ -41,44 +45,47 @@ def main(arguments: Namespace) -> None:
     weights = weights_sha256(arguments.model)
     direction, metadata = read_tensors(arguments.direction)
     require_same("weights", weights, metadata["weights_sha256"], arguments.direction)
+    if "factor_tokens_sha256" in metadata:
+        tokens = metadata["factor_tokens_sha256"]
+        require_same("tokens", corpus.content_sha256, tokens, arguments.direction)
     device = compute_device()
+    source = {
+        "tokens_sha256": corpus.content_sha256,
+        "weights_sha256": weights,
+        "direction_sha256": metadata[CHECKSUM],
+        "settings": arguments.settings,
+    }
+    rows = len(corpus.tokens)
+    made_by = {"first_block": first_block, "torch": torch.__version__, "device": str(device)}
+    scores = PartialArray(arguments.output, (rows, corpus.block_size), {**source, **made_by})
     model = load_model(arguments.model).to(device)
     direction = {name: tensor.to(device) for name, tensor in direction.items()}
-    attribution = arguments.settings["attribution"]
-    error = None
-    if attribution == "position":
-        layers, _ = tracked_layers(model)
-        score = position_scorer(model, layers, direction)
-    else:
-        score, error = loss_scorer(model, direction, settings, corpus, arguments.settings["seed"])
+    score, error = scorer(model, direction, arguments.settings, corpus)
 
-    rows = scored_rows(corpus, first_block, settings["blocks"], arguments.settings["seed"])
-    scores = np.full((len(corpus.tokens), corpus.block_size), np.nan, np.float32)
-    for start in tqdm(range(0, len(rows), settings["batch_size"]), mininterval=10):
-        batch = rows[start : start + settings["batch_size"]]
+    # Which rows are finished is counted among those that are scored.
+    sample = scored_rows(corpus, first_block, settings["blocks"], arguments.settings["seed"])
+    batch_size = settings["batch_size"]
+    if scores.finished:
+        log.info("going on at block %d of %d", scores.finished, len(sample))
+    for start in tqdm(range(scores.finished, len(sample), batch_size), mininterval=10):
+        batch = sample[start : start + batch_size]
         tokens = block_tokens(corpus, batch).to(device)
         valid = np.stack([corpus.valid(first_block + row) for row in batch])
-        if attribution == "position":
-            found = score(tokens, torch.from_numpy(valid).to(device))
-        else:
-            found = score(tokens)
-        scores[batch] = found.cpu().numpy() * valid
-    if not np.isfinite(scores[rows]).all():
-        raise InputError(
-            f"{arguments.direction}: some scores are not finite; retrain the model at a lower "
-            "learning rate or raise influence.directions.*.relative_damping"
-        )
-    checksum = write_array(arguments.output, scores)
+        found = score(tokens, torch.from_numpy(valid).to(device)).cpu().numpy()
+        if not np.isfinite(found).all():
+            scores.discard()
+            raise InputError(
+                f"{arguments.direction}: some scores are not finite; retrain the model at a lower "
+                "learning rate or raise influence.directions.*.relative_damping"
+            )
+        scores.values[batch] = found * valid
+        stop = start + len(batch)
+        if stop - scores.finished >= BLOCKS_PER_GROUP and stop < len(sample):
+            scores.save(stop)
+    scores.values[np.setdiff1d(np.arange(rows), sample)] = np.nan
     write_json(
         arguments.output.with_suffix(".json"),
-        {
-            "scores_sha256": checksum,
-            "tokens_sha256": corpus.content_sha256,
-            "weights_sha256": weights,
-            "direction_sha256": metadata[CHECKSUM],
-            "relative_error": error,
-            "settings": arguments.settings,
-        },
+        {**source, "scores_sha256": scores.publish(), "relative_error": error},
     )
 
 
@@ -93,39 +100,49 @@ def block_tokens(corpus: Corpus, rows) -> torch.Tensor:
     return torch.from_numpy(corpus.tokens.rows(rows).astype(np.int64))
 
 
-def loss_scorer(
-    model, direction: dict, settings: dict, corpus: Corpus, seed: int
-) -> tuple[Scorer, float | None]:
-    """Return the scorer of the configured route, and its error measured on a few blocks."""
-    budget = settings["logits_budget_mib"] * 2**20
+def scorer(
+    model: PreTrainedModel, direction: Direction, settings: dict, corpus: Corpus
+) -> tuple[Callable[[torch.Tensor, torch.Tensor], torch.Tensor], float | None]:
+    """Return (tokens, valid) -> scores, and the error of two-forward scores on a few blocks."""
+    budget = settings["scores"]["logits_budget_mib"] * 2**20
+    if settings["attribution"] == "position":
+        layers, _ = tracked_layers(model)
+        return position_scorer(model, layers, direction, logits_budget_bytes=budget), None
     # A step is measured against the weights that it moves: layers left out must not lengthen it.
     direction = {name: tensor for name, tensor in direction.items() if tensor.any()} or direction
-    if settings["route"] == "forward_mode":
-        return forward_mode_scorer(model, direction, logits_budget_bytes=budget), None
-    if settings["route"] == "backward":
-        return backward_scorer(model, direction, logits_budget_bytes=budget), None
-    count = min(settings["check_blocks"], len(corpus.tokens))
-    sample = np.random.default_rng(derive_seed(seed, "checked blocks"))
-    checked = block_tokens(corpus, sample.permutation(len(corpus.tokens))[:count])
-    checked = checked.to(model.device)
-    exact = None
-    if count:
-        exact = forward_mode_scorer(model, direction, logits_budget_bytes=budget)(checked)
-    score = two_forward_scorer(
-        model,
-        direction,
-        relative_step=settings["relative_step"],
-        logits_budget_bytes=budget,
-    )
-    if exact is None:
+    error = None
+    if settings["scores"]["route"] == "forward_mode":
+        score = forward_mode_scorer(model, direction, logits_budget_bytes=budget)
+    elif settings["scores"]["route"] == "backward":
+        score = backward_scorer(model, direction, logits_budget_bytes=budget)
+    else:
+        score, error = checked_two_forward_scorer(model, direction, settings, corpus, budget)
+    return lambda tokens, valid: score(tokens), error
+
+
+def checked_two_forward_scorer(
+    model: PreTrainedModel, direction: Direction, settings: dict, corpus: Corpus, budget: int
+) -> tuple[Scorer, float | None]:
+    """Return the scorer and its error relative to exact scores; refuse it where that is too large.
+
+    Block by block: forward mode takes the memory of more blocks than it is asked for.
+    """
+    step, tolerance = settings["scores"]["relative_step"], settings["scores"]["tolerance"]
+    sample = np.random.default_rng(derive_seed(settings["seed"], "checked blocks"))
+    checked = sample.permutation(len(corpus.tokens))[: settings["scores"]["check_blocks"]]
+    blocks = [block_tokens(corpus, [row]).to(model.device) for row in checked]
+    exact_score = forward_mode_scorer(model, direction, logits_budget_bytes=budget)
+    exact = [exact_score(block) for block in blocks]
+    score = two_forward_scorer(model, direction, relative_step=step, logits_budget_bytes=budget)
+    if not blocks:
         return score, None
-    error = relative_error(score(checked), exact)
-    log.info("relative error of the two-forward scores on %d blocks: %.2e", count, error)
-    if error > settings["tolerance"]:
+    error = relative_error(torch.cat([score(block) for block in blocks]), torch.cat(exact))
+    log.info("relative error of the two-forward scores on %d blocks: %.2e", len(blocks), error)
+    if error > tolerance:
         raise InputError(
-            f"config key influence.scores.relative_step: at {settings['relative_step']:g} the "
-            f"scores are off by {error:.1e} (tolerance {settings['tolerance']:g}); try a step ten "
-            "times larger or smaller, or influence.scores.route: forward_mode"
+            f"config key influence.scores.relative_step: at {step:g} the scores are off by "
+            f"{error:.1e} (tolerance {tolerance:g}); try a step ten times larger or smaller, or "
+            "influence.scores.route: forward_mode"
         )
     return score, error
 

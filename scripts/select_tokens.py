@@ -7,49 +7,54 @@ settings: one entry of influence.selections: {"quantile", "window", "limit", "do
 import logging
 import math
 from argparse import Namespace
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
 from command_line import argument_parser, run
-from ifguide.artifacts import atomic_path, open_array, read_json, require_same, write_json
+from ifguide.artifacts import (
+    atomic_path,
+    canonical_json,
+    open_array,
+    read_json,
+    require_same,
+    text_sha256,
+    write_json,
+)
 from ifguide.corpus import PADDING, Corpus, open_corpus
 from ifguide.errors import InputError
-from ifguide.selection import exact_quantile, select_shards
+from ifguide.selection import exact_quantile, select_pieces
 from ifguide.selection_files import write_mask
-from ifguide.token_weights import ranking_scores
+from ifguide.token_weights import TokenRanking
 
 log = logging.getLogger(__name__)
+
+TOKENS_AT_ONCE = 1 << 22
 
 
 def main(arguments: Namespace) -> None:
     settings = arguments.settings
     corpus = open_corpus(arguments.corpus)
     scores, record = open_scores(arguments.scores, corpus)
-    if any(np.isnan(shard).any() for shard in scores):
+    # A block is scored whole or not at all.
+    if any(np.isnan(shard[:, 0]).any() for shard in scores):
         raise InputError(
             "config key influence.scores.blocks: some blocks are not scored, and a selection needs "
             "all of them; set null"
         )
-    scores = ranking_scores(
-        scores,
-        corpus.tokens.shards,
-        corpus.documents.shards,
-        settings,
-        corpus.meta["vocabulary_size"],
-    )
-    documents = document_ids(corpus, settings["documents"])
+    by_block = settings["documents"] == "block"
+    pieces = Pieces(corpus, scores, settings)
     limit = math.floor(settings["limit"] * corpus.meta["tokens"])
     threshold = exact_quantile(
-        lambda: (s[d >= 0] for s, d in zip(scores, corpus.documents.shards, strict=True)),
+        lambda: (s[d >= 0] if (d < 0).any() else s for s, d in pieces.with_source_documents()),
         settings["quantile"],
     )
-    by_block = settings["documents"] == "block"
     count = len(corpus.tokens) if by_block else corpus.meta["documents"]
-    masks, ranking, selected = select_shards(
-        scores,
-        documents,
+    masks, ranking, selected = select_pieces(
+        pieces.scores,
+        pieces.documents,
         threshold=threshold,
         window=settings["window"],
         limit=limit,
@@ -64,7 +69,7 @@ def main(arguments: Namespace) -> None:
             f"{settings['limit']:g} of {corpus.meta['tokens']} tokens) or lower `quantile` (now "
             f"{settings['quantile']:g})"
         )
-    mask_record = write_mask(arguments.output, masks)
+    mask_record = write_mask(arguments.output, pieces.shards_of(masks))
     table = pd.DataFrame(
         {
             "rank": np.arange(1, count + 1),
@@ -106,23 +111,84 @@ def open_scores(paths: list[Path], corpus: Corpus) -> tuple[list[np.ndarray], di
         require_same("tokens", corpus.content_sha256, record["tokens_sha256"], path)
         for name in ("weights", "direction"):
             require_same(name, first[f"{name}_sha256"], record[f"{name}_sha256"], path)
+        settings = [text_sha256(canonical_json(r["settings"])) for r in (first, record)]
+        require_same("settings", *settings, path)
         shards.append(open_array(path, record["scores_sha256"]))
     return shards, {name: first[f"{name}"] for name in ("weights_sha256", "direction_sha256")}
 
 
-def document_ids(corpus: Corpus, kind: str) -> list[np.ndarray]:
-    """Return the ids that ranking and windows respect: source documents, or training blocks."""
-    if kind == "source":
-        return corpus.documents.shards
-    first = corpus.tokens.first_rows[:-1]
-    return [
-        np.where(
-            documents >= 0,
-            (start + np.arange(len(documents), dtype=np.int32))[:, None],
-            np.int32(PADDING),
+class Pieces:
+    """Scores and documents of a corpus, some blocks at a time, whatever the shards: (blocks, T).
+
+    A piece is made when it is asked for, so that memory does not grow with the corpus.
+    """
+
+    def __init__(self, corpus: Corpus, scores: list[np.ndarray], settings: dict) -> None:
+        self._corpus, self._scores, self._settings = corpus, scores, settings
+        self._ranking = TokenRanking(
+            scores,
+            corpus.tokens.shards,
+            corpus.documents.shards,
+            settings,
+            corpus.meta["vocabulary_size"],
         )
-        for start, documents in zip(first, corpus.documents.shards, strict=True)
-    ]
+        blocks = max(1, TOKENS_AT_ONCE // corpus.block_size)
+        self._parts = [
+            (shard, slice(start, min(len(values), start + blocks)))
+            for shard, values in enumerate(scores)
+            for start in range(0, len(values), blocks)
+        ]
+        self.scores = OnDemand(len(self._parts), self._piece_scores)
+        self.documents = OnDemand(len(self._parts), self._piece_documents)
+
+    def _piece_scores(self, index: int) -> np.ndarray:
+        shard, rows = self._parts[index]
+        return self._ranking(
+            self._scores[shard][rows],
+            self._corpus.tokens.shards[shard][rows],
+            self._corpus.documents.shards[shard][rows],
+        )
+
+    def _source_documents(self, index: int) -> np.ndarray:
+        shard, rows = self._parts[index]
+        return self._corpus.documents.shards[shard][rows]
+
+    def _piece_documents(self, index: int) -> np.ndarray:
+        """Return the ids that ranking and windows respect: source documents, or blocks."""
+        documents = self._source_documents(index)
+        if self._settings["documents"] == "source":
+            return documents
+        shard, rows = self._parts[index]
+        first = int(self._corpus.tokens.first_rows[shard])
+        blocks = np.arange(first + rows.start, first + rows.stop, dtype=np.int32)[:, None]
+        return np.where(documents >= 0, blocks, np.int32(PADDING))
+
+    def with_source_documents(self) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        for index, scores in enumerate(self.scores):
+            yield scores, self._source_documents(index)
+
+    def shards_of(self, masks: list[np.ndarray]) -> Iterator[np.ndarray]:
+        """Join the flat masks of the pieces to one array (blocks, T) a shard."""
+        for shard, values in enumerate(self._scores):
+            parts = [
+                mask for mask, (own, _) in zip(masks, self._parts, strict=True) if own == shard
+            ]
+            yield np.concatenate([np.zeros(0, bool), *parts]).reshape(values.shape)
+
+
+class OnDemand(Sequence):
+    """A sequence whose items are made anew each time that they are asked for."""
+
+    def __init__(self, length: int, make: Callable[[int], np.ndarray]) -> None:
+        self._length, self._make = length, make
+
+    def __len__(self) -> int:
+        return self._length
+
+    def __getitem__(self, index: int) -> np.ndarray:
+        if not 0 <= index < self._length:
+            raise IndexError(index)
+        return self._make(index)
 
 
 def first_blocks(corpus: Corpus, count: int, by_block: bool) -> np.ndarray:
@@ -132,9 +198,12 @@ def first_blocks(corpus: Corpus, count: int, by_block: bool) -> np.ndarray:
     for start, documents in zip(
         corpus.tokens.first_rows[:-1], corpus.documents.shards, strict=True
     ):
-        names, positions = np.unique(documents, return_index=True)
+        flat = documents.reshape(-1)
+        # A document's tokens stand together, so it begins where the id changes.
+        begins = np.flatnonzero(np.diff(flat, prepend=PADDING))
+        names = flat[begins]
         new = (names >= 0) & (first[names] < 0)
-        first[names[new]] = start + positions[new] // corpus.block_size
+        first[names[new]] = start + begins[new] // corpus.block_size
     return first
 
 

@@ -19,6 +19,7 @@ def main(arguments: Namespace) -> None:
         shard.batches,
         labels=shard.labels,
         seed_of_block=shard.seed_of_block,
+        logits_budget_bytes=shard.logits_budget_bytes,
     )
     shard.write(arguments.output, sums)
 

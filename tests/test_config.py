@@ -241,6 +241,7 @@ CHANGES: dict[str, tuple[object, set[str] | str]] = {
     "influence.factors.shards": (1, FACTORS),
     "influence.factors.labels": ("true", FACTORS),
     "influence.factors.batch_size": (8, FACTORS),
+    "influence.factors.logits_budget_mib": (32, FACTORS),
     "influence.directions.differential.toxic": ("safe", QUERY),
     "influence.directions.differential.safe": (None, QUERY),
     "influence.directions.differential.hessian": (

@@ -10,8 +10,8 @@ from ifguide.ekfac import (
     inverse_hessian_product,
     layer_factors,
     merge,
-    sampled_labels,
 )
+from ifguide.label_gradients import drawn_labels, uniform_numbers
 from ifguide.tracked_layers import tracked_layers
 from small_models import (
     FAMILIES,
@@ -19,7 +19,6 @@ from small_models import (
     VOCABULARY,
     OneLinearLayer,
     random_batch,
-    random_tokens,
     small_model,
 )
 
@@ -149,35 +148,65 @@ def test_ekfac_of_one_layer_is_exact_where_its_loss_makes_a_kronecker_fisher():
     torch.testing.assert_close(found, dense.view(4, 6), rtol=1e-8, atol=1e-10)
 
 
-@pytest.mark.parametrize("family", FAMILIES)
-def test_sampled_labels_make_the_true_fisher(family):
-    """With drawn labels, E[g gᵀ] at the head's input tends to the softmax's own covariance."""
-    model = small_model(family)
-    tokens = random_tokens(1, 2).expand(4000, 2)
-    logits = model(tokens[:1]).logits[:, :1].detach()
-    labels = sampled_labels(logits.expand(4000, 1, -1), range(4000), lambda index: index)
-    frequency = torch.bincount(labels.flatten(), minlength=VOCABULARY) / 4000
-    probability = logits.softmax(-1).flatten()
-    spread = (probability * (1 - probability) / 4000).sqrt()
-    assert ((frequency - probability).abs() < 5 * spread + 1e-3).all()
+def test_drawn_labels_have_the_models_probabilities():
+    logits = torch.randn(1, VOCABULARY, generator=torch.Generator().manual_seed(0)).double()
+    uniform = uniform_numbers(range(4000), 1, lambda index: index).flatten()
+    probability = logits.softmax(-1).expand(4000, -1)
+    labels = drawn_labels(probability, uniform)
+    frequency = torch.bincount(labels, minlength=VOCABULARY) / 4000
+    spread = (probability[0] * (1 - probability[0]) / 4000).sqrt()
+    assert ((frequency - probability[0]).abs() < 5 * spread + 1e-3).all()
 
 
-def test_a_label_depends_on_its_blocks_index_only():
-    logits = torch.randn(3, 6, VOCABULARY, generator=torch.Generator().manual_seed(0))
-    together = sampled_labels(logits, [7, 8, 9], lambda index: 100 + index)
+@pytest.mark.parametrize("vocabulary", [1, 2, 9, 10, VOCABULARY, 100, 8191])
+def test_a_drawn_label_is_the_inverse_of_the_cumulative_sum(vocabulary):
+    generator = torch.Generator().manual_seed(0)
+    logits = 3 * torch.randn(300, vocabulary, generator=generator, dtype=torch.float64)
+    uniform = torch.rand(300, generator=generator, dtype=torch.float64)
+    uniform[:2] = torch.tensor([0.0, 1 - 2**-53], dtype=torch.float64)
+    probability = logits.softmax(-1)
+    found = drawn_labels(probability, uniform)
+    for row, number, label in zip(probability, uniform, found, strict=True):
+        assert row[:label].sum() <= number * row.sum() + 1e-12
+        assert number * row.sum() <= row[: label + 1].sum() + 1e-12
+
+
+def test_random_numbers_depend_on_their_blocks_index_only():
+    together = uniform_numbers([7, 8, 9], 6, lambda index: 100 + index)
     for row, index in enumerate([7, 8, 9]):
-        alone = sampled_labels(logits[row : row + 1], [index], lambda index: 100 + index)
+        alone = uniform_numbers([index], 6, lambda index: 100 + index)
         assert torch.equal(alone[0], together[row])
-    reversed_labels = sampled_labels(logits.flip(0), [9, 8, 7], lambda index: 100 + index)
-    assert torch.equal(reversed_labels.flip(0), together)
-    other = sampled_labels(logits, [17, 18, 19], lambda index: 100 + index)
-    assert not torch.equal(other, together)
+    assert not torch.equal(uniform_numbers([17, 18, 19], 6, lambda index: 100 + index), together)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_factors_of_drawn_labels_are_those_of_the_same_labels_given(family):
+    """Drawn labels through explicit gradients: E[g gᵀ] and Λ of the true Fisher."""
+    model = small_model(family)
+    layers, _ = tracked_layers(model)
+    batch = random_batch(3, padding=4)
+    uniform = uniform_numbers(batch.indices, 11, lambda index: index)
+    with torch.no_grad():
+        probability = model(batch.tokens).logits[:, :-1].softmax(-1)
+    labels = [drawn_labels(*row) for row in zip(probability, uniform, strict=True)]
+    sums = covariance_sums(model, layers, [batch])
+    bases = eigenbases(sums)
+    corrected = eigenvalue_sums(model, layers, bases, [batch])
+    rows = list(zip(batch.tokens, batch.valid, labels, strict=True))
+    for layer in layers:
+        basis = bases[layer.name]
+        expected = sum(
+            (basis.gradient.T @ weight_gradient(model, layer, *row) @ basis.activation) ** 2
+            for row in rows
+        )
+        torch.testing.assert_close(corrected[layer.name], expected)
 
 
 def test_a_label_of_probability_zero_is_never_drawn():
-    logits = torch.full((1, 500, 4), -1e9)
-    logits[..., 2] = 0
-    assert (sampled_labels(logits, [0], lambda index: index) == 2).all()
+    probability = torch.zeros(500, 40)
+    probability[:, 2] = 1
+    uniform = uniform_numbers([0], 500, lambda index: index).flatten()
+    assert (drawn_labels(probability, uniform) == 2).all()
 
 
 def factors_of(model, batch, size, shards, order=None, labels="sampled"):

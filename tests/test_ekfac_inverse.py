@@ -4,6 +4,7 @@ import torch
 from ifguide.ekfac import (
     Eigenbasis,
     LayerFactors,
+    add_lower_gram,
     eigenbases,
     inverse_hessian_product,
     rotated_block_gradients,
@@ -40,18 +41,35 @@ def test_one_layer_whose_fisher_matrix_is_a_kronecker_product_is_inverted_exactl
     torch.testing.assert_close(found, dense.view(3, 4), rtol=1e-9, atol=1e-12)
 
 
-def test_both_orders_of_the_rotation_agree():
+@pytest.mark.parametrize("ones_column", [False, True])
+@pytest.mark.parametrize(
+    ("length", "inputs", "outputs"), [(2, 9, 8), (5, 3, 9), (5, 9, 3), (200, 3, 4)]
+)
+def test_all_orders_of_the_rotation_agree(length, inputs, outputs, ones_column):
     generator = torch.Generator().manual_seed(0)
 
     def normal(*shape):
         return torch.randn(*shape, generator=generator, dtype=torch.float64)
 
-    for length, inputs, outputs in ((2, 9, 8), (200, 3, 4)):
-        basis = Eigenbasis(normal(inputs, inputs), normal(outputs, outputs))
-        a, g = normal(3, length, inputs), normal(3, length, outputs)
-        found = torch.stack(list(rotated_block_gradients(basis, a, g)))
-        expected = torch.einsum("op,bto,bti,ij->bpj", basis.gradient, g, a, basis.activation)
-        torch.testing.assert_close(found, expected)
+    basis = Eigenbasis(normal(inputs, inputs), normal(outputs, outputs))
+    a, g = normal(3, length, inputs), normal(3, length, outputs)
+    if ones_column:
+        a[..., -1] = 1
+    expected = torch.einsum("op,bto,bti,ij->bpj", basis.gradient, g, a, basis.activation)
+    given = a[..., :-1] if ones_column else a
+    found = rotated_block_gradients(basis, given, g, ones_column=ones_column)
+    torch.testing.assert_close(torch.stack(list(found)), expected)
+
+
+@pytest.mark.parametrize("width", [1, 256, 257, 1100])
+@pytest.mark.parametrize("ones_column", [False, True])
+def test_the_lower_triangle_of_a_gram_matrix_is_whole(width, ones_column):
+    rows = torch.randn(7, width, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    whole = torch.cat([rows, torch.ones(7, int(ones_column))], 1)
+    total = torch.zeros(whole.shape[1], whole.shape[1], dtype=torch.float64)
+    for _ in range(2):
+        add_lower_gram(total, rows, ones_column=ones_column)
+    torch.testing.assert_close(total.tril(), (2 * whole.T @ whole).tril())
 
 
 def random_factors(outputs=4, inputs=5):

@@ -38,7 +38,8 @@ def test_conda_environment_has_the_same_versions(repository, project):
 
 
 def test_constraints_hold_every_direct_pin(project, constraints):
-    direct = pins(project["dependencies"] + project["optional-dependencies"]["test"])
+    extras = project["optional-dependencies"]
+    direct = pins(project["dependencies"] + extras["test"] + extras["benchmark"])
     assert {name: constraints.get(name) for name in direct} == direct
 
 

@@ -20,12 +20,7 @@ from ifguide.ranking_agreement import agreement
 from ifguide.score_averages import mean_scores, root_mean_square
 from ifguide.study import study_markdown, study_table
 from ifguide.study_figures import variants_by_question
-from ifguide.token_weights import (
-    inverse_document_frequency,
-    pooled_scores,
-    unmoved,
-    weighted_scores,
-)
+from ifguide.token_weights import TokenRanking, inverse_document_frequency, unmoved
 from ifguide.truth_splits import truth_splits
 
 WORDS = ["you", "are", "a", "very", "bad", "and", "nice", "person", "here", "today"]
@@ -178,20 +173,28 @@ def test_halves_are_disjoint_and_together_everything():
     assert (truth_splits(truth, documents, seed=2)["choose"] != splits["choose"]).any()
 
 
+def ranked(scores, tokens, documents=None, **settings):
+    """All shards, ranked piece by piece as a selection does."""
+    documents = documents or [np.zeros(ids.shape, np.int32) for ids in tokens]
+    settings = {"pooling": 0.0, "token_weight": "none", "token_weight_power": 1.0, **settings}
+    ranking = TokenRanking(scores, tokens, documents, settings, 10)
+    return [ranking(*shard) for shard in zip(scores, tokens, documents, strict=True)]
+
+
 @pytest.mark.parametrize("power", [0.5, 1.0, 2.0])
 def test_weights_multiply_scores(power):
     generator = np.random.default_rng(2)
     tokens = [generator.integers(0, 9, (4, 6)) for _ in range(2)]
     scores = [generator.normal(size=(4, 6)).astype(np.float32) for _ in range(2)]
-    found = weighted_scores(
-        scores, tokens, weight="inverse_document_frequency", power=power, vocabulary_size=10
+    found = ranked(
+        scores, tokens, token_weight="inverse_document_frequency", token_weight_power=power
     )
     weights = inverse_document_frequency(tokens, 10)
     for shard, ids, weighted in zip(scores, tokens, found, strict=True):
         for row, column in np.ndindex(shard.shape):
             expected = shard[row, column] * float(weights[ids[row, column]]) ** power
             assert weighted[row, column] == pytest.approx(expected, rel=1e-5)
-    plain = weighted_scores(scores, tokens, weight="none", power=power, vocabulary_size=10)
+    plain = ranked(scores, tokens, token_weight_power=power)
     assert all(a is b for a, b in zip(plain, scores, strict=True))
 
 
@@ -210,7 +213,7 @@ def test_pooling_mixes_a_score_with_the_mean_of_its_token(pooling):
         for row, column in np.ndindex(4, 6):
             if column and owners[row, column] >= 0 and not np.isnan(shard[row, column]):
                 occurrences[ids[row, column]].append(float(shard[row, column]))
-    found = pooled_scores(scores, tokens, documents, pooling=pooling, vocabulary_size=6)
+    found = ranked(scores, tokens, documents, pooling=pooling)
     for shard, ids, owners, pooled in zip(scores, tokens, documents, found, strict=True):
         for row, column in np.ndindex(4, 6):
             score = shard[row, column]

@@ -16,7 +16,6 @@ from ifguide.query_direction import precondition
 from ifguide.token_scores import (
     backward_scorer,
     forward_mode_scorer,
-    moved,
     position_scorer,
     relative_error,
     step_size,
@@ -121,7 +120,10 @@ def test_all_routes_to_loss_scores_equal_one_gradient_a_token(family):
     errors = []
     for step in (1e-2, 1e-3, 1e-4):
         score = two_forward_scorer(
-            copy.deepcopy(model), direction, relative_step=step, logits_budget_bytes=BUDGET
+            copy.deepcopy(model),
+            copy.deepcopy(direction),
+            relative_step=step,
+            logits_budget_bytes=BUDGET,
         )
         errors.append(relative_error(score(tokens), expected))
         assert (score(tokens)[:, 0] == 0).all()
@@ -235,19 +237,21 @@ def test_a_positive_score_means_that_descent_on_the_token_descends_along_the_dir
     assert scores.max() > 0 > scores.min()
 
 
-def test_moved_weights_share_what_the_direction_leaves_alone():
+def test_two_forward_scores_move_the_tracked_weights_and_no_others():
     model = small_model("gpt2")
     direction = random_direction(tracked_layers(model)[0])
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
-    twin = moved(model, direction, 0.5)
-    assert twin.lm_head.weight is model.transformer.wte.weight
-    originals = dict(model.named_parameters())
-    for name, parameter in twin.named_parameters():
+    moves = copy.deepcopy(direction)
+    step = step_size(model, direction, 0.5)
+    score = two_forward_scorer(model, moves, relative_step=0.5, logits_budget_bytes=BUDGET)
+    first, second = score(random_tokens(2)), score(random_tokens(2))
+    assert torch.equal(first, second)
+    for name, parameter in model.named_parameters():
         if name in direction:
-            torch.testing.assert_close(parameter, before[name] + 0.5 * direction[name])
+            torch.testing.assert_close(parameter, before[name] - step * direction[name])
+            torch.testing.assert_close(moves[name], before[name] + step * direction[name])
         else:
-            assert parameter is originals[name]
-    assert all(torch.equal(before[name], tensor) for name, tensor in model.state_dict().items())
+            assert torch.equal(parameter, before[name])
 
 
 def test_the_step_is_relative_to_the_tracked_weights():

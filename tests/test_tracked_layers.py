@@ -89,7 +89,10 @@ def test_parameters_and_matrix_are_inverse_and_act_as_the_layer_does(family):
         matrix = layer.matrix(state)
         assert matrix.shape == (layer.outputs, layer.inputs)
         inputs = torch.randn(2, 3, layer.inputs - layer.has_bias, dtype=torch.float64)
-        torch.testing.assert_close(layer.activations(inputs) @ matrix.T, layer.module(inputs))
+        ones = torch.ones(2, 3, int(layer.has_bias), dtype=torch.float64)
+        expected = torch.cat([inputs, ones], -1) @ matrix.T
+        torch.testing.assert_close(layer.module(inputs), expected)
+        torch.testing.assert_close(layer.apply(state, inputs), expected)
         parts = layer.parameters(matrix)
         assert set(parts) == {name for name, _ in layer.named_parameters()}
         for name, tensor in parts.items():

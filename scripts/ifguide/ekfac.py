@@ -20,6 +20,7 @@ import torch
 from torch import nn
 from transformers import PreTrainedModel
 
+from ifguide.label_gradients import backpropagate, uniform_numbers
 from ifguide.models import HiddenStates
 from ifguide.precision import at_least_float32
 from ifguide.tracked_layers import TrackedLayer
@@ -57,17 +58,13 @@ Statistics = dict[str, torch.Tensor]
 
 
 @contextlib.contextmanager
-def only_activation_gradients(model: nn.Module) -> Iterator[None]:
-    """Compute no weight gradient: the graph starts at the embeddings' output."""
+def without_weight_gradients(model: nn.Module) -> Iterator[None]:
+    """Compute no weight gradient: in `watched`, the graph starts at the first layers."""
     wanted = [parameter.requires_grad for parameter in model.parameters()]
     model.requires_grad_(False)
-    hook = model.get_input_embeddings().register_forward_hook(
-        lambda _module, _inputs, output: output.detach().requires_grad_()
-    )
     try:
         yield
     finally:
-        hook.remove()
         for parameter, value in zip(model.parameters(), wanted, strict=True):
             parameter.requires_grad_(value)
 
@@ -86,7 +83,11 @@ def watched(
     def watch(layer: TrackedLayer):
         def hook(_module, arguments, output):
             inputs = arguments[0].detach()
+            if not output.requires_grad:
+                # A layer that no tracked one precedes. Cloned, lest the model changes a leaf.
+                output = output.detach().requires_grad_().clone()
             output.register_hook(lambda gradient: on_gradient(layer, inputs, gradient.detach()))
+            return output
 
         return layer.module.register_forward_hook(hook)
 
@@ -98,49 +99,6 @@ def watched(
             hook.remove()
 
 
-def sampled_labels(
-    logits: torch.Tensor, indices: Sequence[int], seed_of_block: Callable[[int], int]
-) -> torch.Tensor:
-    """Draw a label for each position from the model: int64 (blocks, T - 1).
-
-    logits: (blocks, T - 1, vocabulary). The uniform number of a position depends on its block's
-    index alone, so neither batch nor shard changes a label (inverse of the cumulative sum).
-    """
-    labels = []
-    for row, index in zip(logits, indices, strict=True):
-        generator = torch.Generator().manual_seed(seed_of_block(index))
-        uniform = torch.rand(row.shape[0], 1, generator=generator, dtype=torch.float64)
-        cumulative = row.double().softmax(-1).cumsum(-1)
-        uniform = uniform.to(row.device) * cumulative[:, -1:]
-        labels.append(torch.searchsorted(cumulative, uniform, right=True).squeeze(1))
-    return torch.stack(labels).clamp_(max=logits.shape[-1] - 1)
-
-
-def summed_loss(
-    body: HiddenStates,
-    batch: Batch,
-    *,
-    labels: str,
-    seed_of_block: Callable[[int], int],
-) -> torch.Tensor:
-    """Return the loss summed over the label tokens of a batch, a scalar with a graph.
-
-    labels: "sampled" draws them from the model (true Fisher), "true" takes the blocks' own
-    (empirical Fisher). Padding is neither a label nor predicted from.
-    """
-    hidden = body(batch.tokens)[:, :-1]
-    logits = at_least_float32(hidden if body.head is None else body.head(hidden))
-    if labels == "sampled":
-        with torch.no_grad():
-            targets = sampled_labels(logits, batch.indices, seed_of_block)
-    else:
-        targets = batch.tokens[:, 1:]
-    losses = torch.nn.functional.cross_entropy(
-        logits.flatten(0, 1), targets.flatten(), reduction="none"
-    )
-    return (losses * batch.valid[:, 1:].flatten()).sum()
-
-
 def covariance_sums(
     model: PreTrainedModel,
     layers: Sequence[TrackedLayer],
@@ -148,10 +106,12 @@ def covariance_sums(
     *,
     labels: str = "sampled",
     seed_of_block: Callable[[int], int] = lambda index: index,
+    logits_budget_bytes: int = 2**26,
 ) -> Statistics:
     """Return Σ a aᵀ, Σ g gᵀ per layer and the number of tokens, over the valid tokens.
 
-    Layers that read the same tensor share one activation covariance: it is computed once.
+    labels: "sampled" draws them from the model (true Fisher), "true" takes the blocks' own
+    (empirical Fisher). Layers that read the same tensor share one activation covariance.
     """
     body = HiddenStates(model)
     sums: Statistics = {"tokens": torch.zeros((), dtype=torch.float64)}
@@ -167,22 +127,56 @@ def covariance_sums(
     def add(layer: TrackedLayer, inputs: torch.Tensor, gradients: torch.Tensor) -> None:
         # Gradients are 0 at padding, because no label follows it.
         rows = at_least_float32(gradients.reshape(-1, layer.outputs))
-        sums[f"{layer.name}.gradient"].addmm_(rows.T, rows)
+        add_lower_gram(sums[f"{layer.name}.gradient"], rows)
         if shared[layer.name] == layer.name:
             rows = inputs.reshape(-1, inputs.shape[-1])
-            rows = rows if valid[0] is None else rows[valid[0]]
-            rows = layer.activations(at_least_float32(rows))
-            sums[f"{layer.name}.activation"].addmm_(rows.T, rows)
+            rows = at_least_float32(rows if valid[0] is None else rows[valid[0]])
+            add_lower_gram(sums[f"{layer.name}.activation"], rows, ones_column=layer.has_bias)
 
-    with only_activation_gradients(model), watched(layers, add):
+    with without_weight_gradients(model), watched(layers, add):
         for batch in batches:
             valid[:] = [None if batch.valid.all() else batch.valid.flatten()]
-            summed_loss(body, batch, labels=labels, seed_of_block=seed_of_block).backward()
+            _backpropagate(body, batch, labels, seed_of_block, logits_budget_bytes)
             sums["tokens"] += batch.valid.sum().cpu()
+    for name, tensor in sums.items():
+        if tensor.dim() == 2:
+            sums[name] = tensor.tril() + tensor.tril(-1).T
     for name, source in shared.items():
         if source != name:
             sums[f"{name}.activation"] = sums[f"{source}.activation"]
     return sums
+
+
+def add_lower_gram(total: torch.Tensor, rows: torch.Tensor, *, ones_column: bool = False) -> None:
+    """Add rowsᵀ rows to the lower triangle of `total`; above the diagonal it is left undefined.
+
+    rows: (n, width), with a column of ones to follow where `ones_column`, which is not formed. The
+    product is symmetric, so about half of its blocks of columns are enough.
+    """
+    width = rows.shape[1]
+    block = max(256, -(-width // 4))
+    for start in range(0, width, block):
+        stop = min(width, start + block)
+        total[start:stop, :stop].addmm_(rows[:, start:stop].T, rows[:, :stop])
+    if ones_column:
+        total[width, :width] += rows.sum(0)
+        total[width, width] += len(rows)
+
+
+def _backpropagate(
+    body: HiddenStates,
+    batch: Batch,
+    labels: str,
+    seed_of_block: Callable[[int], int],
+    logits_budget_bytes: int,
+) -> None:
+    uniform = None
+    if labels == "sampled":
+        length = batch.tokens.shape[1] - 1
+        uniform = uniform_numbers(batch.indices, length, seed_of_block).to(batch.tokens.device)
+    backpropagate(
+        body, batch.tokens, batch.valid, uniform=uniform, logits_budget_bytes=logits_budget_bytes
+    )
 
 
 def _zeros(model: PreTrainedModel, rows: int, columns: int) -> torch.Tensor:
@@ -230,7 +224,17 @@ def eigenbases(sums: Statistics) -> dict[str, Eigenbasis]:
     """
     tokens = sums["tokens"].item()
 
+    decomposed: list[tuple[torch.Tensor, torch.Tensor]] = []
+
     def vectors(matrix: torch.Tensor) -> torch.Tensor:
+        for seen, found in decomposed:
+            # Layers that share an input share its covariance.
+            if torch.equal(seen, matrix):
+                return found
+        decomposed.append((matrix, decompose(matrix)))
+        return decomposed[-1][1]
+
+    def decompose(matrix: torch.Tensor) -> torch.Tensor:
         covariance = matrix.double().cpu() / tokens
         _, columns = torch.linalg.eigh((covariance + covariance.T) / 2)
         largest = columns.gather(0, columns.abs().argmax(0, keepdim=True))
@@ -251,6 +255,7 @@ def eigenvalue_sums(
     *,
     labels: str = "sampled",
     seed_of_block: Callable[[int], int] = lambda index: index,
+    logits_budget_bytes: int = 2**26,
 ) -> Statistics:
     """Return Σ_block (Q_Gᵀ (Σ_t g_t a_tᵀ) Q_A)² per layer and the number of blocks.
 
@@ -267,40 +272,54 @@ def eigenvalue_sums(
     blocks: list[int] = []
 
     def add(layer: TrackedLayer, inputs: torch.Tensor, gradients: torch.Tensor) -> None:
-        basis = bases[layer.name]
-        inputs = inputs.reshape(blocks[0], -1, inputs.shape[-1])
-        activations = layer.activations(at_least_float32(inputs))
         # Gradients are 0 at padding, because no label follows it.
-        gradients = at_least_float32(gradients).reshape(blocks[0], -1, layer.outputs)
-        for rotated in rotated_block_gradients(basis, activations, gradients):
-            sums[layer.name].addcmul_(rotated, rotated)
+        rotated = rotated_block_gradients(
+            bases[layer.name],
+            at_least_float32(inputs).reshape(blocks[0], -1, inputs.shape[-1]),
+            at_least_float32(gradients).reshape(blocks[0], -1, layer.outputs),
+            ones_column=layer.has_bias,
+        )
+        for gradient in rotated:
+            sums[layer.name].addcmul_(gradient, gradient)
 
-    with only_activation_gradients(model), watched(layers, add):
+    with without_weight_gradients(model), watched(layers, add):
         for batch in batches:
             blocks[:] = [len(batch.tokens)]
-            summed_loss(body, batch, labels=labels, seed_of_block=seed_of_block).backward()
+            _backpropagate(body, batch, labels, seed_of_block, logits_budget_bytes)
             sums["blocks"] += batch.valid.any(1).sum().cpu()
     return sums
 
 
 def rotated_block_gradients(
-    basis: Eigenbasis, activations: torch.Tensor, gradients: torch.Tensor
+    basis: Eigenbasis,
+    activations: torch.Tensor,
+    gradients: torch.Tensor,
+    *,
+    ones_column: bool = False,
 ) -> Iterator[torch.Tensor]:
-    """Yield Q_Gᵀ (Σ_t g_t a_tᵀ) Q_A of each block, (outputs, inputs), by the cheaper order.
+    """Yield Q_Gᵀ (Σ_t g_t a_tᵀ) Q_A of each block, (outputs, inputs), by the cheapest order.
 
-    activations: (blocks, T, inputs); gradients: (blocks, T, outputs). Rotating the T activations
-    and gradients costs T (inputs² + outputs²); rotating the block's gradient costs
-    inputs · outputs · (inputs + outputs).
+    activations: (blocks, T, inputs), less the column of ones, which is never formed, where
+    `ones_column`; gradients: (blocks, T, outputs). Either side can be rotated before the sum over
+    T, at T · side² of arithmetic, or after it, at the other side · side².
     """
-    length, inputs, outputs = gradients.shape[1], activations.shape[2], gradients.shape[2]
-    if length * (inputs**2 + outputs**2) <= inputs * outputs * (inputs + outputs):
-        activations = activations @ basis.activation
+    length, outputs, inputs = *gradients.shape[1:], activations.shape[2]
+    rotation = basis.activation[:inputs]
+    shift = basis.activation[inputs] if ones_column else None
+    activations_first, gradients_first = length <= outputs, length <= inputs
+    if activations_first:
+        flat = activations.flatten(0, 1)
+        flat = flat @ rotation if shift is None else torch.addmm(shift, flat, rotation)
+        activations = flat.view(*activations.shape[:2], -1)
+    if gradients_first:
         gradients = gradients @ basis.gradient
-        for block_activations, block_gradients in zip(activations, gradients, strict=True):
-            yield block_gradients.T @ block_activations
-    else:
-        for block_activations, block_gradients in zip(activations, gradients, strict=True):
-            yield basis.gradient.T @ (block_gradients.T @ block_activations) @ basis.activation
+    for block_activations, block_gradients in zip(activations, gradients, strict=True):
+        product = block_gradients.T @ block_activations
+        if not activations_first:
+            product = product @ rotation
+            if shift is not None:
+                product.addr_(block_gradients.sum(0), shift)
+        yield product if gradients_first else basis.gradient.T @ product
 
 
 def layer_factors(bases: dict[str, Eigenbasis], sums: Statistics) -> dict[str, LayerFactors]:

@@ -20,8 +20,9 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from ifguide.corpus import end_of_text_id, tokenize
 from ifguide.ekfac import LayerFactors, inverse_hessian_product
 from ifguide.errors import InputError
+from ifguide.label_gradients import hidden_gradient
 from ifguide.models import HiddenStates
-from ifguide.objective import IGNORED_LABEL, label_losses
+from ifguide.objective import IGNORED_LABEL
 from ifguide.precision import at_least_float32
 from ifguide.tracked_layers import TrackedLayer
 
@@ -82,6 +83,7 @@ def mean_gradient(
     records: Sequence[QueryRecord],
     *,
     tokens_per_batch: int = 8192,
+    logits_budget_bytes: int = 2**26,
 ) -> Direction:
     """Return the mean over records of ∇f, by parameter name, in the parameters' shapes.
 
@@ -100,12 +102,13 @@ def mean_gradient(
     with only_gradients_of(model, parameters.values()):
         for batch in length_batches(records, tokens_per_batch):
             tokens, labels = _padded(batch, model.device)
-            hidden = body(tokens)[:, :-1].flatten(0, 1)
             labels = labels[:, 1:].flatten()
             kept = labels != IGNORED_LABEL
-            logits = hidden[kept] if body.head is None else body.head(hidden[kept])
-            loss = label_losses(logits, labels[kept]).sum()
-            gradients = torch.autograd.grad(loss, list(parameters.values()))
+            hidden = body(tokens)[:, :-1].flatten(0, 1)[kept]
+            gradient = hidden_gradient(
+                body.head, hidden, labels[kept], logits_budget_bytes=logits_budget_bytes
+            )
+            gradients = torch.autograd.grad(hidden, list(parameters.values()), gradient)
             for name, gradient in zip(parameters, gradients, strict=True):
                 total[name] += gradient
     return {name: tensor / len(records) for name, tensor in total.items()}

@@ -1,4 +1,4 @@
-"""Document ranking and token selection: Algorithm 1 of IF-Guide, on shards, exactly.
+"""Document ranking and token selection: Algorithm 1 of IF-Guide, piece by piece, exactly.
 
     s_i = number of tokens of document i whose score exceeds τ;  f_i = the sum of those scores
     documents are ranked by the harmonic mean of s and f, each min-max normalised, descending
@@ -10,58 +10,68 @@ tokens are contiguous in the stream of blocks, so windows and limits work on the
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 
 _HALF = 16
 _BUCKETS = 1 << _HALF
-_CHUNK = 1 << 22
+_EXPONENT = 0x7F80  # of the upper half of a float32: where all its bits are set, it is not finite
 
 
-def ordered_keys(values: np.ndarray) -> np.ndarray:
-    """Map float32 to uint32 such that the order of keys is the order of values."""
-    bits = (values + np.float32(0)).view(np.uint32)  # -0.0 + 0.0 is 0.0: equal values, equal keys
-    return np.where(bits >> 31, ~bits, bits | np.uint32(1 << 31))
-
-
-def _value_of(key: int) -> float:
-    bits = key & 0x7FFFFFFF if key >> 31 else ~key & 0xFFFFFFFF
-    return float(np.array([bits], np.uint32).view(np.float32)[0])
+def _descending_if_negative(halves: np.ndarray) -> np.ndarray:
+    """Map upper halves of float32 to numbers in the order of the values."""
+    return np.where(halves >> (_HALF - 1), ~halves & (_BUCKETS - 1), halves | 1 << (_HALF - 1))
 
 
 def exact_quantile(chunks: Callable[[], Iterable[np.ndarray]], quantile: float) -> float:
     """Return the quantile of all values by linear interpolation, as numpy's default defines it.
 
-    chunks: returns a fresh iterator over float32 arrays; it is called twice. Memory is two
-    histograms of 2^16 counts: first of the keys' upper halves, then of the lower halves within the
-    one or two upper halves that hold the order statistics.
+    chunks: returns a fresh iterator over float32 arrays; it is called twice. Floating-point numbers
+    of one sign are ordered as their bits are. So memory is histograms of 2^16 counts: first of the
+    values' upper halves, then of the lower halves within the one or two upper halves that hold the
+    order statistics.
     Raises ValueError where there is no value or one is not finite.
     """
-    upper = np.zeros(_BUCKETS, np.int64)
+    order = np.argsort(_descending_if_negative(np.arange(_BUCKETS)))
+    counts = np.zeros(_BUCKETS, np.int64)
     for chunk in chunks():
-        if not np.isfinite(chunk).all():
-            raise ValueError("a score is not finite")
-        upper += np.bincount(ordered_keys(chunk) >> _HALF, minlength=_BUCKETS)
-    count = int(upper.sum())
+        counts += np.bincount(_bits(chunk) >> _HALF, minlength=_BUCKETS)
+    if counts[(np.arange(_BUCKETS) & _EXPONENT) == _EXPONENT].any():
+        raise ValueError("a score is not finite")
+    count = int(counts.sum())
     if count == 0:
         raise ValueError("there are no scores")
     position = quantile * (count - 1)
     low = int(position)
     ranks = [low, min(low + 1, count - 1)]
-    cumulative = np.cumsum(upper)
-    buckets = [int(np.searchsorted(cumulative, rank, side="right")) for rank in ranks]
-    lower = {bucket: np.zeros(_BUCKETS, np.int64) for bucket in buckets}
+    cumulative = np.cumsum(counts[order])
+    places = [int(np.searchsorted(cumulative, rank, side="right")) for rank in ranks]
+    lower = {int(order[place]): np.zeros(_BUCKETS, np.int64) for place in places}
     for chunk in chunks():
-        keys = ordered_keys(chunk)
-        for bucket, counts in lower.items():
-            members = keys[(keys >> _HALF) == bucket]
-            counts += np.bincount(members & np.uint32(_BUCKETS - 1), minlength=_BUCKETS)
+        for half, found in lower.items():
+            first, last = sorted([_value_of(half, 0), _value_of(half, _BUCKETS - 1)])
+            # By value first, which is quick; -0.0 and 0.0 are equal, so the bits decide.
+            bits = _bits(chunk[(chunk >= first) & (chunk <= last)])
+            bits = bits[bits >> _HALF == half]
+            found += np.bincount(bits & np.uint32(_BUCKETS - 1), minlength=_BUCKETS)
     values = []
-    for rank, bucket in zip(ranks, buckets, strict=True):
-        within = rank - (int(cumulative[bucket]) - int(upper[bucket]))
-        key = int(np.searchsorted(np.cumsum(lower[bucket]), within, side="right"))
-        values.append(_value_of(bucket << _HALF | key))
+    for rank, place in zip(ranks, places, strict=True):
+        half = int(order[place])
+        found = lower[half][::-1] if half >> (_HALF - 1) else lower[half]
+        within = rank - (int(cumulative[place]) - int(counts[half]))
+        place = int(np.searchsorted(np.cumsum(found), within, side="right"))
+        values.append(_value_of(half, _BUCKETS - 1 - place if half >> (_HALF - 1) else place))
     return _interpolated(values[0], values[1], position - low)
+
+
+def _bits(values: np.ndarray) -> np.ndarray:
+    return np.ascontiguousarray(values, np.float32).view(np.uint32).reshape(-1)
+
+
+def _value_of(upper: int, lower: int) -> float:
+    bits = np.array([upper << _HALF | lower], np.uint32)
+    return float(bits.view(np.float32)[0]) + 0.0  # -0.0 + 0.0 is 0.0
 
 
 def _interpolated(low: float, high: float, share: float) -> float:
@@ -72,7 +82,7 @@ def _interpolated(low: float, high: float, share: float) -> float:
 
 @dataclass(frozen=True)
 class Stream:
-    """One shard as flat arrays: scores float32, documents int (PADDING is negative)."""
+    """One piece as flat arrays: scores float32, documents int (PADDING is negative)."""
 
     scores: np.ndarray
     documents: np.ndarray
@@ -119,8 +129,19 @@ def rank_documents(
     )
 
 
+def float32_at_most(threshold: float) -> np.float32:
+    """Return the largest float32 that is not above `threshold`.
+
+    A float32 exceeds the one exactly where it exceeds the other; rounded to the nearest, a
+    threshold between two scores could become the upper one.
+    """
+    rounded = np.float32(threshold)
+    below = np.nextafter(rounded, np.float32(-np.inf))
+    return below if float(rounded) > threshold else rounded
+
+
 def document_statistics(
-    streams: Iterable[Stream], documents: int, threshold: float
+    streams: Iterable[Stream], documents: int, threshold: np.float32
 ) -> tuple[np.ndarray, np.ndarray]:
     """Return s and f of every document: int64 and float64, (documents,)."""
     flagged = np.zeros(documents, np.int64)
@@ -177,7 +198,26 @@ def cut(wanted: np.ndarray, documents: np.ndarray, allotment: np.ndarray) -> np.
     return selected
 
 
-def select_shards(
+class _Streams(Sequence[Stream]):
+    """The pieces as streams, each made when it is asked for; the last few are kept."""
+
+    def __init__(self, scores: Sequence[np.ndarray], documents: Sequence[np.ndarray]) -> None:
+        self._length = len(scores)
+        # A window looks at the neighbours of a piece, one after another.
+        self._piece = lru_cache(maxsize=3)(
+            lambda index: Stream(scores[index].reshape(-1), documents[index].reshape(-1))
+        )
+
+    def __len__(self) -> int:
+        return self._length
+
+    def __getitem__(self, index: int) -> Stream:
+        if not 0 <= index < self._length:
+            raise IndexError(index)
+        return self._piece(index)
+
+
+def select_pieces(
     scores: Sequence[np.ndarray],
     documents: Sequence[np.ndarray],
     *,
@@ -187,46 +227,55 @@ def select_shards(
     document_count: int,
     by_influence: bool = False,
 ) -> tuple[list[np.ndarray], DocumentRanking, np.ndarray]:
-    """Return the masks of all shards, the ranking, and the selected tokens of each document.
+    """Return the masks of all pieces, flat, the ranking, and the selected tokens of each document.
 
-    scores: float32 (blocks, T) of each shard in order; documents: the integer ids that windows and
-    ranking respect, of the same shapes, PADDING where there is none. `limit` is in tokens. With
-    `by_influence`, documents are ranked by the sum of all their scores.
+    scores: float32 (blocks, T) of each piece in order; documents: the integer ids that windows and
+    ranking respect, of the same shapes, PADDING where there is none. Both may make a piece when it
+    is asked for: memory is that of a few pieces and of a byte or two a token. `limit` is in tokens.
+    With `by_influence`, documents are ranked by the sum of all their scores.
     """
-    streams = [Stream(s.reshape(-1), d.reshape(-1)) for s, d in zip(scores, documents, strict=True)]
+    streams = _Streams(scores, documents)
+    threshold = float32_at_most(threshold)
     flagged, flagged_sum = document_statistics(streams, document_count, threshold)
-    influence = document_statistics(streams, document_count, -np.inf)[1] if by_influence else None
+    influence = None
+    if by_influence:
+        influence = document_statistics(streams, document_count, np.float32(-np.inf))[1]
     ranking = rank_documents(flagged, flagged_sum, influence)
-    wanted = [_windows_across(streams, index, threshold, window) for index in range(len(streams))]
     wanted_count = np.zeros(document_count, np.int64)
-    for stream, chosen in zip(streams, wanted, strict=True):
-        np.add.at(wanted_count, stream.documents[chosen], 1)
+    masks = []
+    for index, stream in enumerate(streams):
+        masks.append(_windows_across(streams, index, threshold, window))
+        np.add.at(wanted_count, stream.documents[masks[-1]], 1)
     allotment = allotments(wanted_count, ranking.documents, limit)
     selected_count = allotment.copy()
-    masks = [
-        cut(chosen, stream.documents, allotment).reshape(shard.shape)
-        for stream, chosen, shard in zip(streams, wanted, scores, strict=True)
-    ]
+    for index, stream in enumerate(streams):
+        masks[index] = cut(masks[index], stream.documents, allotment)
     return masks, ranking, selected_count
 
 
 def _windows_across(
-    streams: Sequence[Stream], index: int, threshold: float, window: int
+    streams: Sequence[Stream], index: int, threshold: np.float32, window: int
 ) -> np.ndarray:
-    """Windows of one shard, those that reach in from its neighbours included."""
+    """Windows of one piece, those that reach in from its neighbours included."""
     before: list[Stream] = []
     after: list[Stream] = []
-    missing = window
-    for stream in reversed(streams[:index]):
-        start = max(0, len(stream.scores) - missing)
-        before.insert(0, Stream(stream.scores[start:], stream.documents[start:]))
-        missing -= len(stream.scores) - start
-    missing = window
-    for stream in streams[index + 1 :]:
-        after.append(Stream(stream.scores[:missing], stream.documents[:missing]))
+    missing, other = window, index
+    while missing > 0 and other > 0:
+        other -= 1
+        start = max(0, len(streams[other].scores) - missing)
+        before.insert(0, _part(streams[other], slice(start, None)))
+        missing -= len(before[0].scores)
+    missing, other = window, index
+    while missing > 0 and other < len(streams) - 1:
+        other += 1
+        after.append(_part(streams[other], slice(missing)))
         missing -= len(after[-1].scores)
     parts = [*before, streams[index], *after]
     documents = np.concatenate([part.documents for part in parts])
     flags = np.concatenate([part.scores > threshold for part in parts]) & (documents >= 0)
     start = sum(len(part.scores) for part in before)
     return windows(flags, documents, window)[start : start + len(streams[index].scores)]
+
+
+def _part(stream: Stream, span: slice) -> Stream:
+    return Stream(stream.scores[span], stream.documents[span])

@@ -13,7 +13,6 @@ is 0.
 and slow; the oracle).
 """
 
-import copy
 from collections.abc import Callable, Sequence
 
 import torch
@@ -22,7 +21,8 @@ from torch.func import functional_call, jvp
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from transformers import PreTrainedModel
 
-from ifguide.ekfac import only_activation_gradients, watched
+from ifguide.ekfac import watched, without_weight_gradients
+from ifguide.label_gradients import backpropagate
 from ifguide.models import HiddenStates, token_losses
 from ifguide.precision import at_least_float32
 from ifguide.query_direction import Direction
@@ -44,18 +44,6 @@ def step_size(model: nn.Module, direction: Direction, relative_step: float) -> f
     return relative_step * float((weights / change).sqrt())
 
 
-def moved(model: PreTrainedModel, direction: Direction, step: float) -> PreTrainedModel:
-    """Return a copy of `model` at θ + step · v that shares every parameter v does not move."""
-    parameters = dict(model.named_parameters())
-    kept = {id(p): p for name, p in parameters.items() if name not in direction}
-    twin = copy.deepcopy(model, memo=kept)
-    with torch.no_grad():
-        for name, parameter in twin.named_parameters():
-            if name in direction:
-                parameter.add_(direction[name].to(parameter), alpha=step)
-    return twin
-
-
 def two_forward_scorer(
     model: PreTrainedModel,
     direction: Direction,
@@ -65,22 +53,27 @@ def two_forward_scorer(
 ) -> Scorer:
     """Return tokens -> (L(θ + εv) - L(θ - εv)) / 2ε, without an autograd graph.
 
-    `model` is moved to θ - εv and must not be used afterwards: only one more copy of the tracked
-    weights is held.
+    Uses `model` and `direction` up: afterwards the model stands at θ - εv, and the direction's
+    tensors, where they have the weights' type, hold θ + εv. No copy of the weights is made.
     """
     step = step_size(model, direction, relative_step)
-    ahead = HiddenStates(moved(model, direction, step))
+    body = HiddenStates(model)
+    parameters = {name: model.get_parameter(name) for name in direction}
+    behind, ahead = {}, {}
     with torch.no_grad():
-        for name, parameter in model.named_parameters():
-            if name in direction:
-                parameter.sub_(direction[name].to(parameter), alpha=step)
-    behind = HiddenStates(model)
+        for name, parameter in parameters.items():
+            change = direction[name].to(parameter).mul_(step)
+            behind[name] = parameter.data.sub_(change)
+            ahead[name] = change.mul_(2).add_(parameter)
 
     @torch.no_grad()
     def score(tokens: torch.Tensor) -> torch.Tensor:
-        losses = token_losses(ahead, tokens, logits_budget_bytes=logits_budget_bytes)
-        losses -= token_losses(behind, tokens, logits_budget_bytes=logits_budget_bytes)
-        return losses.div_(2 * step)
+        losses = []
+        for weights in (ahead, behind):
+            for name, parameter in parameters.items():
+                parameter.data = weights[name]
+            losses.append(token_losses(body, tokens, logits_budget_bytes=logits_budget_bytes))
+        return losses[0].sub_(losses[1]).div_(2 * step)
 
     return score
 
@@ -145,11 +138,14 @@ def backward_scorer(
 
 
 def position_scorer(
-    model: PreTrainedModel, layers: Sequence[TrackedLayer], direction: Direction
+    model: PreTrainedModel,
+    layers: Sequence[TrackedLayer],
+    direction: Direction,
+    *,
+    logits_budget_bytes: int = 2**26,
 ) -> Callable[[torch.Tensor, torch.Tensor], torch.Tensor]:
     """Return (tokens, valid) -> `position` scores, moved to the label that a position predicts."""
     body = HiddenStates(model)
-    matrices = {layer.name: layer.matrix(direction).to(model.device) for layer in layers}
 
     def score(tokens: torch.Tensor, valid: torch.Tensor) -> torch.Tensor:
         # Summed over layers in float32 or wider: a half-precision sum would lose small layers.
@@ -157,13 +153,11 @@ def position_scorer(
         scores = torch.zeros(tokens.shape, dtype=dtype, device=tokens.device)
 
         def add(layer: TrackedLayer, inputs: torch.Tensor, gradients: torch.Tensor) -> None:
-            rotated = layer.activations(inputs) @ matrices[layer.name].to(inputs).T
-            products = (at_least_float32(gradients) * rotated).sum(-1)
-            scores.add_(products.view(tokens.shape))
+            products = at_least_float32(layer.apply(direction, inputs)).mul_(gradients)
+            scores.add_(products.sum(-1).view(tokens.shape))
 
-        with only_activation_gradients(model), watched(layers, add):
-            losses = token_losses(body, tokens)
-            (losses * valid).sum().backward()
+        with without_weight_gradients(model), watched(layers, add):
+            backpropagate(body, tokens, valid, logits_budget_bytes=logits_budget_bytes)
         return torch.nn.functional.pad(scores[:, :-1], (1, 0))
 
     return score

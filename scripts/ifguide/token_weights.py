@@ -7,6 +7,8 @@ from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 
+_BLOCKS_AT_ONCE = 1024
+
 
 def inverse_document_frequency(
     token_shards: Iterable[np.ndarray], vocabulary_size: int
@@ -18,8 +20,11 @@ def inverse_document_frequency(
     holding = np.zeros(vocabulary_size, np.int64)
     blocks = 0
     for shard in token_shards:
-        for block in shard:
-            holding[np.unique(block)] += 1
+        for start in range(0, len(shard), _BLOCKS_AT_ONCE):
+            ordered = np.sort(shard[start : start + _BLOCKS_AT_ONCE], axis=1)
+            first = np.ones(ordered.shape, bool)
+            first[:, 1:] = ordered[:, 1:] != ordered[:, :-1]
+            holding += np.bincount(ordered[first], minlength=vocabulary_size)
         blocks += len(shard)
     weights = np.zeros(vocabulary_size, np.float32)
     seen = holding > 0
@@ -27,77 +32,66 @@ def inverse_document_frequency(
     return weights
 
 
-def pooled_scores(
-    scores: Sequence[np.ndarray],
-    tokens: Sequence[np.ndarray],
-    documents: Sequence[np.ndarray],
-    *,
-    pooling: float,
+def token_means(
+    scores: Iterable[np.ndarray],
+    tokens: Iterable[np.ndarray],
+    documents: Iterable[np.ndarray],
     vocabulary_size: int,
-) -> list[np.ndarray]:
-    """Return (1 - pooling) · S_ij + pooling · mean of S over the labels equal to x_ij, float32.
+) -> np.ndarray:
+    """Return each token's mean score over its scored labels in all shards, float32 (vocabulary,).
 
-    scores, tokens, documents: the shards, (blocks, T) each. The mean is over the scored labels of
-    all shards: not over column 0, padding (negative documents) or blocks that were not scored
-    (NaN). Column 0 and padding keep score 0.
+    scores, tokens, documents: the shards, (blocks, T) each. Column 0, padding (negative documents)
+    and blocks that were not scored (NaN) do not count. A token without a label has mean 0.
     """
-    if pooling == 0:
-        return list(scores)
     totals, counts = np.zeros(vocabulary_size), np.zeros(vocabulary_size)
-    labels = []
-    for values, ids, owners in zip(scores, tokens, documents, strict=True):
-        label = (owners >= 0) & ~np.isnan(values)
-        label[:, 0] = False
-        labels.append(label)
-        totals += np.bincount(ids[label], weights=values[label], minlength=vocabulary_size)
-        counts += np.bincount(ids[label], minlength=vocabulary_size)
-    means = (totals / np.maximum(counts, 1)).astype(np.float32)
-    share = np.float32(pooling)
-    return [
-        np.where(label, (1 - share) * values + share * means[ids], values)
-        for values, ids, label in zip(scores, tokens, labels, strict=True)
-    ]
+    for shard in zip(scores, tokens, documents, strict=True):
+        for start in range(0, len(shard[0]), _BLOCKS_AT_ONCE):
+            values, ids, owners = (column[start : start + _BLOCKS_AT_ONCE] for column in shard)
+            label = scored_labels(values, owners)
+            totals += np.bincount(ids[label], weights=values[label], minlength=vocabulary_size)
+            counts += np.bincount(ids[label], minlength=vocabulary_size)
+    return (totals / np.maximum(counts, 1)).astype(np.float32)
 
 
-def weighted_scores(
-    scores: Sequence[np.ndarray],
-    tokens: Sequence[np.ndarray],
-    *,
-    weight: str,
-    power: float,
-    vocabulary_size: int,
-) -> list[np.ndarray]:
-    """Return the scores that rank tokens: S_ij · weight(x_ij)^power, float32, of the same shapes.
+def scored_labels(scores: np.ndarray, documents: np.ndarray) -> np.ndarray:
+    """Return which of (blocks, T) are labels with a score: bool, false in column 0 and padding."""
+    label = (documents >= 0) & ~np.isnan(scores)
+    label[:, 0] = False
+    return label
 
-    scores, tokens: the shards, (blocks, T) each. weight: "none" or "inverse_document_frequency".
+
+class TokenRanking:
+    """The scores by which tokens are ranked, of any blocks of a corpus: pooled, then weighted.
+
+        ((1 - pooling) S_ij + pooling · mean of S over the labels equal to x_ij) · weight(x_ij)^power
+
+    scores, tokens, documents: all shards, (blocks, T) each. settings: `pooling`, `token_weight`
+    ("none" or "inverse_document_frequency") and `token_weight_power` of a selection or a variant.
+    Column 0 and padding keep score 0, blocks that were not scored NaN.
     """
-    if weight == "none":
-        return list(scores)
-    weights = inverse_document_frequency(tokens, vocabulary_size) ** np.float32(power)
-    return [values * weights[ids] for values, ids in zip(scores, tokens, strict=True)]
 
+    def __init__(
+        self,
+        scores: Sequence[np.ndarray],
+        tokens: Sequence[np.ndarray],
+        documents: Sequence[np.ndarray],
+        settings: Mapping,
+        vocabulary_size: int,
+    ) -> None:
+        self._pooling = np.float32(settings["pooling"])
+        self._means = self._weights = None
+        if self._pooling:
+            self._means = token_means(scores, tokens, documents, vocabulary_size)
+        if settings["token_weight"] != "none":
+            frequency = inverse_document_frequency(tokens, vocabulary_size)
+            self._weights = frequency ** np.float32(settings["token_weight_power"])
 
-def ranking_scores(
-    scores: Sequence[np.ndarray],
-    tokens: Sequence[np.ndarray],
-    documents: Sequence[np.ndarray],
-    settings: Mapping,
-    vocabulary_size: int,
-) -> list[np.ndarray]:
-    """Return the scores by which tokens are ranked: pooled, then weighted.
-
-    settings: `pooling`, `token_weight` and `token_weight_power` of a selection or a variant.
-    """
-    pooled = pooled_scores(
-        scores, tokens, documents, pooling=settings["pooling"], vocabulary_size=vocabulary_size
-    )
-    return weighted_scores(
-        pooled,
-        tokens,
-        weight=settings["token_weight"],
-        power=settings["token_weight_power"],
-        vocabulary_size=vocabulary_size,
-    )
+    def __call__(self, scores: np.ndarray, tokens: np.ndarray, documents: np.ndarray) -> np.ndarray:
+        """Return the ranking scores, float32 (blocks, T), of blocks given by the same arrays."""
+        if self._means is not None:
+            pooled = (1 - self._pooling) * scores + self._pooling * self._means[tokens]
+            scores = np.where(scored_labels(scores, documents), pooled, scores)
+        return scores if self._weights is None else scores * self._weights[tokens]
 
 
 def unmoved(scores: np.ndarray) -> np.ndarray:

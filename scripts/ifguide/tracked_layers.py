@@ -39,11 +39,11 @@ class TrackedLayer:
         """The number of activations, the one that stands for the bias included."""
         return self.module.weight.shape[0 if self.transposed else 1] + self.has_bias
 
-    def activations(self, inputs: torch.Tensor) -> torch.Tensor:
-        """Append the column of ones that the bias acts on: (…, inputs)."""
-        if not self.has_bias:
-            return inputs
-        return torch.cat([inputs, inputs.new_ones(*inputs.shape[:-1], 1)], dim=-1)
+    def apply(self, tensors: dict[str, torch.Tensor], inputs: torch.Tensor) -> torch.Tensor:
+        """Return what this layer would make of `inputs` if `tensors` were its parameters."""
+        weight = tensors[f"{self.name}.weight"].to(inputs)
+        bias = tensors[f"{self.name}.bias"].to(inputs) if self.has_bias else None
+        return nn.functional.linear(inputs, weight.T if self.transposed else weight, bias)
 
     def matrix(self, tensors: dict[str, torch.Tensor]) -> torch.Tensor:
         """Return the (outputs, inputs) matrix of this layer from tensors in parameter shapes."""

@@ -60,19 +60,19 @@ rule transfer_mask:
     input:
         code=code("transfer_mask.py"),
         documents=f"{RESULTS}/corpus/documents.jsonl",
-        selection=f"{INFLUENCE}/{{direction}}/{{selection}}/selection.json",
+        selection=f"{RESULTS}/influence/{{model}}/{{direction}}/{{selection}}/selection.json",
         source=corpus_files(config["models"][PROXY]["tokenizer"], "tokens", "documents"),
         target=lambda wildcards: corpus_files(wildcards.tokenizer, "tokens", "documents"),
     output:
         mask=[
-            f"{INFLUENCE}/{{direction}}/{{selection}}/transfer/{{tokenizer}}/mask/shard-{shard}.npy"
+            f"{RESULTS}/influence/{{model}}/{{direction}}/{{selection}}/transfer/{{tokenizer}}/mask/shard-{shard}.npy"
             for shard in shards(config["corpus"]["shards"])
         ],
-        record=f"{INFLUENCE}/{{direction}}/{{selection}}/transfer/{{tokenizer}}/selection.json",
+        record=f"{RESULTS}/influence/{{model}}/{{direction}}/{{selection}}/transfer/{{tokenizer}}/selection.json",
     log:
-        f"{LOGS}/transfer_mask/{{direction}}/{{selection}}/{{tokenizer}}.log",
+        f"{LOGS}/transfer_mask/{{model}}/{{direction}}/{{selection}}/{{tokenizer}}.log",
     benchmark:
-        f"{BENCHMARKS}/transfer_mask/{{direction}}/{{selection}}/{{tokenizer}}.tsv"
+        f"{BENCHMARKS}/transfer_mask/{{model}}/{{direction}}/{{selection}}/{{tokenizer}}.tsv"
     retries: 1
     conda:
         "../../envs/main.yaml"

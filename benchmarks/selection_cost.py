@@ -1,0 +1,102 @@
+"""Seconds and memory of a selection, by the script that the workflow runs, on made-up scores."""
+
+import json
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from ifguide.artifacts import write_array, write_json
+from ifguide.corpus import shard_bounds, shard_name
+
+SCRIPT = Path(__file__).resolve().parent.parent / "scripts" / "select_tokens.py"
+BLOCK = 2048
+SHARDS = 24
+VOCABULARY = 50304
+TOKENS_A_DOCUMENT = 1000
+DEFAULTS = {
+    "rank_by": "flagged",
+    "pooling": 0.0,
+    "token_weight": "none",
+    "token_weight_power": 1.0,
+}
+VARIANTS = {
+    "training blocks": {"documents": "block"},
+    "source documents": {"documents": "source"},
+    "training blocks, inverse document frequency": {
+        "documents": "block",
+        "token_weight": "inverse_document_frequency",
+    },
+    "training blocks, pooled": {"documents": "block", "pooling": 0.9},
+}
+
+
+def measure_selection(folder: Path, tokens: int) -> pd.DataFrame:
+    """Select 2 % of about `tokens` tokens in every variant."""
+    scores = write_corpus_and_scores(folder, tokens)
+    records = []
+    for name, variant in VARIANTS.items():
+        settings = {"quantile": 0.99, "window": 1, "limit": 0.02, **DEFAULTS, **variant}
+        command = [sys.executable, str(SCRIPT), "--settings", json.dumps(settings)]
+        command += ["--corpus", str(folder), "--scores", *map(str, scores)]
+        command += ["--output", str(folder / "selection")]
+        start = time.perf_counter()
+        with open(folder / "log.txt", "wb") as log:
+            process = subprocess.Popen(command, stderr=log)
+            _, status, usage = os.wait4(process.pid, 0)
+        if status:
+            raise RuntimeError((folder / "log.txt").read_text()[-2000:])
+        records.append(
+            {
+                "selection over": name,
+                "tokens": f"{tokens:,}",
+                "seconds": f"{time.perf_counter() - start:.1f}",
+                "processor seconds": f"{usage.ru_utime + usage.ru_stime:.1f}",
+                "peak GiB, mapped files included": f"{usage.ru_maxrss / 2**20:.2f}",
+            }
+        )
+    return pd.DataFrame(records)
+
+
+def write_corpus_and_scores(folder: Path, tokens: int) -> list[Path]:
+    """Write a corpus of random tokens, and scores with heavy tails; return the score files."""
+    random = np.random.default_rng(0)
+    blocks = max(1, tokens // BLOCK)
+    shards, files = [], []
+    meta = {
+        "content_sha256": "0" * 64,
+        "block_size": BLOCK,
+        "blocks": blocks,
+        "tokens": blocks * BLOCK,
+        "padding": 0,
+        "documents": -(-blocks * BLOCK // TOKENS_A_DOCUMENT),
+        "documents_without_truth": [],
+        "vocabulary_size": VOCABULARY,
+    }
+    for shard, (start, stop) in enumerate(shard_bounds(blocks, SHARDS)):
+        shape = (stop - start, BLOCK)
+        # Squared, so that some tokens are frequent.
+        ids = (random.random(shape, np.float32) ** 2 * VOCABULARY).astype(np.uint16)
+        documents = np.arange(start * BLOCK, stop * BLOCK, dtype=np.int32) // TOKENS_A_DOCUMENT
+        scores = random.standard_normal(shape, np.float32) ** 3
+        record = {"blocks": stop - start, "first_block": start}
+        for name, array in (("tokens", ids), ("documents", documents.reshape(shape))):
+            record[f"{name}_sha256"] = write_array(folder / name / shard_name(shard), array)
+        shards.append(record)
+        files.append(folder / "scores" / shard_name(shard))
+        write_json(
+            files[-1].with_suffix(".json"),
+            {
+                "tokens_sha256": meta["content_sha256"],
+                "weights_sha256": "0" * 64,
+                "direction_sha256": "0" * 64,
+                "settings": {},
+                "scores_sha256": write_array(files[-1], scores),
+            },
+        )
+    write_json(folder / "meta.json", meta | {"shards": shards})
+    return files
