@@ -18,6 +18,7 @@ from ifguide.config_schema import find_mistake, with_defaults
 from ifguide.errors import InputError
 from ifguide.published_detoxify import PUBLISHED
 from ifguide.repositories import Repository, check_patterns
+from ifguide.run_lock import hold_run_lock
 
 # Scripts run with the interpreter that runs Snakemake, unless conda or a container provides one.
 if not workflow.deployment_settings.deployment_method:
@@ -370,6 +371,11 @@ def settings_of(**sections):
 def always(**sections):
     """Settings that no wildcard changes, as a function: braces in a plain string are wildcards."""
     return lambda wildcards: canonical(sections)
+
+
+def growing(amount):
+    """Memory or time: once the amount at the first attempt, twice at the second, …"""
+    return lambda wildcards, attempt: amount * attempt
 
 
 # --- code ---------------------------------------------------------------------------------------
@@ -952,7 +958,14 @@ PROXIES = sorted({influence_model(d) for entry, _ in SCORED for d in averaged(en
 check_agreement()
 
 
-# --- messages -------------------------------------------------------------------------------------
+# --- start and end --------------------------------------------------------------------------------
+
+
+def lock_results():
+    try:
+        hold_run_lock(f"{RESULTS}/.run.lock")
+    except InputError as error:
+        raise SystemExit(f"error: {error}") from None
 
 
 def write_run_config():

@@ -38,9 +38,11 @@ rule train_model:
     retries: 1
     conda:
         "../../envs/main.yaml"
+    threads: 1
     resources:
-        mem_mb=lambda wildcards, attempt: 4000 * attempt,
-        runtime=lambda wildcards, attempt: 1440 * attempt,
+        mem_mb=growing(4000),
+        runtime=growing(1440),
+        gpu=0,
     params:
         settings=lambda wildcards: settings_of(
             architecture=architecture_of(wildcards.model),
@@ -88,9 +90,11 @@ rule train_classifier:
         f"{BENCHMARKS}/train_classifier/{{classifier}}.tsv"
     conda:
         "../../envs/main.yaml"
+    threads: 1
     resources:
-        mem_mb=4000,
-        runtime=240,
+        mem_mb=growing(4000),
+        runtime=growing(240),
+        gpu=0,
     params:
         settings=lambda wildcards: settings_of(
             classifier=wildcards.classifier,
