@@ -6,6 +6,7 @@ import logging
 import sys
 from collections.abc import Callable
 
+from ifguide.artifacts import is_out_of_space
 from ifguide.errors import InputError
 
 
@@ -39,6 +40,14 @@ def run(main: Callable[[argparse.Namespace], None], parser: argparse.ArgumentPar
         main(arguments)
     except InputError as error:
         print(f"error: {error}", file=sys.stderr)
+        raise SystemExit(1) from None
+    except Exception as error:
+        if not is_out_of_space(error):
+            raise
+        print(
+            f"error: no space left on the device ({error}); make room and run again",
+            file=sys.stderr,
+        )
         raise SystemExit(1) from None
     except KeyboardInterrupt:
         print("interrupted; the same command goes on from here", file=sys.stderr)

@@ -13,7 +13,15 @@ import numpy as np
 import pandas as pd
 
 from command_line import argument_parser, run
-from ifguide.artifacts import atomic_path, open_array, read_json, require_same, write_json
+from ifguide.artifacts import (
+    atomic_path,
+    canonical_json,
+    open_array,
+    read_json,
+    require_same,
+    text_sha256,
+    write_json,
+)
 from ifguide.corpus import PADDING, Corpus, open_corpus
 from ifguide.errors import InputError
 from ifguide.selection import exact_quantile, select_shards
@@ -97,7 +105,7 @@ def main(arguments: Namespace) -> None:
 
 
 def open_scores(paths: list[Path], corpus: Corpus) -> tuple[list[np.ndarray], dict]:
-    """Open all score shards; refuse those of another corpus, model or direction."""
+    """Open all score shards; refuse those of another corpus, model, direction or setting."""
     first: dict = {}
     shards = []
     for path in paths:
@@ -106,6 +114,8 @@ def open_scores(paths: list[Path], corpus: Corpus) -> tuple[list[np.ndarray], di
         require_same("tokens", corpus.content_sha256, record["tokens_sha256"], path)
         for name in ("weights", "direction"):
             require_same(name, first[f"{name}_sha256"], record[f"{name}_sha256"], path)
+        settings, others = (text_sha256(canonical_json(r["settings"])) for r in (first, record))
+        require_same("settings", settings, others, path)
         shards.append(open_array(path, record["scores_sha256"]))
     return shards, {name: first[f"{name}"] for name in ("weights_sha256", "direction_sha256")}
 

@@ -8,7 +8,7 @@ import torch
 from torch import nn
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
 
-from ifguide.artifacts import file_sha256, read_json, require_same
+from ifguide.artifacts import file_sha256, read_json
 from ifguide.errors import InputError
 from ifguide.precision import at_least_float32
 
@@ -26,7 +26,7 @@ def local_directory(path: str | Path, config_key: str) -> Path:
 def load_tokenizer(directory: str | Path, config_key: str = "tokenizers"):
     """Load a tokenizer directory, offline."""
     return AutoTokenizer.from_pretrained(
-        local_directory(directory, config_key), local_files_only=True
+        local_directory(directory, config_key), local_files_only=True, trust_remote_code=False
     )
 
 
@@ -88,14 +88,20 @@ def load_model(
     directory = local_directory(directory, "models")
     record_path = directory / TRAINING_RECORD
     if verify and record_path.exists():
-        recorded = read_json(record_path)["weights_sha256"]
-        require_same("weights", recorded, weights_sha256(directory), directory)
+        recorded, found = read_json(record_path)["weights_sha256"], weights_sha256(directory)
+        if recorded != found:
+            raise InputError(
+                f"{directory}/model.safetensors: checksum {found[:12]} is not the recorded "
+                f"{recorded[:12]}; the weights are damaged or were changed after training: delete "
+                "the file and run again"
+            )
     model = AutoModelForCausalLM.from_pretrained(
         directory,
         dtype=dtype,
         attn_implementation=attention,
         local_files_only=True,
         use_safetensors=True,
+        trust_remote_code=False,
     )
     return model.eval()
 

@@ -64,7 +64,9 @@ def submit(cluster: OneNodeCluster, directory: Path, *arguments) -> subprocess.C
 def rules_of(job: dict[str, str], profile: dict) -> set[str]:
     """The rules that a Slurm job may have run: one, or those of a group."""
     name = re.sub(r"^rule_|_wildcards_.*", "", job["Comment"])
-    return {rule for rule, group in profile["groups"].items() if group == name} or {name}
+    # That of a group is followed by its rules.
+    groups = {group for group in profile["groups"].values() if name.startswith(f"{group}_")}
+    return {rule for rule, group in profile["groups"].items() if group in groups} or {name}
 
 
 class CancelOnce(threading.Thread):
