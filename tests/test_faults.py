@@ -48,7 +48,7 @@ def commands(clone) -> list[list[str]]:
     printed = run_snakemake(
         clone, "--configfile", TINY, "--cores", "1", "--dry-run", "--forceall", "--printshellcmds"
     ).stdout
-    found = re.findall(r"^ +(python \S+\.py .*) > \S+ 2>&1$", printed, re.M)
+    found = re.findall(r"^Shell command: (python .*) > \S+ 2>&1$", printed, re.M)
     assert len(found) > 40, printed
     return [shlex.split(command)[1:] for command in found]
 

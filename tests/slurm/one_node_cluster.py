@@ -150,12 +150,19 @@ class OneNodeCluster:
         return [dict(re.findall(r"(\w+)=(\S*)", line)) for line in lines if "JobId=" in line]
 
     def cancel(self, job: str) -> None:
-        subprocess.run(["scancel", job], env=os.environ | self.environment, check=True)
+        subprocess.run(["scancel", job], env=os.environ | self.environment, check=False)
 
     def __exit__(self, *_error) -> None:
-        for job in self.jobs():
-            if job["JobState"] in ("RUNNING", "PENDING"):
-                self.cancel(job["JobId"])
+        # A node that is stopped first leaves its jobs behind.
+        alive = ("RUNNING", "PENDING", "COMPLETING")
+        end = time.monotonic() + 60
+        while time.monotonic() < end:
+            left = [job["JobId"] for job in self.jobs() if job["JobState"] in alive]
+            if not left:
+                break
+            for job in left:
+                self.cancel(job)
+            time.sleep(1)
         for daemon in reversed(self.daemons):
             daemon.terminate()
             try:

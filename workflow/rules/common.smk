@@ -4,7 +4,9 @@ import ast
 import functools
 import glob
 import os
+import platform
 import re
+import shlex
 import sys
 from pathlib import Path
 
@@ -13,9 +15,10 @@ import yaml
 SOURCE = Path(workflow.current_basedir).parent.parent
 sys.path.insert(0, str(SOURCE / "scripts"))
 
-from ifguide.artifacts import canonical_json, read_json, text_sha256
+from ifguide.artifacts import canonical_json, read_json, text_sha256, write_text
 from ifguide.config_schema import find_mistake, with_defaults
 from ifguide.errors import InputError
+from ifguide.provenance import code_state, machine, package_versions, thread_settings
 from ifguide.published_detoxify import PUBLISHED
 from ifguide.repositories import Repository, check_patterns
 from ifguide.run_lock import hold_run_lock
@@ -961,52 +964,29 @@ check_agreement()
 # --- start and end --------------------------------------------------------------------------------
 
 
-def lock_results():
+def begin_run():
+    """Lock the results folder and write down what the run is made with; no dry run gets here."""
     try:
         hold_run_lock(f"{RESULTS}/.run.lock")
+        write_run_config()
     except InputError as error:
         raise SystemExit(f"error: {error}") from None
 
 
 def write_run_config():
-    import importlib.metadata
-    import platform
-    import subprocess
-
-    commit = subprocess.run(
-        ["git", "-C", str(SOURCE), "describe", "--always", "--dirty", "--abbrev=40"],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    packages = (
-        "snakemake",
-        "torch",
-        "transformers",
-        "trl",
-        "tokenizers",
-        "huggingface_hub",
-        "detoxify",
-        "numpy",
-    )
     record = {
         "config": config,
-        "commit": commit.stdout.strip() or None,
-        "packages": {name: importlib.metadata.version(name) for name in packages},
+        **code_state(SOURCE),
+        "command": shlex.join(sys.argv),
         "python": platform.python_version(),
+        "packages": package_versions(),
         "seed": SEED,
         "training_seeds": SEEDS,
-        "hardware": {
-            "machine": platform.machine(),
-            "processor": platform.processor(),
-            "cores": os.cpu_count(),
-        },
+        "cores": workflow.cores,
+        "threads": thread_settings(),
+        "hardware": machine(),
     }
-    os.makedirs(RESULTS, exist_ok=True)
-    path = Path(RESULTS, "run_config.yaml")
-    temporary = path.with_suffix(".partial")
-    temporary.write_text(yaml.safe_dump(record, sort_keys=False), encoding="utf-8")
-    os.replace(temporary, path)
+    write_text(f"{RESULTS}/run_config.yaml", yaml.safe_dump(record, sort_keys=False))
 
 
 def print_results():

@@ -13,9 +13,9 @@ rule fetch_file:
         f"{BENCHMARKS}/fetch/{{download}}.tsv"
     # First of all: what cannot be fetched shall be known before hours of work.
     priority: 200
+    retries: 2
     # Compute nodes often have no network.
     localrule: True
-    retries: 2
     conda:
         "../../envs/main.yaml"
     threads: 1
