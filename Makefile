@@ -13,8 +13,8 @@ test: $(INSTALLED)
 	$(VENV)/bin/python -m pytest -n 2 --dist loadfile $(PYTEST_OPTIONS)
 
 lint: $(INSTALLED)
-	$(VENV)/bin/ruff check scripts tests
-	$(VENV)/bin/ruff format --check scripts tests
+	$(VENV)/bin/ruff check scripts tests benchmarks
+	$(VENV)/bin/ruff format --check scripts tests benchmarks
 	$(VENV)/bin/snakefmt --check workflow
 	$(VENV)/bin/snakemake --lint
 

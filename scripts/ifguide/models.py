@@ -86,15 +86,8 @@ def load_model(
     Raises InputError where the directory is missing, damaged, or was changed after training.
     """
     directory = local_directory(directory, "models")
-    record_path = directory / TRAINING_RECORD
-    if verify and record_path.exists():
-        recorded, found = read_json(record_path)["weights_sha256"], weights_sha256(directory)
-        if recorded != found:
-            raise InputError(
-                f"{directory}/model.safetensors: checksum {found[:12]} is not the recorded "
-                f"{recorded[:12]}; the weights are damaged or were changed after training: delete "
-                "the file and run again"
-            )
+    if verify:
+        verified_weights_sha256(directory)
     model = AutoModelForCausalLM.from_pretrained(
         directory,
         dtype=dtype,
@@ -117,6 +110,22 @@ def weights_sha256(directory: str | Path) -> str:
     if len(paths) == 1:
         return file_sha256(paths[0])
     return hashlib.sha256("".join(file_sha256(path) for path in paths).encode()).hexdigest()
+
+
+def verified_weights_sha256(directory: str | Path) -> str:
+    """Return the hash of the weights, having compared it with the training record, if there is one.
+
+    Raises InputError where they are damaged or were changed after training.
+    """
+    found = weights_sha256(directory)
+    record = Path(directory) / TRAINING_RECORD
+    if record.exists() and (recorded := read_json(record)["weights_sha256"]) != found:
+        raise InputError(
+            f"{directory}/model.safetensors: checksum {found[:12]} is not the recorded "
+            f"{recorded[:12]}; the weights are damaged or were changed after training: delete "
+            "the file and run again"
+        )
+    return found
 
 
 def require_trained(directory: str | Path) -> None:
