@@ -15,6 +15,7 @@ import time
 from pathlib import Path
 
 import pytest
+import torch
 
 from conftest import (
     TINY,
@@ -33,6 +34,7 @@ RESULTS = Path("results/tiny")
 PROXY = RESULTS / "influence/proxy"
 SCORES = PROXY / "differential/scores/loss"
 SELECTION = PROXY / "differential/top"
+DIRECTION = PROXY / "differential/direction.safetensors"
 MODELS = RESULTS / "models"
 
 
@@ -60,11 +62,12 @@ def run_stage(clone: Path, commands: list[list[str]], script: str, written: str)
         for command in commands
         if Path(command[0]).name == script and written in command[1:]
     ]
-    before = sys.argv, Path.cwd()
+    before = sys.argv, Path.cwd(), torch.get_num_threads()
     printed = clone / "printed.txt"
     try:
         sys.argv = arguments
         os.chdir(clone)
+        torch.set_num_threads(1)  # as a job has
         with open(printed, "w") as stream, contextlib.redirect_stderr(stream):
             runpy.run_path(arguments[0], run_name="__main__")
     except SystemExit as end:
@@ -73,6 +76,7 @@ def run_stage(clone: Path, commands: list[list[str]], script: str, written: str)
     finally:
         sys.argv = before[0]
         os.chdir(before[1])
+        torch.set_num_threads(before[2])
     return None
 
 
@@ -100,10 +104,7 @@ DAMAGES = {
 READERS = {
     "corpus/bpe/tokens/shard-00001.npy": ("score_tokens.py", SCORES / "shard-00001.npy"),
     "influence/proxy/eigenbases.safetensors": ("merge_factors.py", PROXY / "factors.safetensors"),
-    "influence/proxy/factors.safetensors": (
-        "make_direction.py",
-        PROXY / "differential/direction.safetensors",
-    ),
+    "influence/proxy/factors.safetensors": ("make_direction.py", DIRECTION),
     "influence/proxy/differential/direction.safetensors": (
         "score_tokens.py",
         SCORES / "shard-00000.npy",
@@ -140,7 +141,7 @@ def test_the_readers_read_undamaged_files(clone, commands):
     """Otherwise the refusals above could have another reason."""
     for script, written in [
         ("select_tokens.py", SELECTION),
-        ("make_direction.py", PROXY / "differential/direction.safetensors"),
+        ("make_direction.py", DIRECTION),
     ]:
         before = file_sha256(clone / SELECTION / "selection.json")
         assert run_stage(clone, commands, script, str(written)) is None
@@ -171,8 +172,7 @@ def test_factors_of_another_model_are_refused_with_both_hashes(clone, commands):
         tensors, metadata = read_tensors(path)
         own, other = metadata["weights_sha256"], hashlib.sha256(b"other").hexdigest()
         write_tensors(path, tensors, {**metadata, "weights_sha256": other})
-        direction = PROXY / "differential/direction.safetensors"
-        message = run_stage(clone, commands, "make_direction.py", str(direction))
+        message = run_stage(clone, commands, "make_direction.py", str(DIRECTION))
     assert str(PROXY / "factors.safetensors") in message
     assert own[:12] in message and other[:12] in message
 
@@ -201,19 +201,19 @@ def small_disk(folder: Path, kib: int):
 
 
 @pytest.mark.parametrize(
-    "folder, script, written",
+    "folder, kib, script, written",
     [
-        (SCORES, "score_tokens.py", SCORES / "shard-00000.npy"),
-        (PROXY / "differential", "make_direction.py", PROXY / "differential/direction.safetensors"),
-        (MODELS / "target/none", "train_model.py", MODELS / "target/none/0"),
-        (RESULTS / "corpus", "read_documents.py", RESULTS / "corpus/documents.jsonl"),
+        (SCORES, 16, "score_tokens.py", SCORES / "shard-00000.npy"),
+        (PROXY / "differential", 4, "make_direction.py", DIRECTION),
+        (MODELS / "target/none", 16, "train_model.py", MODELS / "target/none/0"),
+        (RESULTS / "corpus", 16, "read_documents.py", RESULTS / "corpus/documents.jsonl"),
     ],
     ids=["numpy", "safetensors", "model", "jsonl"],
 )
-def test_a_full_disk(clone, commands, finished, folder, script, written):
+def test_a_full_disk(clone, commands, finished, folder, kib, script, written):
     """One clear error, nothing half-written left; the same job completes once there is room."""
     needed = next(p for p in [finished / written, finished / written / "losses.csv"] if p.is_file())
-    with small_disk(clone / folder, 16):
+    with small_disk(clone / folder, kib):
         message = run_stage(clone, commands, script, str(written))
         assert message and "no space left on the device" in message
         assert not (clone / needed.relative_to(finished)).exists()
