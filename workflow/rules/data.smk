@@ -46,11 +46,13 @@ rule fetch_repository:
         f"{BENCHMARKS}/fetch/hub/{{repository}}.tsv"
     priority: 200
     retries: 2
+    localrule: True
     conda:
         "../../envs/main.yaml"
+    threads: 1
     resources:
-        mem_mb=1000,
-        runtime=600,
+        mem_mb=growing(1000),
+        runtime=growing(600),
     params:
         settings=lambda wildcards: canonical(vars(REPOSITORIES[wildcards.repository][0])),
         directory=lambda wildcards: repository_directory(REPOSITORIES[wildcards.repository][0]),
@@ -340,9 +342,10 @@ rule prompt_lengths:
     priority: 100
     conda:
         "../../envs/main.yaml"
+    threads: 1
     resources:
-        mem_mb=1000,
-        runtime=30,
+        mem_mb=growing(1000),
+        runtime=growing(30),
     params:
         settings=lambda wildcards: settings_of(
             models={

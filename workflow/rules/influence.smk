@@ -283,9 +283,10 @@ rule average_scores:
         direction=names(config["influence"]["averages"]),
     conda:
         "../../envs/main.yaml"
+    threads: 1
     resources:
-        mem_mb=4000,
-        runtime=240,
+        mem_mb=growing(4000),
+        runtime=growing(240),
     params:
         settings=lambda wildcards: canonical(config["influence"]["averages"][wildcards.direction]),
         corpus=lambda wildcards: corpus_of(wildcards.model),

@@ -133,9 +133,10 @@ rule published_detoxify:
     priority: 100
     conda:
         "../../envs/main.yaml"
+    threads: 1
     resources:
-        mem_mb=4000,
-        runtime=60,
+        mem_mb=growing(4000),
+        runtime=growing(60),
     params:
         weights=lambda wildcards: os.path.join(
             config["data_dir"], DOWNLOADS[f"detoxify-{CLASSIFIERS['explicit']['hub']}"]["path"]
