@@ -23,7 +23,7 @@ lint: $(INSTALLED)
 $(INSTALLED): pyproject.toml envs/constraints.txt
 	$(PYTHON) -m venv $(VENV)
 	$(VENV)/bin/python -m pip install --quiet --constraint envs/constraints.txt torch
-	$(VENV)/bin/python -m pip install --quiet --constraint envs/constraints.txt --editable ".[test]"
+	$(VENV)/bin/python -m pip install --quiet --constraint envs/constraints.txt --editable ".[test,cluster]"
 	touch $@
 
 # What the tests and benchmarks compare with; it demands torchvision, which it never imports.

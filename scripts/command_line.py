@@ -7,6 +7,7 @@ import os
 import sys
 from collections.abc import Callable
 
+from ifguide.artifacts import is_out_of_space
 from ifguide.errors import InputError
 
 
@@ -42,6 +43,14 @@ def run(main: Callable[[argparse.Namespace], None], parser: argparse.ArgumentPar
         # Processes that torchrun started all find the same mistake; one of them tells it.
         if os.environ.get("RANK", "0") == "0":
             print(f"error: {error}", file=sys.stderr)
+        raise SystemExit(1) from None
+    except Exception as error:
+        if not is_out_of_space(error):
+            raise
+        print(
+            f"error: no space left on the device ({error}); make room and run again",
+            file=sys.stderr,
+        )
         raise SystemExit(1) from None
     except KeyboardInterrupt:
         print("interrupted; the same command goes on from here", file=sys.stderr)

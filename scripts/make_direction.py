@@ -11,7 +11,7 @@ from command_line import argument_parser, run
 from factor_pass import read_bases
 from ifguide.artifacts import canonical_json, require_same
 from ifguide.ekfac import LayerFactors
-from ifguide.models import load_model, weights_sha256
+from ifguide.models import load_model, verified_weights_sha256
 from ifguide.query_direction import Direction, difference, precondition, restricted
 from ifguide.tensor_files import read_tensors, write_tensors
 from ifguide.tracked_layers import TrackedLayer, tracked_layers
@@ -21,7 +21,7 @@ POWERS = {"ekfac": 1.0, "ekfac_square_root": 0.5}
 
 def main(arguments: Namespace) -> None:
     settings = arguments.settings
-    weights = weights_sha256(arguments.model)
+    weights = verified_weights_sha256(arguments.model)
     direction, record = read_query(arguments.toxic, arguments.safe, weights)
     if settings["hessian"] == "identity":
         direction = restricted(direction, settings["layers"])

@@ -20,7 +20,7 @@ from ifguide.artifacts import require_same, write_json
 from ifguide.corpus import BLOCKS_PER_GROUP, Corpus, open_corpus
 from ifguide.errors import InputError
 from ifguide.factor_blocks import sampled_blocks
-from ifguide.models import compute_device, load_model, weights_sha256
+from ifguide.models import compute_device, load_model, verified_weights_sha256
 from ifguide.partial_array import PartialArray
 from ifguide.query_direction import Direction
 from ifguide.seeds import derive_seed
@@ -42,7 +42,7 @@ def main(arguments: Namespace) -> None:
     settings = arguments.settings["scores"]
     corpus = open_corpus(arguments.corpus, arguments.shard)
     first_block = corpus.meta["shards"][arguments.shard]["first_block"]
-    weights = weights_sha256(arguments.model)
+    weights = verified_weights_sha256(arguments.model)
     direction, metadata = read_tensors(arguments.direction)
     require_same("weights", weights, metadata["weights_sha256"], arguments.direction)
     if "factor_tokens_sha256" in metadata:

@@ -102,7 +102,7 @@ def main(arguments: Namespace) -> None:
 
 
 def open_scores(paths: list[Path], corpus: Corpus) -> tuple[list[np.ndarray], dict]:
-    """Open all score shards; refuse those of another corpus, model or direction."""
+    """Open all score shards; refuse those of another corpus, model, direction or setting."""
     first: dict = {}
     shards = []
     for path in paths:

@@ -26,6 +26,13 @@ def project(repository) -> dict:
 
 
 @pytest.fixture(scope="module")
+def required(project) -> list[str]:
+    """Everything that `make test` installs."""
+    extras = project["optional-dependencies"]
+    return project["dependencies"] + extras["test"] + extras["cluster"] + extras["benchmark"]
+
+
+@pytest.fixture(scope="module")
 def constraints(repository) -> dict[str, str]:
     lines = (repository / "envs/constraints.txt").read_text("utf-8").splitlines()
     return pins([line for line in lines if line and not line.startswith("#")])
@@ -37,21 +44,17 @@ def test_conda_environment_has_the_same_versions(repository, project):
     assert pins(pip) == pins(project["dependencies"])
 
 
-def test_constraints_hold_every_direct_pin(project, constraints):
-    extras = project["optional-dependencies"]
-    direct = pins(project["dependencies"] + extras["test"] + extras["benchmark"])
+def test_constraints_hold_every_direct_pin(required, constraints):
+    direct = pins(required)
     assert {name: constraints.get(name) for name in direct} == direct
 
 
-def test_constraints_hold_whatever_the_dependencies_require(project, constraints):
+def test_constraints_hold_whatever_the_dependencies_require(required, constraints):
     """Follow the requirements of what is installed: nothing is left to the day of installation."""
     from packaging.requirements import Requirement
 
     # What torch requires on a machine with a GPU is pinned by torch itself.
-    pending = [
-        Requirement(line)
-        for line in project["dependencies"] + project["optional-dependencies"]["test"]
-    ]
+    pending = [Requirement(line) for line in required]
     seen = set()
     while pending:
         requirement = pending.pop()

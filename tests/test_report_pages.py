@@ -1,5 +1,7 @@
 """Report pages: escaping, folding, and their behaviour in a real browser where there is one."""
 
+import base64
+import hashlib
 import json
 import os
 import re
@@ -132,9 +134,8 @@ def test_pages_are_balanced_offline_and_run_only_their_own_script(name):
         for tag, attributes in structure.tags
         if attributes.get("http-equiv") == "Content-Security-Policy"
     ]
-    assert policies == [
-        "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; img-src data:"
-    ]
+    assert len(policies) == 1
+    assert policies[0].startswith("default-src 'none'; ") and "unsafe" not in policies[0]
     # Besides the escaped text of the corpus nothing names an address.
     assert not re.search(r'(?:src|href)="(?!data:)', html)
 
@@ -230,7 +231,7 @@ addEventListener("securitypolicyviolation",
   (event) => failures.push("policy: " + event.violatedDirective + " " + event.blockedURI));
 </script>"""
 
-REPORT = """<script>addEventListener("load", () => {
+REPORT = """addEventListener("load", () => {
   const outcome = (() => { %s })();
   const found = document.createElement("pre");
   found.id = "outcome";
@@ -238,7 +239,7 @@ REPORT = """<script>addEventListener("load", () => {
     requests: performance.getEntriesByType("resource").map((entry) => entry.name)
       .filter((name) => !name.startsWith("data:")) });
   document.body.append(found);
-});</script></body>"""
+});"""
 
 
 FLAGS = [
@@ -258,7 +259,12 @@ FLAGS = [
 def in_browser(html: str, script: str, folder: Path):
     """Run `script` in the page in headless Chromium; return what it reports and the net log."""
     path, net_log = folder / "page.html", folder / "net.json"
-    probed = html.replace("<head>", LISTENERS, 1).replace("</body>", REPORT % script)
+    report = REPORT % script
+    # The page's policy, which comes after the listeners, has to admit this one script more.
+    digest = hashlib.sha256(report.encode()).digest()
+    admitted = f"script-src 'sha256-{base64.b64encode(digest).decode()}' "
+    probed = html.replace("<head>", LISTENERS, 1).replace("script-src ", admitted, 1)
+    probed = probed.replace("</body>", f"<script>{report}</script></body>")
     path.write_text(probed, encoding="utf-8")
     finished = subprocess.run(
         [BROWSER, *FLAGS, f"--user-data-dir={folder / 'profile'}", f"--log-net-log={net_log}",
@@ -359,6 +365,6 @@ def test_the_browser_check_sees_a_page_that_breaks_the_rules(tmp_path):
         "<main>", "<main><img src='http://host.invalid/x'><script>absent()</script>"
     )
     reported, console, _ = in_browser(html, "return null;", tmp_path)
-    assert any("absent" in failure for failure in reported["failures"])
+    assert any("script-src" in failure for failure in reported["failures"])
     assert any("img-src" in failure for failure in reported["failures"])
     assert console

@@ -1,6 +1,7 @@
 """Files that are whole or absent: atomic writes, checksums, and readers that verify them."""
 
 import contextlib
+import errno
 import hashlib
 import json
 import os
@@ -18,6 +19,7 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
     """Yield a temporary sibling of `path`; rename it to `path` when the block succeeds.
 
     The temporary name keeps the suffix, because writers such as numpy choose by it.
+    Raises InputError where the device is full; what stood at `path` before stays.
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -27,8 +29,27 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
         with open(temporary, "rb+") as written:
             os.fsync(written.fileno())
         os.replace(temporary, path)
+    except Exception as error:
+        if is_out_of_space(error):
+            raise InputError(
+                f"{path}: no space left on the device, so it was not written; make room and run "
+                "again"
+            ) from error
+        raise
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def is_out_of_space(error: BaseException) -> bool:
+    """Whether a write failed for want of room, whichever library reports it.
+
+    safetensors and torch give the system's message as text, numpy only how little it wrote.
+    """
+    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return True
+    text = str(error)
+    short = isinstance(error, OSError) and "requested and" in text
+    return short or os.strerror(errno.ENOSPC) in text or os.strerror(errno.EDQUOT) in text
 
 
 def canonical_json(value: Any) -> str:

@@ -226,7 +226,9 @@ def adopt_detoxify(weights: Path, base: Path, checkpoint: Path) -> None:
         raise InputError(
             f"{weights}: not a Detoxify checkpoint ({reason}); remove it and fetch it again"
         ) from error
-    config = AutoConfig.from_pretrained(base, num_labels=labels, local_files_only=True)
+    config = AutoConfig.from_pretrained(
+        base, num_labels=labels, local_files_only=True, trust_remote_code=False
+    )
     config.save_pretrained(checkpoint.parent)
     tokenizer = tokenizer_class.from_pretrained(base, local_files_only=True)
     tokenizer.save_pretrained(checkpoint.parent)

@@ -8,7 +8,7 @@ from torch import nn
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
 
 from ifguide.architectures import longest_block, read_architecture
-from ifguide.artifacts import file_sha256, read_json, require_same
+from ifguide.artifacts import file_sha256, read_json
 from ifguide.errors import InputError
 from ifguide.precision import at_least_float32
 
@@ -36,7 +36,7 @@ def local_directory(path: str | Path, config_key: str) -> Path:
 def load_tokenizer(directory: str | Path, config_key: str = "tokenizers"):
     """Load a tokenizer directory, offline."""
     return AutoTokenizer.from_pretrained(
-        local_directory(directory, config_key), local_files_only=True
+        local_directory(directory, config_key), local_files_only=True, trust_remote_code=False
     )
 
 
@@ -109,16 +109,15 @@ def load_model(
     Raises InputError where the directory is missing, damaged, or was changed after training.
     """
     directory = local_directory(directory, "models")
-    record_path = directory / TRAINING_RECORD
-    if verify and record_path.exists():
-        recorded = read_json(record_path)["weights_sha256"]
-        require_same("weights", recorded, weights_sha256(directory), directory)
+    if verify:
+        verified_weights_sha256(directory)
     model = AutoModelForCausalLM.from_pretrained(
         directory,
         dtype=dtype,
         attn_implementation=attention,
         local_files_only=True,
         use_safetensors=True,
+        trust_remote_code=False,
     )
     return model.eval()
 
@@ -153,6 +152,22 @@ def require_vocabulary(directory: str | Path, rows: int, tokenizer) -> None:
             f"{directory}: its vocabulary of {rows} is not that of the tokenizer, {size} tokens; "
             "give the model its own tokenizer, by `path`"
         )
+
+
+def verified_weights_sha256(directory: str | Path) -> str:
+    """Return the hash of the weights, having compared it with the training record, if there is one.
+
+    Raises InputError where they are damaged or were changed after training.
+    """
+    found = weights_sha256(directory)
+    record = Path(directory) / TRAINING_RECORD
+    if record.exists() and (recorded := read_json(record)["weights_sha256"]) != found:
+        raise InputError(
+            f"{directory}/model.safetensors: checksum {found[:12]} is not the recorded "
+            f"{recorded[:12]}; the weights are damaged or were changed after training: delete "
+            "the file and run again"
+        )
+    return found
 
 
 def require_trained(directory: str | Path) -> None:

@@ -1,8 +1,8 @@
 """The frame of every report page: one HTML file that needs no network and runs no other script."""
 
+import base64
+import hashlib
 from html import escape
-
-POLICY = "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; img-src data:"
 
 # Orange and blue differ for every common kind of colour blindness. The five steps of each are
 # mixed with the page's own background, so one scale serves light and dark pages.
@@ -76,20 +76,36 @@ filter();
 """
 
 
+def content_policy(style: str, script: str) -> str:
+    """Return a policy under which a page can request nothing and run this style and script alone.
+
+    They are named by their SHA-256, so markup that reached the page by mistake stays inert.
+    """
+    digests = (
+        base64.b64encode(hashlib.sha256(part.encode()).digest()).decode()
+        for part in (style, script)
+    )
+    return (
+        "default-src 'none'; base-uri 'none'; form-action 'none'; img-src data:; "
+        "style-src 'sha256-{}'; script-src 'sha256-{}'".format(*digests)
+    )
+
+
 def page(title: str, introduction: str, body: str, style: str = "", script: str = "") -> str:
     """Return a whole HTML document; `introduction`, `body`, `style`, `script` are trusted markup.
 
     Everything that comes from a corpus, a model or a config must be escaped by the caller. The
-    content policy forbids every request, so a mistake there still cannot reach the network.
+    content policy forbids every request and every other script, so a mistake there stays inert.
     """
+    style = STYLE + style
     return (
         "<!DOCTYPE html>\n"
         '<html lang="en">\n<head>\n<meta charset="utf-8">\n'
-        f'<meta http-equiv="Content-Security-Policy" content="{POLICY}">\n'
+        f'<meta http-equiv="Content-Security-Policy" content="{content_policy(style, script)}">\n'
         '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
         # Browsers ask for /favicon.ico unless the page names an icon; an empty one costs nothing.
         '<link rel="icon" href="data:,">\n'
-        f"<title>{escape(title)}</title>\n<style>{STYLE}{style}</style>\n</head>\n"
+        f"<title>{escape(title)}</title>\n<style>{style}</style>\n</head>\n"
         f"<body>\n<header>\n<h1>{escape(title)}</h1>\n{introduction}\n</header>\n"
         f"<main>\n{body}\n</main>\n<script>{script}</script>\n</body>\n</html>\n"
     )

@@ -63,7 +63,7 @@ def scored_labels(scores: np.ndarray, documents: np.ndarray) -> np.ndarray:
 class TokenRanking:
     """The scores by which tokens are ranked, of any blocks of a corpus: pooled, then weighted.
 
-        ((1 - pooling) S_ij + pooling · mean of S over the labels equal to x_ij) · weight(x_ij)^power
+        ((1 - pooling) S_ij + pooling · mean of S over the labels equal to x_ij) weight(x_ij)^power
 
     scores, tokens, documents: all shards, (blocks, T) each. settings: `pooling`, `token_weight`
     ("none" or "inverse_document_frequency") and `token_weight_power` of a selection or a variant.

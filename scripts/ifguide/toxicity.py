@@ -1,5 +1,7 @@
 """Toxicity of texts: explicit by Detoxify, implicit by a sequence classifier."""
 
+import logging
+import pickle
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -7,6 +9,8 @@ import torch
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
 from ifguide.errors import InputError
+
+log = logging.getLogger(__name__)
 
 Scores = dict[str, list[float]]
 
@@ -63,18 +67,34 @@ def _pieces(tokenizer, text: str) -> list[str]:
 def load_explicit(checkpoint: str | Path):
     """Load Detoxify, offline, from a checkpoint with its configuration and tokenizer beside it.
 
-    Raises InputError where the checkpoint does not exist.
+    Detoxify unpickles its checkpoints. One that holds anything but tensors and plain values, which
+    no code has to run for, is refused before Detoxify sees it.
+    Raises InputError where the checkpoint does not exist or is refused.
     """
     from detoxify import Detoxify
 
     checkpoint = Path(checkpoint)
     if not checkpoint.is_file():
         raise InputError(f"config key classifiers.explicit.checkpoint: {checkpoint} does not exist")
+    _require_plain(checkpoint)
     return Detoxify(
         checkpoint=str(checkpoint),
         huggingface_config_path=str(checkpoint.parent),
         device="cuda" if torch.cuda.is_available() else "cpu",
     )
+
+
+def _require_plain(checkpoint: Path) -> None:
+    """Refuse a checkpoint that the restricted unpickler refuses, or cannot read."""
+    try:
+        torch.load(checkpoint, map_location="cpu", weights_only=True)
+    except (pickle.UnpicklingError, RuntimeError, EOFError) as error:
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        raise InputError(
+            f"{checkpoint}: damaged, or a pickle that holds more than tensors and plain values; it "
+            f"is not loaded ({reason})"
+        ) from error
+    log.warning("%s is a pickle, loaded because it holds only tensors and plain values", checkpoint)
 
 
 class ImplicitClassifier:
@@ -89,9 +109,11 @@ class ImplicitClassifier:
             raise InputError(
                 f"config key classifiers.implicit.path: {directory} is not a directory"
             )
-        self.tokenizer = AutoTokenizer.from_pretrained(directory, local_files_only=True)
+        self.tokenizer = AutoTokenizer.from_pretrained(
+            directory, local_files_only=True, trust_remote_code=False
+        )
         self.model = AutoModelForSequenceClassification.from_pretrained(
-            directory, local_files_only=True, use_safetensors=True
+            directory, local_files_only=True, use_safetensors=True, trust_remote_code=False
         ).eval()
         if not 2 <= self.model.config.num_labels > toxic_label:
             raise InputError(

@@ -29,7 +29,10 @@ class OwnParameterNames:
         # The Trainer's own way takes tensors by the names in the file. Those are not the model's
         # own in every family (gpt_neox saves its head as embed_out); the rest would stay random.
         saved = type(self.model).from_pretrained(
-            resume_from_checkpoint, local_files_only=True, dtype=self.model.dtype
+            resume_from_checkpoint,
+            local_files_only=True,
+            use_safetensors=True,
+            dtype=self.model.dtype,
         )
         self.model.load_state_dict(saved.state_dict())
 

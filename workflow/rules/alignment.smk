@@ -19,9 +19,10 @@ rule pairs:
     priority: 100
     conda:
         "../../envs/main.yaml"
+    threads: 1
     resources:
-        mem_mb=1000,
-        runtime=30,
+        mem_mb=growing(1000),
+        runtime=growing(30),
     params:
         settings=lambda wildcards: settings_of(
             pairs=without(pairs_of(wildcards.method), "files"), seed=SEED
@@ -56,9 +57,11 @@ rule train_dpo:
     retries: 1
     conda:
         "../../envs/main.yaml"
+    threads: 1
     resources:
-        mem_mb=lambda wildcards, attempt: 4000 * attempt,
-        runtime=lambda wildcards, attempt: 720 * attempt,
+        mem_mb=growing(4000),
+        runtime=growing(720),
+        gpu=0,
     params:
         settings=lambda wildcards: settings_of(
             training=dpo_training_of(wildcards.model, wildcards.method),
@@ -95,9 +98,11 @@ rule train_reward:
         f"{BENCHMARKS}/train_reward/{{reward}}/{{tokenizer}}.tsv"
     conda:
         "../../envs/main.yaml"
+    threads: 1
     resources:
-        mem_mb=4000,
-        runtime=240,
+        mem_mb=growing(4000),
+        runtime=growing(240),
+        gpu=0,
     params:
         settings=lambda wildcards: settings_of(
             names=[wildcards.reward, wildcards.tokenizer],

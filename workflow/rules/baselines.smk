@@ -19,9 +19,11 @@ rule classify_documents:
     retries: 1
     conda:
         "../../envs/main.yaml"
+    threads: 1
     resources:
-        mem_mb=lambda wildcards, attempt: 4000 * attempt,
-        runtime=lambda wildcards, attempt: 480 * attempt,
+        mem_mb=growing(4000),
+        runtime=growing(480),
+        gpu=0,
     params:
         settings=lambda wildcards: settings_of(
             unit=wildcards.unit,
@@ -65,9 +67,10 @@ rule filter_documents:
         method=names(FILTERED),
     conda:
         "../../envs/main.yaml"
+    threads: 1
     resources:
-        mem_mb=4000,
-        runtime=240,
+        mem_mb=growing(4000),
+        runtime=growing(240),
     params:
         settings=lambda wildcards: settings_of(
             filter=without(FILTERED[wildcards.method], "words", "classifier", "selection"),
@@ -104,9 +107,10 @@ rule random_tokens:
         f"{BENCHMARKS}/random_tokens/{{model}}/{{direction}}/{{selection}}.tsv"
     conda:
         "../../envs/main.yaml"
+    threads: 1
     resources:
-        mem_mb=4000,
-        runtime=60,
+        mem_mb=growing(4000),
+        runtime=growing(60),
     params:
         settings=always(seed=SEED),
         corpus=lambda wildcards: corpus_of(PROXY),
@@ -135,9 +139,10 @@ rule removal:
         f"{BENCHMARKS}/removal/{{model}}/{{method}}.tsv"
     conda:
         "../../envs/main.yaml"
+    threads: 1
     resources:
-        mem_mb=4000,
-        runtime=60,
+        mem_mb=growing(4000),
+        runtime=growing(60),
     params:
         corpus=lambda wildcards: corpus_of(wildcards.model),
         options=removal_options,

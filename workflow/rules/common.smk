@@ -4,7 +4,9 @@ import ast
 import functools
 import glob
 import os
+import platform
 import re
+import shlex
 import sys
 from pathlib import Path
 
@@ -14,11 +16,13 @@ SOURCE = Path(workflow.current_basedir).parent.parent
 sys.path.insert(0, str(SOURCE / "scripts"))
 
 from ifguide.architectures import longest_block, read_architecture
-from ifguide.artifacts import canonical_json, read_json, text_sha256
+from ifguide.artifacts import canonical_json, read_json, text_sha256, write_text
 from ifguide.config_schema import find_mistake, with_defaults
 from ifguide.errors import InputError
+from ifguide.provenance import code_state, machine, package_versions, thread_settings
 from ifguide.published_detoxify import PUBLISHED
 from ifguide.repositories import Repository, check_patterns
+from ifguide.run_lock import hold_run_lock
 
 # Scripts run with the interpreter that runs Snakemake, unless conda or a container provides one.
 if not workflow.deployment_settings.deployment_method:
@@ -389,6 +393,11 @@ def settings_of(**sections):
 def always(**sections):
     """Settings that no wildcard changes, as a function: braces in a plain string are wildcards."""
     return lambda wildcards: canonical(sections)
+
+
+def growing(amount):
+    """Memory or time: once the amount at the first attempt, twice at the second, …"""
+    return lambda wildcards, attempt: amount * attempt
 
 
 # --- code ---------------------------------------------------------------------------------------
@@ -1010,48 +1019,32 @@ PROXIES = sorted({influence_model(d) for entry, _ in SCORED for d in averaged(en
 check_agreement()
 
 
-# --- messages -------------------------------------------------------------------------------------
+# --- start and end --------------------------------------------------------------------------------
+
+
+def begin_run():
+    """Lock the results folder and write down what the run is made with; no dry run gets here."""
+    try:
+        hold_run_lock(f"{RESULTS}/.run.lock")
+        write_run_config()
+    except InputError as error:
+        raise SystemExit(f"error: {error}") from None
 
 
 def write_run_config():
-    import importlib.metadata
-    import platform
-    import subprocess
-
-    commit = subprocess.run(
-        ["git", "-C", str(SOURCE), "describe", "--always", "--dirty", "--abbrev=40"],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    packages = (
-        "snakemake",
-        "torch",
-        "transformers",
-        "trl",
-        "tokenizers",
-        "huggingface_hub",
-        "detoxify",
-        "numpy",
-    )
     record = {
         "config": config,
-        "commit": commit.stdout.strip() or None,
-        "packages": {name: importlib.metadata.version(name) for name in packages},
+        **code_state(SOURCE),
+        "command": shlex.join(sys.argv),
         "python": platform.python_version(),
+        "packages": package_versions(),
         "seed": SEED,
         "training_seeds": SEEDS,
-        "hardware": {
-            "machine": platform.machine(),
-            "processor": platform.processor(),
-            "cores": os.cpu_count(),
-        },
+        "cores": workflow.cores,
+        "threads": thread_settings(),
+        "hardware": machine(),
     }
-    os.makedirs(RESULTS, exist_ok=True)
-    path = Path(RESULTS, "run_config.yaml")
-    temporary = path.with_suffix(".partial")
-    temporary.write_text(yaml.safe_dump(record, sort_keys=False), encoding="utf-8")
-    os.replace(temporary, path)
+    write_text(f"{RESULTS}/run_config.yaml", yaml.safe_dump(record, sort_keys=False))
 
 
 def print_results():

@@ -14,11 +14,14 @@ rule fetch_file:
     # First of all: what cannot be fetched shall be known before hours of work.
     priority: 200
     retries: 2
+    # Compute nodes often have no network.
+    localrule: True
     conda:
         "../../envs/main.yaml"
+    threads: 1
     resources:
-        mem_mb=500,
-        runtime=60,
+        mem_mb=growing(500),
+        runtime=growing(60),
     params:
         settings=lambda wildcards: canonical(without(DOWNLOADS[wildcards.download], "path")),
         path=lambda wildcards: os.path.join(
@@ -43,11 +46,13 @@ rule fetch_repository:
         f"{BENCHMARKS}/fetch/hub/{{repository}}.tsv"
     priority: 200
     retries: 2
+    localrule: True
     conda:
         "../../envs/main.yaml"
+    threads: 1
     resources:
-        mem_mb=1000,
-        runtime=600,
+        mem_mb=growing(1000),
+        runtime=growing(600),
     params:
         settings=lambda wildcards: canonical(vars(REPOSITORIES[wildcards.repository][0])),
         directory=lambda wildcards: repository_directory(REPOSITORIES[wildcards.repository][0]),
@@ -72,9 +77,10 @@ rule plant:
         f"{BENCHMARKS}/plant.tsv"
     conda:
         "../../envs/main.yaml"
+    threads: 1
     resources:
-        mem_mb=1000,
-        runtime=20,
+        mem_mb=growing(1000),
+        runtime=growing(20),
     params:
         settings=always(planted=config.get("planted", {}), seed=SEED),
         folder=subpath(output[0], parent=True),
@@ -100,9 +106,10 @@ rule documents:
     priority: 100
     conda:
         "../../envs/main.yaml"
+    threads: 1
     resources:
-        mem_mb=2000,
-        runtime=600,
+        mem_mb=growing(2000),
+        runtime=growing(600),
     params:
         settings=always(
             sources=[
@@ -135,9 +142,10 @@ rule tokenizer:
     priority: 100
     conda:
         "../../envs/main.yaml"
+    threads: 1
     resources:
-        mem_mb=4000,
-        runtime=120,
+        mem_mb=growing(4000),
+        runtime=growing(120),
     params:
         settings=lambda wildcards: canonical(tokenizer_of(wildcards.tokenizer)),
         folder=subpath(output.tokenizer, parent=True),
@@ -167,9 +175,10 @@ rule tokenize:
     priority: 100
     conda:
         "../../envs/main.yaml"
+    threads: 1
     resources:
-        mem_mb=2000,
-        runtime=600,
+        mem_mb=growing(2000),
+        runtime=growing(600),
     params:
         settings=always(
             block_size=config["corpus"]["block_size"],
@@ -229,9 +238,10 @@ rule queries:
     priority: 100
     conda:
         "../../envs/main.yaml"
+    threads: 1
     resources:
-        mem_mb=1000,
-        runtime=30,
+        mem_mb=growing(1000),
+        runtime=growing(30),
     params:
         settings=lambda wildcards: settings_of(
             prompts=without(config["queries"][wildcards.queries], "files", "hub", "revision"),
@@ -265,9 +275,10 @@ rule prompts:
     priority: 100
     conda:
         "../../envs/main.yaml"
+    threads: 1
     resources:
-        mem_mb=1000,
-        runtime=30,
+        mem_mb=growing(1000),
+        runtime=growing(30),
     params:
         settings=lambda wildcards: settings_of(
             prompts=without(
@@ -301,9 +312,10 @@ rule disjoint:
     priority: 100
     conda:
         "../../envs/main.yaml"
+    threads: 1
     resources:
-        mem_mb=1000,
-        runtime=30,
+        mem_mb=growing(1000),
+        runtime=growing(30),
     message:
         "no query record and no pair is a test prompt"
     shell:
@@ -330,9 +342,10 @@ rule prompt_lengths:
     priority: 100
     conda:
         "../../envs/main.yaml"
+    threads: 1
     resources:
-        mem_mb=1000,
-        runtime=30,
+        mem_mb=growing(1000),
+        runtime=growing(30),
     params:
         settings=lambda wildcards: settings_of(
             models={

@@ -41,9 +41,11 @@ rule generate:
     retries: 1
     conda:
         "../../envs/main.yaml"
+    threads: 1
     resources:
-        mem_mb=lambda wildcards, attempt: 4000 * attempt,
-        runtime=lambda wildcards, attempt: 480 * attempt,
+        mem_mb=growing(4000),
+        runtime=growing(480),
+        gpu=0,
     params:
         settings=lambda wildcards: settings_of(
             generation={
@@ -93,9 +95,11 @@ rule classify:
         f"{BENCHMARKS}/classify/{{model}}/{{method}}/{{seed}}/{{benchmark}}.tsv"
     conda:
         "../../envs/main.yaml"
+    threads: 1
     resources:
-        mem_mb=4000,
-        runtime=240,
+        mem_mb=growing(4000),
+        runtime=growing(240),
+        gpu=0,
     params:
         settings=always(toxic_label=CLASSIFIERS["implicit"].get("toxic_label", 1)),
         explicit=lambda wildcards: EXPLICIT_CHECKPOINT,
@@ -123,9 +127,10 @@ rule toxicity:
         benchmark=names(benchmarks_of("prompts")),
     conda:
         "../../envs/main.yaml"
+    threads: 1
     resources:
-        mem_mb=2000,
-        runtime=60,
+        mem_mb=growing(2000),
+        runtime=growing(60),
     params:
         settings=always(
             seed=SEED,
@@ -161,9 +166,11 @@ rule perplexity:
         benchmark=names(benchmarks_of("perplexity")),
     conda:
         "../../envs/main.yaml"
+    threads: 1
     resources:
-        mem_mb=4000,
-        runtime=120,
+        mem_mb=growing(4000),
+        runtime=growing(120),
+        gpu=0,
     params:
         settings=MEASURING,
         model=model_directory,
@@ -192,9 +199,11 @@ rule lambada:
         benchmark=names(benchmarks_of("lambada")),
     conda:
         "../../envs/main.yaml"
+    threads: 1
     resources:
-        mem_mb=4000,
-        runtime=120,
+        mem_mb=growing(4000),
+        runtime=growing(120),
+        gpu=0,
     params:
         settings=MEASURING,
         model=model_directory,

@@ -26,9 +26,11 @@ rule covariance:
     retries: 1
     conda:
         "../../envs/main.yaml"
+    threads: 1
     resources:
-        mem_mb=lambda wildcards, attempt: 4000 * attempt,
-        runtime=lambda wildcards, attempt: 240 * attempt,
+        mem_mb=growing(4000),
+        runtime=growing(240),
+        gpu=0,
     params:
         settings=FACTOR_SETTINGS,
         model=proxy_directory,
@@ -57,9 +59,10 @@ rule eigenbases:
         f"{BENCHMARKS}/eigenbases/{{model}}.tsv"
     conda:
         "../../envs/main.yaml"
+    threads: 1
     resources:
-        mem_mb=4000,
-        runtime=240,
+        mem_mb=growing(4000),
+        runtime=growing(240),
     message:
         "eigenbases of {wildcards.model}"
     shell:
@@ -84,9 +87,11 @@ rule eigenvalues:
     retries: 1
     conda:
         "../../envs/main.yaml"
+    threads: 1
     resources:
-        mem_mb=lambda wildcards, attempt: 4000 * attempt,
-        runtime=lambda wildcards, attempt: 240 * attempt,
+        mem_mb=growing(4000),
+        runtime=growing(240),
+        gpu=0,
     params:
         settings=FACTOR_SETTINGS,
         model=proxy_directory,
@@ -116,9 +121,10 @@ rule merge_factors:
         f"{BENCHMARKS}/merge_factors/{{model}}.tsv"
     conda:
         "../../envs/main.yaml"
+    threads: 1
     resources:
-        mem_mb=4000,
-        runtime=60,
+        mem_mb=growing(4000),
+        runtime=growing(60),
     message:
         "EK-FAC factors of {wildcards.model}"
     shell:
@@ -139,9 +145,11 @@ rule query_gradient:
         f"{BENCHMARKS}/query_gradient/{{model}}/{{queries}}.tsv"
     conda:
         "../../envs/main.yaml"
+    threads: 1
     resources:
-        mem_mb=4000,
-        runtime=240,
+        mem_mb=growing(4000),
+        runtime=growing(240),
+        gpu=0,
     params:
         settings=always(
             tokens_per_batch=config["influence"]["query_tokens_per_batch"],
@@ -173,9 +181,10 @@ rule direction:
         f"{BENCHMARKS}/direction/{{model}}/{{direction}}.tsv"
     conda:
         "../../envs/main.yaml"
+    threads: 1
     resources:
-        mem_mb=4000,
-        runtime=60,
+        mem_mb=growing(4000),
+        runtime=growing(60),
     params:
         settings=lambda wildcards: canonical(
             without(
@@ -219,9 +228,11 @@ rule score:
     retries: 1
     conda:
         "../../envs/main.yaml"
+    threads: 1
     resources:
-        mem_mb=lambda wildcards, attempt: 4000 * attempt,
-        runtime=lambda wildcards, attempt: 480 * attempt,
+        mem_mb=growing(4000),
+        runtime=growing(480),
+        gpu=0,
     params:
         settings=lambda wildcards: settings_of(
             attribution=wildcards.attribution,
@@ -272,9 +283,10 @@ rule average_scores:
         direction=names(config["influence"]["averages"]),
     conda:
         "../../envs/main.yaml"
+    threads: 1
     resources:
-        mem_mb=4000,
-        runtime=240,
+        mem_mb=growing(4000),
+        runtime=growing(240),
     params:
         settings=lambda wildcards: canonical(config["influence"]["averages"][wildcards.direction]),
         corpus=lambda wildcards: corpus_of(wildcards.model),

@@ -70,9 +70,10 @@ rule summary:
         f"{BENCHMARKS}/summary.tsv"
     conda:
         "../../envs/main.yaml"
+    threads: 1
     resources:
-        mem_mb=2000,
-        runtime=60,
+        mem_mb=growing(2000),
+        runtime=growing(60),
     params:
         settings=always(
             seed=SEED,
@@ -159,9 +160,10 @@ rule figures:
         f"{BENCHMARKS}/figures.tsv"
     conda:
         "../../envs/main.yaml"
+    threads: 1
     resources:
-        mem_mb=2000,
-        runtime=60,
+        mem_mb=growing(2000),
+        runtime=growing(60),
     params:
         settings=always(benchmark=MAIN_BENCHMARK, group_benchmark=config["report"]["groups"]),
         folder=subpath(output.toxicity, parent=True),
@@ -196,9 +198,10 @@ rule describe_documents:
         f"{BENCHMARKS}/describe_documents.tsv"
     conda:
         "../../envs/main.yaml"
+    threads: 1
     resources:
-        mem_mb=4000,
-        runtime=60,
+        mem_mb=growing(4000),
+        runtime=growing(60),
     params:
         settings=always(documents=config["report"]["documents"]),
         corpus=lambda wildcards: corpus_of(PROXY),
@@ -246,9 +249,10 @@ rule pages:
         f"{BENCHMARKS}/pages.tsv"
     conda:
         "../../envs/main.yaml"
+    threads: 1
     resources:
-        mem_mb=2000,
-        runtime=60,
+        mem_mb=growing(2000),
+        runtime=growing(60),
     params:
         settings=always(
             documents=config["report"]["documents"],
@@ -293,9 +297,10 @@ rule report_html:
     localrule: True
     conda:
         "../../envs/main.yaml"
+    threads: 1
     resources:
-        mem_mb=2000,
-        runtime=60,
+        mem_mb=growing(2000),
+        runtime=growing(60),
     params:
         settings=always(**config),
         snakefile=os.path.relpath(SOURCE / "workflow" / "Snakefile"),

@@ -38,9 +38,10 @@ rule select_tokens:
     retries: 1
     conda:
         "../../envs/main.yaml"
+    threads: 1
     resources:
-        mem_mb=lambda wildcards, attempt: 4000 * attempt,
-        runtime=lambda wildcards, attempt: 60 * attempt,
+        mem_mb=growing(4000),
+        runtime=growing(60),
     params:
         settings=lambda wildcards: canonical(
             without(
@@ -77,8 +78,8 @@ rule transfer_mask:
     conda:
         "../../envs/main.yaml"
     resources:
-        mem_mb=lambda wildcards, attempt: 4000 * attempt,
-        runtime=lambda wildcards, attempt: 120 * attempt,
+        mem_mb=growing(4000),
+        runtime=growing(120),
     params:
         selection=subpath(input.selection, parent=True),
         source=lambda wildcards: corpus_of(PROXY),
@@ -115,9 +116,10 @@ rule attribution:
         f"{BENCHMARKS}/attribution/{{model}}/{{direction}}/{{attribution}}.tsv"
     conda:
         "../../envs/main.yaml"
+    threads: 1
     resources:
-        mem_mb=4000,
-        runtime=120,
+        mem_mb=growing(4000),
+        runtime=growing(120),
     params:
         settings=always(ranking=AS_SCORED, **INTERVAL_SETTINGS),
         corpus=lambda wildcards: corpus_of(PROXY),

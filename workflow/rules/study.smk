@@ -26,9 +26,10 @@ rule study_table:
         f"{BENCHMARKS}/study.tsv"
     conda:
         "../../envs/main.yaml"
+    threads: 1
     resources:
-        mem_mb=2000,
-        runtime=60,
+        mem_mb=growing(2000),
+        runtime=growing(60),
     params:
         settings=always(
             study=STUDY, variants={variant: spelled_out(variant) for variant in STUDIED}
@@ -66,9 +67,11 @@ rule agreement:
         f"{BENCHMARKS}/agreement/{{model}}/{{direction}}.tsv"
     conda:
         "../../envs/main.yaml"
+    threads: 1
     resources:
-        mem_mb=4000,
-        runtime=480,
+        mem_mb=growing(4000),
+        runtime=growing(480),
+        gpu=0,
     params:
         settings=lambda wildcards: settings_of(
             factors=without(config["influence"]["factors"], "shards"),

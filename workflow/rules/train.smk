@@ -37,7 +37,7 @@ rule take_model:
     conda:
         "../../envs/main.yaml"
     resources:
-        mem_mb=lambda wildcards, attempt: 8000 * attempt,
+        mem_mb=growing(8000),
         runtime=60,
     params:
         given=lambda wildcards: config["models"][wildcards.model]["path"],
@@ -76,12 +76,14 @@ rule train_model:
     retries: 1
     conda:
         "../../envs/main.yaml"
+    threads: 1
     resources:
-        mem_mb=lambda wildcards, attempt: 4000 * attempt,
-        runtime=lambda wildcards, attempt: 1440 * attempt,
+        mem_mb=growing(4000),
+        runtime=growing(1440),
         # Processes on the CPU, each of them a thread; on GPUs there is one for each `gpu`. They
         # share every step, so the number changes no result.
         processes=1,
+        gpu=0,
     params:
         settings=lambda wildcards: settings_of(
             architecture=architecture_of(wildcards.model),
@@ -130,9 +132,11 @@ rule train_classifier:
         f"{BENCHMARKS}/train_classifier/{{classifier}}.tsv"
     conda:
         "../../envs/main.yaml"
+    threads: 1
     resources:
-        mem_mb=4000,
-        runtime=240,
+        mem_mb=growing(4000),
+        runtime=growing(240),
+        gpu=0,
     params:
         settings=lambda wildcards: settings_of(
             classifier=wildcards.classifier,
@@ -171,9 +175,10 @@ rule published_detoxify:
     priority: 100
     conda:
         "../../envs/main.yaml"
+    threads: 1
     resources:
-        mem_mb=4000,
-        runtime=60,
+        mem_mb=growing(4000),
+        runtime=growing(60),
     params:
         weights=lambda wildcards: os.path.join(
             config["data_dir"], DOWNLOADS[f"detoxify-{CLASSIFIERS['explicit']['hub']}"]["path"]

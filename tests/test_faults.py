@@ -1,0 +1,318 @@
+"""Faults put in on purpose: kills, damaged files, a full disk, files from another run."""
+
+import contextlib
+import hashlib
+import os
+import random
+import re
+import runpy
+import shlex
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+
+from conftest import (
+    TINY,
+    copy_run,
+    environment,
+    error_line,
+    rules_to_run,
+    run_snakemake,
+    snakemake_command,
+)
+from ifguide.artifacts import canonical_json, file_sha256, read_json, write_json
+from ifguide.tensor_files import read_tensors, write_tensors
+from test_config import DOCUMENTS
+
+RESULTS = Path("results/tiny")
+PROXY = RESULTS / "influence/proxy"
+SCORES = PROXY / "differential/scores/loss"
+SELECTION = PROXY / "differential/top"
+DIRECTION = PROXY / "differential/direction.safetensors"
+MODELS = RESULTS / "models"
+
+
+@pytest.fixture(scope="module")
+def clone(finished, tmp_path_factory) -> Path:
+    """A finished run that the tests of this file damage, one file at a time, and mend."""
+    return copy_run(finished, tmp_path_factory.mktemp("faults") / "clone")
+
+
+@pytest.fixture(scope="module")
+def commands(clone) -> list[list[str]]:
+    """The command of every job, as the workflow gives it."""
+    printed = run_snakemake(
+        clone, "--configfile", TINY, "--cores", "1", "--dry-run", "--forceall", "--printshellcmds"
+    ).stdout
+    found = re.findall(r"^Shell command: (python .*) > \S+ 2>&1$", printed, re.M)
+    assert len(found) > 40, printed
+    return [shlex.split(command)[1:] for command in found]
+
+
+def run_stage(clone: Path, commands: list[list[str]], script: str, written: str) -> str | None:
+    """Run the job of `script` that writes `written`, in this process; return its error, if any."""
+    (arguments,) = [
+        command
+        for command in commands
+        if Path(command[0]).name == script and written in command[1:]
+    ]
+    before = sys.argv, Path.cwd(), torch.get_num_threads()
+    printed = clone / "printed.txt"
+    try:
+        sys.argv = arguments
+        os.chdir(clone)
+        torch.set_num_threads(1)  # as a job has
+        with open(printed, "w") as stream, contextlib.redirect_stderr(stream):
+            runpy.run_path(arguments[0], run_name="__main__")
+    except SystemExit as end:
+        assert end.code == 1
+        return error_line(printed.read_text(encoding="utf-8"))
+    finally:
+        sys.argv = before[0]
+        os.chdir(before[1])
+        torch.set_num_threads(before[2])
+    return None
+
+
+@contextlib.contextmanager
+def changed(path: Path):
+    """Give a file back its content after whatever is done to it."""
+    content = path.read_bytes()
+    try:
+        yield content
+    finally:
+        path.write_bytes(content)
+
+
+def flip(content: bytes, place: int) -> bytes:
+    return content[:place] + bytes([content[place] ^ 1]) + content[place + 1 :]
+
+
+DAMAGES = {
+    "truncated": lambda content: content[: len(content) // 2],
+    "empty": lambda content: b"",
+    "bit-flip-in-header": lambda content: flip(content, 12),
+    "bit-flip-at-end": lambda content: flip(content, len(content) - 1),
+}
+# What is damaged, and a job that reads it: its script, and the output that tells it from others.
+READERS = {
+    "corpus/bpe/tokens/shard-00001.npy": ("score_tokens.py", SCORES / "shard-00001.npy"),
+    "influence/proxy/eigenbases.safetensors": ("merge_factors.py", PROXY / "factors.safetensors"),
+    "influence/proxy/factors.safetensors": ("make_direction.py", DIRECTION),
+    "influence/proxy/differential/direction.safetensors": (
+        "score_tokens.py",
+        SCORES / "shard-00000.npy",
+    ),
+    "influence/proxy/differential/scores/loss/shard-00001.npy": ("select_tokens.py", SELECTION),
+    "influence/proxy/differential/top/mask/shard-00000.npy": (
+        "train_model.py",
+        MODELS / "target/ifguide/0",
+    ),
+    "models/proxy/none/0/model.safetensors": (
+        "score_tokens.py",
+        SCORES / "shard-00000.npy",
+    ),
+    "models/target/ifguide/0/model.safetensors": (
+        "generate_continuations.py",
+        RESULTS / "evaluation/target/ifguide/0/toxigen/continuations.jsonl",
+    ),
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+@pytest.mark.parametrize("artifact", READERS)
+def test_a_damaged_artifact_is_refused_by_its_reader(clone, commands, artifact, damage):
+    script, written = READERS[artifact]
+    path = clone / RESULTS / artifact
+    with changed(path) as content:
+        path.write_bytes(DAMAGES[damage](content))
+        message = run_stage(clone, commands, script, str(written))
+    assert message and str(RESULTS / artifact) in message
+    assert re.search(r"delete .* and run again", message)
+
+
+def test_the_readers_read_undamaged_files(clone, commands):
+    """Otherwise the refusals above could have another reason."""
+    for script, written in [
+        ("select_tokens.py", SELECTION),
+        ("make_direction.py", DIRECTION),
+    ]:
+        before = file_sha256(clone / SELECTION / "selection.json")
+        assert run_stage(clone, commands, script, str(written)) is None
+        assert file_sha256(clone / SELECTION / "selection.json") == before
+
+
+@pytest.mark.parametrize("what", ["tokens", "weights", "direction", "settings"])
+def test_a_score_shard_of_another_origin_is_refused_with_both_hashes(clone, commands, what):
+    path = clone / SCORES / "shard-00001.json"
+    with changed(path):
+        record = read_json(path)
+        if what == "settings":
+            own = hashlib.sha256(canonical_json(record["settings"]).encode()).hexdigest()
+            record["settings"]["scores"]["relative_step"] = 0.5
+            other = hashlib.sha256(canonical_json(record["settings"]).encode()).hexdigest()
+        else:
+            own, other = record[f"{what}_sha256"], hashlib.sha256(b"other").hexdigest()
+            record[f"{what}_sha256"] = other
+        write_json(path, record)
+        message = run_stage(clone, commands, "select_tokens.py", str(SELECTION))
+    assert f"{SCORES}/shard-00001.npy: made from {what}" in message
+    assert own[:12] in message and other[:12] in message
+
+
+def test_factors_of_another_model_are_refused_with_both_hashes(clone, commands):
+    path = clone / PROXY / "factors.safetensors"
+    with changed(path):
+        tensors, metadata = read_tensors(path)
+        own, other = metadata["weights_sha256"], hashlib.sha256(b"other").hexdigest()
+        write_tensors(path, tensors, {**metadata, "weights_sha256": other})
+        message = run_stage(clone, commands, "make_direction.py", str(DIRECTION))
+    assert str(PROXY / "factors.safetensors") in message
+    assert own[:12] in message and other[:12] in message
+
+
+def test_a_changed_corpus_reruns_exactly_what_depends_on_it(clone):
+    path = clone / RESULTS / "planted/documents.jsonl"
+    with changed(path) as content:
+        path.write_bytes(content.replace(b"the", b"one", 1))
+        ran = run_snakemake(clone, "--configfile", TINY, "--cores", "1", "--dry-run")
+    assert rules_to_run(ran.stdout) == DOCUMENTS
+    ran = run_snakemake(clone, "--configfile", TINY, "--cores", "1", "--dry-run")
+    assert rules_to_run(ran.stdout) == set()
+
+
+@contextlib.contextmanager
+def small_disk(folder: Path, kib: int):
+    """Mount a file system of `kib` KiB at `folder`. Needs root."""
+    folder.mkdir(parents=True, exist_ok=True)
+    mount = ["mount", "-t", "tmpfs", "-o", f"size={kib}k", "tmpfs", str(folder)]
+    if os.geteuid() != 0 or subprocess.run(mount, capture_output=True, check=False).returncode:
+        pytest.skip("needs root and the right to mount a small file system")
+    try:
+        yield
+    finally:
+        subprocess.run(["umount", str(folder)], check=True)
+
+
+@pytest.mark.parametrize(
+    "folder, kib, script, written",
+    [
+        (SCORES, 16, "score_tokens.py", SCORES / "shard-00000.npy"),
+        (PROXY / "differential", 4, "make_direction.py", DIRECTION),
+        (MODELS / "target/none", 16, "train_model.py", MODELS / "target/none/0"),
+        (RESULTS / "corpus", 16, "read_documents.py", RESULTS / "corpus/documents.jsonl"),
+    ],
+    ids=["numpy", "safetensors", "model", "jsonl"],
+)
+def test_a_full_disk(clone, commands, finished, folder, kib, script, written):
+    """One clear error, nothing half-written left; the same job completes once there is room."""
+    needed = next(p for p in [finished / written, finished / written / "losses.csv"] if p.is_file())
+    with small_disk(clone / folder, kib):
+        message = run_stage(clone, commands, script, str(written))
+        assert message and "no space left on the device" in message
+        assert not (clone / needed.relative_to(finished)).exists()
+        assert not list((clone / folder).rglob("*.partial*"))
+        remount = ["mount", "-o", "remount,size=64m", str(clone / folder)]
+        subprocess.run(remount, check=True)
+        assert run_stage(clone, commands, script, str(written)) is None
+        assert file_sha256(clone / needed.relative_to(finished)) == file_sha256(needed)
+
+
+# --- kill -9 --------------------------------------------------------------------------------------
+
+LEFT_TO_DO = [
+    PROXY / "factors.safetensors",
+    PROXY / "differential",
+    MODELS / "target/ifguide",
+]
+KILLED_TARGETS = ["select", MODELS / "target/ifguide/0/training.json"]
+
+
+def content_of_run(directory: Path) -> dict[str, str]:
+    """The hash of every file that the killed stages write, less what tells the time."""
+    hashes = {}
+    for top in LEFT_TO_DO:
+        for path in [directory / top, *(directory / top).rglob("*")]:
+            if path.is_file():
+                text = path.read_bytes()
+                text = re.sub(rb'"seconds": [\d.e-]+', b"", text)
+                hashes[str(path.relative_to(directory))] = hashlib.sha256(text).hexdigest()
+    return hashes
+
+
+def test_killed_at_random_moments_the_same_command_completes_with_the_same_bits(finished, tmp_path):
+    """IFGUIDE_KILLS sets how many kills; the moments differ from run to run, and are printed."""
+    clone = copy_run(finished, tmp_path / "clone")
+    wanted = content_of_run(finished)
+    for path in LEFT_TO_DO:
+        if (clone / path).is_dir():
+            shutil.rmtree(clone / path)
+        else:
+            (clone / path).unlink()
+    command = snakemake_command(*KILLED_TARGETS, "--configfile", TINY, "--cores", "2")
+    log = clone / "killed.log"
+    kills = int(os.environ.get("IFGUIDE_KILLS", "3"))
+    done = 0
+    while done < kills:
+        with open(log, "w") as output:
+            running = subprocess.Popen(
+                command,
+                cwd=clone,
+                env=environment(),
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+            )
+        # From the first line of the first job on, not while Python still starts.
+        while running.poll() is None and "Execute" not in log.read_text(encoding="utf-8"):
+            time.sleep(0.05)
+        moment = random.SystemRandom().uniform(0, 12)
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            running.wait(timeout=moment)
+        if running.poll() is not None:
+            assert running.returncode == 0, log.read_text(encoding="utf-8")
+            break
+        os.killpg(running.pid, signal.SIGKILL)
+        running.wait()
+        done += 1
+        print(f"killed {moment:.2f} s after the first job began")
+    again = subprocess.run(
+        command,
+        cwd=clone,
+        env=environment(),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        check=False,
+    )
+    assert done > 0 and again.returncode == 0, again.stdout
+    assert content_of_run(clone) == wanted
+    left = run_snakemake(clone, *KILLED_TARGETS, "--configfile", TINY, "--cores", "1", "--dry-run")
+    assert rules_to_run(left.stdout) == set()
+
+
+def test_two_live_runs_in_one_folder_are_refused(clone, tmp_path):
+    from ifguide.errors import InputError
+    from ifguide.run_lock import hold_run_lock
+
+    path = clone / RESULTS / ".run.lock"
+    descriptor = hold_run_lock(path)
+    try:
+        arguments = ["--configfile", TINY, "--cores", "1", "--forcerun", "disjoint"]
+        refused = run_snakemake(clone, RESULTS / "queries/disjoint.json", *arguments)
+        assert refused.returncode == 1
+        assert f"process {os.getpid()} on " in error_line(refused.stdout)
+        dry = run_snakemake(clone, RESULTS / "queries/disjoint.json", *arguments, "--dry-run")
+        assert dry.returncode == 0, dry.stdout
+        with pytest.raises(InputError, match="another run"):
+            hold_run_lock(path)
+    finally:
+        os.close(descriptor)
+    allowed = run_snakemake(clone, RESULTS / "queries/disjoint.json", *arguments)
+    assert allowed.returncode == 0, allowed.stdout

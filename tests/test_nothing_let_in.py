@@ -1,0 +1,247 @@
+"""What comes from outside stays data: no code in models, pickles, names, paths or texts runs."""
+
+import ast
+import json
+import pickle
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+from transformers import GPTNeoXConfig, GPTNeoXForCausalLM
+
+from conftest import TINY, copy_repository, error_line, run_snakemake
+from ifguide.artifacts import read_jsonl
+from ifguide.config_schema import find_mistake
+from ifguide.corpus import train_tokenizer
+from ifguide.errors import InputError
+from ifguide.models import load_model, load_tokenizer
+from ifguide.page_style import page
+from ifguide.toxicity import ImplicitClassifier, load_explicit
+
+REPOSITORY = Path(__file__).resolve().parent.parent
+SOURCES = sorted(
+    [*(REPOSITORY / "scripts").rglob("*.py"), *(REPOSITORY / "workflow").rglob("*.smk")]
+)
+
+
+def calls(path: Path):
+    """Every call in a file, as (dotted name, keyword arguments as written, line)."""
+    text = path.read_text("utf-8")
+    if path.suffix == ".smk":
+        # Rules are no Python; the functions, all in common.smk, are.
+        text = text.split("\nwildcard_constraints:")[0]
+        if path.name != "common.smk":
+            return
+    for node in ast.walk(ast.parse(text)):
+        if isinstance(node, ast.Call):
+            keywords = {keyword.arg: ast.unparse(keyword.value) for keyword in node.keywords}
+            yield ast.unparse(node.func), keywords, f"{path.name}:{node.lineno}"
+
+
+ALL_CALLS = [call for path in SOURCES for call in calls(path)]
+
+
+def named(*endings: str):
+    return [call for call in ALL_CALLS if call[0].endswith(endings)]
+
+
+def test_nothing_is_unpickled_but_by_the_restricted_unpickler():
+    loads = named("torch.load", "load_state_dict_from_url")
+    assert len(loads) == 2
+    assert {keywords.get("weights_only") for _, keywords, _ in loads} == {"True"}
+    arrays = named("np.load", "numpy.load", "np.save")
+    assert arrays and {keywords.get("allow_pickle") for _, keywords, _ in arrays} == {"False"}
+    unpickling = {"pickle.load", "pickle.loads", "joblib.load", "pd.read_pickle", "shelve.open"}
+    assert [call for call in ALL_CALLS if call[0] in unpickling] == []
+
+
+def test_models_are_loaded_as_local_safetensors_without_their_code():
+    loads = named(".from_pretrained")
+    assert len(loads) >= 4
+    for name, keywords, place in loads:
+        assert keywords.get("local_files_only") == "True", place
+        if name.startswith("Auto"):
+            assert keywords.get("trust_remote_code") == "False", place
+        if "Tokenizer" not in name:
+            assert keywords.get("use_safetensors") == "True", place
+
+
+def test_yaml_is_loaded_safely_and_no_text_is_run():
+    forbidden = {"yaml.load", "yaml.unsafe_load", "yaml.full_load", "eval", "exec", "os.system"}
+    assert [call for call in ALL_CALLS if call[0] in forbidden] == []
+    assert [call for call in ALL_CALLS if call[1].get("shell") == "True"] == []
+
+
+def test_every_value_in_a_shell_command_is_quoted():
+    for path in (REPOSITORY / "workflow/rules").glob("*.smk"):
+        for line in path.read_text("utf-8").splitlines():
+            if (
+                line.startswith('        "')
+                and "{" in line
+                and ("python {" in line or "--" in line)
+            ):
+                for field in line.split("{")[1:]:
+                    inner = field.split("}")[0]
+                    if inner.partition(".")[0] in ("input", "output", "params", "wildcards"):
+                        assert inner.endswith(":q"), f"{path.name}: {line.strip()}"
+
+
+class RunsWhenUnpickled:
+    def __init__(self, marker: Path) -> None:
+        self.marker = marker
+
+    def __reduce__(self):
+        return Path.touch, (self.marker,)
+
+
+def test_a_checkpoint_with_code_is_refused_before_it_runs(tmp_path):
+    marker = tmp_path / "it-ran"
+    torch.save({"config": {}, "state_dict": RunsWhenUnpickled(marker)}, tmp_path / "model.ckpt")
+    with pytest.raises(InputError, match="model.ckpt .* not loaded"):
+        load_explicit(checkpoint=tmp_path / "model.ckpt")
+    (tmp_path / "plain.ckpt").write_bytes(pickle.dumps(RunsWhenUnpickled(marker)))
+    with pytest.raises(InputError, match="plain.ckpt"):
+        load_explicit(checkpoint=tmp_path / "plain.ckpt")
+    assert not marker.exists()
+
+
+@pytest.fixture
+def model_with_code(tmp_path) -> Path:
+    """A model directory whose configuration asks for classes in a Python file beside it."""
+    folder = tmp_path / "model"
+    config = GPTNeoXConfig(
+        vocab_size=300,
+        hidden_size=8,
+        num_hidden_layers=1,
+        num_attention_heads=1,
+        intermediate_size=8,
+    )
+    GPTNeoXForCausalLM(config).save_pretrained(folder)
+    train_tokenizer(["some text"], 300).save_pretrained(folder)
+    (folder / "evil.py").write_text(
+        f"import pathlib\npathlib.Path({str(tmp_path / 'it-ran')!r}).touch()\n"
+        "from transformers import GPTNeoXConfig as Config, GPTNeoXForCausalLM as Model\n"
+        "from transformers import PreTrainedTokenizerFast as Tokenizer\n",
+        encoding="utf-8",
+    )
+    config = json.loads((folder / "config.json").read_text("utf-8"))
+    config["auto_map"] = {
+        "AutoConfig": "evil.Config",
+        "AutoModelForCausalLM": "evil.Model",
+        "AutoModelForSequenceClassification": "evil.Model",
+    }
+    config["trust_remote_code"] = True
+    (folder / "config.json").write_text(json.dumps(config), encoding="utf-8")
+    tokenizer = json.loads((folder / "tokenizer_config.json").read_text("utf-8"))
+    tokenizer["auto_map"] = {"AutoTokenizer": ["evil.Tokenizer", "evil.Tokenizer"]}
+    (folder / "tokenizer_config.json").write_text(json.dumps(tokenizer), encoding="utf-8")
+    return folder
+
+
+@pytest.mark.parametrize("model_type", ["gpt_neox", "of_its_own"])
+def test_code_in_a_model_directory_is_not_run(model_with_code, tmp_path, model_type):
+    config = json.loads((model_with_code / "config.json").read_text("utf-8"))
+    config["model_type"] = model_type
+    (model_with_code / "config.json").write_text(json.dumps(config), encoding="utf-8")
+    for load in (load_model, load_tokenizer, lambda path: ImplicitClassifier(path, 1)):
+        # A known architecture is loaded with the library's own code, an unknown one is refused.
+        try:
+            load(model_with_code)
+        except (InputError, ValueError):
+            assert model_type == "of_its_own"
+    assert not (tmp_path / "it-ran").exists()
+
+
+def test_weights_in_a_pickle_are_refused(model_with_code):
+    (model_with_code / "model.safetensors").unlink()
+    torch.save({}, model_with_code / "pytorch_model.bin")
+    with pytest.raises((InputError, OSError), match="safetensors"):
+        load_model(model_with_code)
+
+
+NAMES = ["../outside", "a/b", "/etc", "..", "a b", "$(touch x)", "a;b", "-rf", ""]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_no_name_in_the_config_can_lead_out_of_the_results_folder(name):
+    schema = yaml.safe_load((REPOSITORY / "workflow/schemas/config.schema.yaml").read_text("utf-8"))
+    tiny = yaml.safe_load((REPOSITORY / TINY).read_text("utf-8"))
+    assert find_mistake(schema, tiny) is None
+    assert find_mistake(schema, tiny | {"experiment": name}).startswith("experiment")
+    named_entries = ["tokenizers", "queries", "models", "methods", "benchmarks"]
+    for section in named_entries:
+        entry = next(iter(tiny[section].values()))
+        wrong = tiny | {section: {**tiny[section], name: entry}}
+        assert find_mistake(schema, wrong).startswith(section), section
+    for section in ("directions", "selections"):
+        entries = tiny["influence"][section]
+        wrong = {**entries, name: next(iter(entries.values()))}
+        influence = tiny["influence"] | {section: wrong}
+        found = find_mistake(schema, tiny | {"influence": influence})
+        assert found.startswith(f"influence.{section}"), section
+    download = {"url": "https://example.org/a", "sha256": "0" * 64, "path": name}
+    if name.startswith(("/", "..")) or not name:
+        wrong = tiny | {"downloads": {"file": download}}
+        assert find_mistake(schema, wrong).startswith("downloads.file.path")
+
+
+AWKWARD = 'it\'s "a" folder; touch it-ran; $(touch it-ran) & `touch it-ran`'
+
+
+def test_awkward_folder_and_file_names_are_only_names(tmp_path):
+    """A run in such a folder, on a corpus in such a file, up to its tokens."""
+    folder = tmp_path / AWKWARD
+    folder.mkdir()
+    copy_repository(folder / "repository")
+    texts = folder / f"texts {AWKWARD.replace('/', '')}.jsonl"
+    texts.write_text("".join(f'{{"text": "Text number {n}."}}\n' for n in range(40)), "utf-8")
+    source = {"name": "texts", "files": str(texts), "held_out": 0.2}
+    overlay = folder / "over lay.yaml"
+    overlay.write_text(yaml.safe_dump({"corpus": {"sources": [source]}}), encoding="utf-8")
+    ran = run_snakemake(
+        folder,
+        *("results/tiny/corpus/bpe/meta.json", "results/tiny/queries/toxic.jsonl"),
+        *("--snakefile", folder / "repository/workflow/Snakefile"),
+        *("--configfile", folder / "repository" / TINY, overlay, "--cores", "1"),
+    )
+    assert ran.returncode == 0, ran.stdout
+    kept = read_jsonl(folder / "results/tiny/corpus/documents.jsonl")
+    held_out = read_jsonl(folder / "results/tiny/corpus/held_out.jsonl")
+    assert len(kept) + len(held_out) == 40
+    assert not list(tmp_path.rglob("it-ran"))
+
+
+def test_a_config_cannot_load_objects(tmp_path):
+    (tmp_path / "evil.yaml").write_text(
+        f"experiment: !!python/object/apply:pathlib.Path.touch [{tmp_path}/it-ran]\n", "utf-8"
+    )
+    ran = run_snakemake(
+        REPOSITORY, "--dry-run", "--cores", "1", "--configfile", tmp_path / "evil.yaml"
+    )
+    assert ran.returncode != 0
+    assert not (tmp_path / "it-ran").exists()
+
+
+def test_pages_run_only_their_own_script():
+    """The policy names each script and style by its hash, so that none in a text can run."""
+    import base64
+    import hashlib
+    import re
+
+    html = page("title", "", "<p>body</p>", style="p { color: red }", script="let a = 1;")
+    policy = re.search(r'Content-Security-Policy" content="([^"]*)"', html)[1]
+    assert "unsafe" not in policy and "default-src 'none'" in policy
+    for element in ("script", "style"):
+        content = re.search(rf"<{element}>(.*?)</{element}>", html, re.S)[1]
+        digest = base64.b64encode(hashlib.sha256(content.encode()).digest()).decode()
+        assert f"{element}-src 'sha256-{digest}'" in policy
+
+
+def test_an_unknown_name_is_one_line(finished):
+    overlay = finished.parent / "names.yaml"
+    overlay.write_text("experiment: ../outside\n", encoding="utf-8")
+    ran = run_snakemake(finished, "--dry-run", "--cores", "1", "--configfile", TINY, overlay)
+    assert error_line(ran.stdout).startswith(
+        "error: config: experiment: '../outside' is not a name"
+    )
