@@ -37,6 +37,11 @@ class Repository:
     def __str__(self) -> str:
         return f"{self.hub}@{self.revision}"
 
+    @property
+    def folder(self) -> str:
+        """Its name as that of one folder."""
+        return self.hub.replace("/", "--")
+
 
 def check_patterns(repository: Repository) -> None:
     """Raise InputError for a pattern that could match code or a pickle, or leaves the folder."""

@@ -36,7 +36,7 @@ os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
 # Only the fetch rules may use the network; what the user says of the hub is kept for them. A job
 # that parses the workflow again, on another machine perhaps, finds both as they are.
 os.environ.setdefault("FETCH_HUB_OFFLINE", os.environ.get("HF_HUB_OFFLINE", "0"))
-os.environ["HF_HUB_OFFLINE"] = "1"
+os.environ.update(HF_HUB_OFFLINE="1")
 
 
 def refuse_config(key, problem):
@@ -444,15 +444,14 @@ def model_repository(entry, files):
 
 def repository_directory(repository):
     """Where the files of a hub repository lie, once they are fetched."""
-    owner_and_name = repository.hub.replace("/", "--")
     return os.path.join(
-        config["data_dir"], "hub", f"{repository.kind}s", owner_and_name, repository.revision
+        config["data_dir"], "hub", f"{repository.kind}s", repository.folder, repository.revision
     )
 
 
 def repository_name(repository):
     short = text_sha256(canonical(vars(repository)))[:12]
-    return f"{repository.hub.replace('/', '--')}-{short}"
+    return f"{repository.folder}-{short}"
 
 
 def repository_record(repository):
