@@ -89,10 +89,9 @@ def _require_plain(checkpoint: Path) -> None:
     try:
         torch.load(checkpoint, map_location="cpu", weights_only=True)
     except (pickle.UnpicklingError, RuntimeError, EOFError) as error:
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
         raise InputError(
-            f"{checkpoint}: damaged, or a pickle that holds more than tensors and plain values; it "
-            f"is not loaded ({reason})"
+            f"{checkpoint}: damaged, or a pickle that holds more than tensors and plain values, "
+            "and not loaded; delete it and run again, or give a plain one"
         ) from error
     log.warning("%s is a pickle, loaded because it holds only tensors and plain values", checkpoint)
 
