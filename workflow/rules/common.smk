@@ -31,7 +31,7 @@ os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
 # Only the fetch rules may use the network; what the user says of the hub is kept for them. A job
 # that parses the workflow again, on another machine perhaps, finds both as they are.
 os.environ.setdefault("FETCH_HUB_OFFLINE", os.environ.get("HF_HUB_OFFLINE", "0"))
-os.environ["HF_HUB_OFFLINE"] = "1"
+os.environ.update(HF_HUB_OFFLINE="1")
 
 
 def refuse_config(key, problem):
@@ -281,17 +281,21 @@ def model_repository(entry, files):
     return Repository("model", entry["hub"], entry["revision"], files)
 
 
+def flat_name(repository):
+    return "--".join(Path(repository.hub).parts)
+
+
 def repository_directory(repository):
     """Where the files of a hub repository lie, once they are fetched."""
-    owner_and_name = repository.hub.replace("/", "--")
+    folder = flat_name(repository)
     return os.path.join(
-        config["data_dir"], "hub", f"{repository.kind}s", owner_and_name, repository.revision
+        config["data_dir"], "hub", f"{repository.kind}s", folder, repository.revision
     )
 
 
 def repository_name(repository):
     short = text_sha256(canonical(vars(repository)))[:12]
-    return f"{repository.hub.replace('/', '--')}-{short}"
+    return f"{flat_name(repository)}-{short}"
 
 
 def repository_record(repository):
@@ -368,7 +372,7 @@ def all_downloads():
     name = config["classifiers"]["explicit"].get("hub")
     if name:
         url = PUBLISHED[name]["url"]
-        weights = {"url": url, "sha256": None, "path": f"detoxify/{url.rpartition('/')[2]}"}
+        weights = {"url": url, "sha256": None, "path": f"detoxify/{Path(url).name}"}
         # A download of this name in the config stands for a mirror, or pins the checksum.
         downloads.setdefault(f"detoxify-{name}", weights)
     return downloads
