@@ -26,7 +26,7 @@ rule generate:
         code=code("generate_continuations.py"),
         model=lambda wildcards: model_files(wildcards.model, wildcards.method, wildcards.seed),
         prompts=f"{RESULTS}/prompts/{{benchmark}}.jsonl",
-        checks=early_checks(),
+        lengths=f"{RESULTS}/prompts/lengths/{{model}}/{{benchmark}}.json",
     output:
         continuations=f"{EVALUATION}/continuations.jsonl",
     log:

@@ -23,7 +23,6 @@ rule train_model:
             else []
         ),
         architecture=lambda wildcards: architecture_inputs(wildcards.model),
-        checks=early_checks(),
     output:
         weights=f"{RESULTS}/models/{{model}}/{{method}}/{{seed}}/model.safetensors",
         architecture=f"{RESULTS}/models/{{model}}/{{method}}/{{seed}}/config.json",
