@@ -1,4 +1,4 @@
-"""Whether every prompt, with the new tokens after it, fits into every model that continues it."""
+"""Whether every prompt, with the new tokens after it, fits into the model that continues it."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -21,27 +21,33 @@ class Room:
     key: str
 
 
-def positions_of(architecture: Mapping, block_size: int) -> int:
-    """Return the positions of a model of `architecture`; it has a block's where it names none."""
+def positions_of(architecture: Mapping, model: str, block_size: int) -> int:
+    """Return the positions of a model of `architecture`; it has a block's where it names none.
+
+    Raises InputError where a block does not fit.
+    """
     for key in ("max_position_embeddings", "n_positions"):
         if key in architecture:
+            if architecture[key] < block_size:
+                raise InputError(
+                    f"config key corpus.block_size: {block_size} is longer than the "
+                    f"{architecture[key]} positions of models.{model}"
+                )
             return architecture[key]
     return block_size
 
 
-def room_for_prompts(positions: Mapping[str, int], max_new_tokens: int, key: str) -> Room:
-    """Return the room that the model with the fewest positions leaves.
+def room_for_prompts(model: str, positions: int, max_new_tokens: int, key: str) -> Room:
+    """Return the room that `model` leaves; `key` is the config key of `max_new_tokens`.
 
-    positions: of each model, by name; `key` is the config key that `max_new_tokens` stands at.
     Raises InputError where no prompt at all would fit.
     """
-    model = min(positions, key=lambda name: (positions[name], name))
-    room = Room(positions[model] - max_new_tokens, model, positions[model], max_new_tokens, key)
+    room = Room(positions - max_new_tokens, model, positions, max_new_tokens, key)
     if room.tokens < 1:
         raise InputError(
             f"config key {key}: {max_new_tokens} new tokens leave no room for a prompt in the "
-            f"{room.positions} positions of models.{model}; lower it, or raise corpus.block_size "
-            "or the model's positions"
+            f"{positions} positions of models.{model}; lower it, or raise corpus.block_size or the "
+            "model's positions"
         )
     return room
 

@@ -529,7 +529,7 @@ def all_downloads():
     name = config["classifiers"]["explicit"].get("hub")
     if name:
         url = PUBLISHED[name]["url"]
-        weights = {"url": url, "sha256": None, "path": f"detoxify/{url.rpartition('/')[2]}"}
+        weights = {"url": url, "sha256": None, "path": f"detoxify/{Path(url).name}"}
         # A download of this name in the config stands for a mirror, or pins the checksum.
         downloads.setdefault(f"detoxify-{name}", weights)
     return downloads
@@ -718,14 +718,6 @@ def proxy_directory(wildcards):
     return f"{RESULTS}/models/{wildcards.model}/none/{PROXY_SEED}"
 
 
-def evaluated_models(tokenizer):
-    return [
-        model
-        for model in config["evaluation"]["models"]
-        if config["models"][model]["tokenizer"] == tokenizer
-    ]
-
-
 def longest_continuation(benchmark):
     """The new tokens after a prompt, and the config key that says so."""
     own = config["benchmarks"][benchmark].get("generation", {})
@@ -736,13 +728,6 @@ def longest_continuation(benchmark):
         "tokens": config["generation"]["max_new_tokens"],
         "key": "generation.max_new_tokens",
     }
-
-
-def early_checks():
-    """Records of what is refused before anything is trained; a new record reruns nothing."""
-    tokenizers = {config["models"][name]["tokenizer"] for name in config["evaluation"]["models"]}
-    lengths = [f"{RESULTS}/prompts/lengths/{name}.json" for name in sorted(tokenizers)]
-    return [ancient(path) for path in (f"{RESULTS}/queries/disjoint.json", *lengths)]
 
 
 def training_of(model, method):

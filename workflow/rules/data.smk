@@ -326,19 +326,17 @@ rule disjoint:
 rule prompt_lengths:
     input:
         code=code("check_prompt_lengths.py"),
-        tokenizer=f"{RESULTS}/corpus/{{tokenizer}}/tokenizer/tokenizer.json",
-        prompts=expand(f"{RESULTS}/prompts/{{benchmark}}.jsonl", benchmark=benchmarks_of("prompts")),
-        architectures=lambda wildcards: [
-            path
-            for model in evaluated_models(wildcards.tokenizer)
-            for path in architecture_inputs(model)
-        ],
+        tokenizer=lambda wildcards: f"{corpus_of(wildcards.model)}/tokenizer/tokenizer.json",
+        prompts=f"{RESULTS}/prompts/{{benchmark}}.jsonl",
+        architecture=lambda wildcards: architecture_inputs(wildcards.model),
     output:
-        record=f"{RESULTS}/prompts/lengths/{{tokenizer}}.json",
+        record=f"{RESULTS}/prompts/lengths/{{model}}/{{benchmark}}.json",
     log:
-        f"{LOGS}/prompt_lengths/{{tokenizer}}.log",
+        f"{LOGS}/prompt_lengths/{{model}}/{{benchmark}}.log",
     benchmark:
-        f"{BENCHMARKS}/prompt_lengths/{{tokenizer}}.tsv"
+        f"{BENCHMARKS}/prompt_lengths/{{model}}/{{benchmark}}.tsv"
+    # Before any training. An input of train_model would train again whatever is checked again, and
+    # `ancient` there would hide changes of the training's own settings.
     priority: 100
     conda:
         "../../envs/main.yaml"
@@ -348,15 +346,15 @@ rule prompt_lengths:
         runtime=growing(30),
     params:
         settings=lambda wildcards: settings_of(
-            models={
-                model: architecture_of(model) for model in evaluated_models(wildcards.tokenizer)
-            },
+            benchmark=wildcards.benchmark,
+            model=wildcards.model,
+            architecture=architecture_of(wildcards.model),
             block_size=config["corpus"]["block_size"],
-            max_new_tokens={name: longest_continuation(name) for name in benchmarks_of("prompts")},
+            max_new_tokens=longest_continuation(wildcards.benchmark),
         ),
         tokenizer=subpath(input.tokenizer, parent=True),
     message:
-        "every prompt fits into every model with tokenizer {wildcards.tokenizer}"
+        "prompts of {wildcards.benchmark} fit into {wildcards.model}"
     shell:
         "python {input.code[0]:q} --settings {params.settings:q} --tokenizer {params.tokenizer:q}"
         " --prompts {input.prompts:q} --output {output.record:q} > {log:q} 2>&1"

@@ -31,7 +31,7 @@ rule generate:
             else []
         ),
         prompts=f"{RESULTS}/prompts/{{benchmark}}.jsonl",
-        checks=early_checks(),
+        lengths=f"{RESULTS}/prompts/lengths/{{model}}/{{benchmark}}.json",
     output:
         continuations=f"{EVALUATION}/continuations/shard-{{shard}}.jsonl",
     log:

@@ -60,7 +60,6 @@ rule train_model:
         mask=mask_files,
         start_from=start_files,
         architecture=lambda wildcards: architecture_inputs(wildcards.model),
-        checks=early_checks(),
     output:
         weights=f"{RESULTS}/models/{{model}}/{{method}}/{{seed}}/model.safetensors",
         architecture=f"{RESULTS}/models/{{model}}/{{method}}/{{seed}}/config.json",
