@@ -48,7 +48,7 @@ def main(arguments: Namespace) -> None:
         load_model(start),
         load_tokenizer(start),
         examples,
-        settings=settings["training"],
+        settings={**settings["training"], "checkpoint_steps": arguments.checkpoint_steps},
         beta=settings["beta"],
         checkpoints=checkpoints,
         seed=derive_seed(settings["seed"], "dpo", model_name, settings["training_seed"]),
@@ -78,5 +78,6 @@ if __name__ == "__main__":
     parser = argument_parser(__doc__)
     parser.add_argument("--start-from", type=Path, required=True, help="model directory")
     parser.add_argument("--pairs", type=Path, required=True, help="pairs.jsonl of read_pairs.py")
+    parser.add_argument("--checkpoint-steps", type=int, required=True)
     parser.add_argument("--output", type=Path, required=True)
     run(main, parser)

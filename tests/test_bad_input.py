@@ -30,7 +30,7 @@ TOXIC = {"format": "realtoxicityprompts", "files": "{planted}/queries.jsonl"}
 
 
 def source(**settings) -> dict:
-    return {"corpus": {"sources": [{"name": "texts", **settings}]}}
+    return {"corpus": {"sources": [{"name": "texts", "spans": "spans", **settings}]}}
 
 
 def other_target(**model) -> dict:
@@ -146,7 +146,7 @@ def other_target(**model) -> dict:
         ),
         (
             {"evaluation": {"methods": ["none", "if-guide"]}},
-            "evaluation.methods: 'if-guide' is none of ascent, ifguide, none, "
+            "evaluation.methods: 'if-guide' is none of ascent, dpo, ifguide, none, rad, "
             "repair, standard_influence, toxicity_filter, word_filter",
         ),
         (
@@ -187,7 +187,7 @@ def other_target(**model) -> dict:
         ),
         (
             {"influence": {"directions": {"differential": {"safe": "harmless"}}}},
-            "influence.directions.differential.safe: 'harmless' is none of safe, toxic",
+            "influence.directions.differential.safe: 'harmless' is none of matched, safe, toxic",
         ),
         (
             {"report": {"benchmark": "heldout"}},
@@ -390,7 +390,8 @@ def test_a_bad_corpus_file_is_named_with_its_line(repository, tmp_path, content,
 
 def test_snakemake_shows_the_line_of_a_bad_file(finished, tmp_path):
     clone = copy_run(finished, tmp_path / "clone")
-    (clone / "texts.jsonl").write_text('{"text": "one"}\n{"txt": "two"}\n', encoding="utf-8")
+    lines = '{"text": "one", "spans": []}\n{"txt": "two", "spans": []}\n'
+    (clone / "texts.jsonl").write_text(lines, encoding="utf-8")
     overlay = {"experiment": "other", **source(files="texts.jsonl", held_out=0.5)}
     (clone / "overlay.yaml").write_text(json.dumps(overlay), encoding="utf-8")
     wanted = "results/other/corpus/documents.jsonl"

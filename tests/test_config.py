@@ -139,7 +139,8 @@ CHANGES: dict[str, tuple[object, set[str] | str]] = {
         ]
     },
     "classifiers.implicit.toxic_label": (0, CLASSIFY),
-    "training.epochs": (3, TRAINING),
+    # The target has epochs of its own, and `dpo` begins with its uncensored model.
+    "training.epochs": (3, TRAINING - {"train_dpo"}),
     "training.max_steps": (30, TRAINING),
     "training.batch_size": (9, TRAINING),
     "training.accumulation": (2, TRAINING),
@@ -162,7 +163,10 @@ CHANGES: dict[str, tuple[object, set[str] | str]] = {
     "models.target.tokenizer": ("other", "models.target.tokenizer: 'other' is none of bpe"),
     **{
         f"models.{model}.architecture.{key}": (value, rerun)
-        for model, rerun in (("proxy", TRAINING), ("target", LENGTHS | TARGET | PLAIN))
+        for model, rerun in (
+            ("proxy", TRAINING - {"train_dpo"}),
+            ("target", LENGTHS | TARGET | PLAIN),
+        )
         for key, value in [
             ("model_type", "gpt2"),
             ("hidden_size", 32),

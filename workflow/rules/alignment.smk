@@ -64,7 +64,9 @@ rule train_dpo:
         gpu=0,
     params:
         settings=lambda wildcards: settings_of(
-            training=dpo_training_of(wildcards.model, wildcards.method),
+            training=without(
+                dpo_training_of(wildcards.model, wildcards.method), "checkpoint_steps"
+            ),
             beta=config["methods"][wildcards.method]["dpo"]["beta"],
             names=[wildcards.model, wildcards.method],
             training_seed=int(wildcards.seed),
@@ -72,11 +74,16 @@ rule train_dpo:
         ),
         folder=subpath(output.weights, parent=True),
         start_from=start_directory,
+        # Not tracked, for the reason given in train_model.
+        checkpoint_steps=lambda wildcards, input: dpo_training_of(
+            wildcards.model, wildcards.method
+        )["checkpoint_steps"],
     message:
         "train {wildcards.model} by {wildcards.method}, seed {wildcards.seed}"
     shell:
         "python {input.code[0]:q} --settings {params.settings:q} --pairs {input.pairs:q}"
-        " --start-from {params.start_from:q} --output {params.folder:q} > {log:q} 2>&1"
+        " --start-from {params.start_from:q} --checkpoint-steps {params.checkpoint_steps:q}"
+        " --output {params.folder:q} > {log:q} 2>&1"
 
 
 rule train_reward:
