@@ -12,6 +12,8 @@ from numpy.lib.format import open_memmap
 from ifguide.artifacts import canonical_json, read_json, text_sha256, write_array, write_json
 from ifguide.errors import InputError
 
+_BYTES_AT_ONCE = 1 << 24
+
 
 class PartialArray:
     """Rows of a float32 array (shape) that belong to `output`, made from what `source` names.
@@ -31,6 +33,7 @@ class PartialArray:
         elif shape[0]:
             self.record_path.unlink(missing_ok=True)
             self.values = open_memmap(self.rows_path, "w+", np.float32, shape)
+            self._reserve()
         else:
             self.values = np.zeros(shape, np.float32)  # a file of no bytes cannot be mapped
 
@@ -42,6 +45,18 @@ class PartialArray:
         except InputError:
             return 0
         return record["finished"] if record["source_sha256"] == self.source_sha256 else 0
+
+    def _reserve(self) -> None:
+        """Take the room on the disk now, where its lack is an error: in the map it is a crash."""
+        size = self.values.nbytes
+        try:
+            with open(self.rows_path, "r+b") as file:
+                file.seek(self.values.offset)
+                for start in range(0, size, _BYTES_AT_ONCE):
+                    file.write(bytes(min(_BYTES_AT_ONCE, size - start)))
+        except OSError:
+            self.discard()
+            raise
 
     def save(self, finished: int) -> None:
         """Record that the first `finished` rows are final."""

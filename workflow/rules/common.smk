@@ -80,6 +80,9 @@ PLANTED_FILES = [
 ]
 UNMATCHED_QUERIES = [name for name, entry in config["queries"].items() if "match" not in entry]
 HAS_TRUTH = any("spans" in source for source in config["corpus"]["sources"])
+# Without known spans there is nothing to judge a ranking by.
+VARIANTS = config["influence"]["variants"] if HAS_TRUTH else {}
+STUDY = config["report"]["study"] if HAS_TRUTH else []
 
 
 def names(*sections):
@@ -203,8 +206,6 @@ def positions_of(model):
 def check_study():
     """Refuse comparisons that this corpus, or these scores, cannot give."""
     influence = config["influence"]
-    if influence["variants"] and not HAS_TRUTH:
-        refuse_config("influence.variants", "no source of corpus.sources has `spans` to judge by")
     for name, entry in influence["directions"].items():
         try:
             re.compile(entry["layers"])
@@ -995,10 +996,7 @@ MEASURED = sorted(
         for attribution in entry["measure"]
     }
 )
-SCORED = sorted(
-    {*MEASURED}
-    | {(v["direction"], v["attribution"]) for v in config["influence"]["variants"].values()}
-)
+SCORED = sorted({*MEASURED} | {(v["direction"], v["attribution"]) for v in VARIANTS.values()})
 PROXIES = sorted({influence_model(d) for entry, _ in SCORED for d in averaged(entry)} | {PROXY})
 check_agreement()
 

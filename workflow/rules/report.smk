@@ -25,7 +25,7 @@ ATTRIBUTION_METRICS = (
     ]
     if HAS_TRUTH
     else []
-) + [variant_file(variant) for variant in config["influence"]["variants"]]
+) + [variant_file(variant) for variant in VARIANTS]
 CLASSIFIER_METRICS = [
     f"{RESULTS}/classifiers/{name}/quality.json"
     for name, entry in config["classifiers"].items()

@@ -1,6 +1,5 @@
 # Which settings of the scores find the known toxic tokens best: variants, and the factors' sample.
 
-STUDY = config["report"]["study"]
 STUDIED = list(dict.fromkeys(variant for entry in STUDY for variant in entry["variants"]))
 STUDIED_QUERIES = studied_queries(STUDIED)
 
