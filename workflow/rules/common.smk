@@ -1022,7 +1022,8 @@ def write_run_config():
         "packages": package_versions(),
         "seed": SEED,
         "training_seeds": SEEDS,
-        "cores": workflow.cores,
+        # None on a cluster, where each job has its own.
+        "cores": workflow.resource_settings.cores,
         "threads": thread_settings(),
         "hardware": machine(),
     }

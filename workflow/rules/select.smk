@@ -77,6 +77,7 @@ rule transfer_mask:
     retries: 1
     conda:
         "../../envs/main.yaml"
+    threads: 1
     resources:
         mem_mb=growing(4000),
         runtime=growing(120),

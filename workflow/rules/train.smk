@@ -36,9 +36,10 @@ rule take_model:
         model=names({name: entry for name, entry in config["models"].items() if "path" in entry}),
     conda:
         "../../envs/main.yaml"
+    threads: 1
     resources:
         mem_mb=growing(8000),
-        runtime=60,
+        runtime=growing(60),
     params:
         given=lambda wildcards: config["models"][wildcards.model]["path"],
         corpus=lambda wildcards: corpus_of(wildcards.model),
