@@ -33,6 +33,8 @@ def test_a_target_of_another_tokenizer_gets_the_mask_in_its_own_tokens(clone):
     overlay = {
         "tokenizers": {"other": {"vocabulary_size": 350}},
         "models": {"target": {"tokenizer": "other"}},
+        # A model that scores tokens has the tokens of the corpus that it scores.
+        "influence": {"directions": {"plain": {"model": "proxy"}}},
     }
     model = RESULTS / "models/target/ifguide/0"
     run_overlay(clone, overlay, model / "training.json")
