@@ -120,7 +120,7 @@ READERS = {
     ),
     "models/target/ifguide/0/model.safetensors": (
         "generate_continuations.py",
-        RESULTS / "evaluation/target/ifguide/0/toxigen/continuations.jsonl",
+        RESULTS / "evaluation/target/ifguide/0/toxigen/continuations/shard-00000.jsonl",
     ),
 }
 
@@ -241,7 +241,9 @@ def content_of_run(directory: Path) -> dict[str, str]:
         for path in [directory / top, *(directory / top).rglob("*")]:
             if path.is_file():
                 text = path.read_bytes()
-                text = re.sub(rb'"seconds": [\d.e-]+', b"", text)
+                text = re.sub(
+                    rb'"(seconds|tokens_per_second|flops_utilisation)": [^,\n]+', b"", text
+                )
                 hashes[str(path.relative_to(directory))] = hashlib.sha256(text).hexdigest()
     return hashes
 

@@ -48,6 +48,16 @@ def test_metadata_that_was_read_can_be_written_again(written, tmp_path):
     assert torch.equal(read_tensors(again)[0]["matrix"], changed["matrix"])
 
 
+def test_the_same_content_gives_the_same_bytes(written, tmp_path):
+    _, metadata = read_tensors(written[0])
+    for attempt in range(8):
+        again = tmp_path / f"{attempt}.safetensors"
+        write_tensors(again, some_tensors(), dict(reversed(metadata.items())) | {"a": "ä \\ \n"})
+        first = tmp_path / "0.safetensors"
+        assert again.read_bytes() == first.read_bytes()
+    assert read_tensors(first)[1]["a"] == "ä \\ \n"
+
+
 def test_every_flipped_bit_is_refused(written):
     path, _ = written
     content = path.read_bytes()

@@ -1,6 +1,7 @@
 """Safetensors files that carry what they were made from, and verify themselves when read."""
 
 import hashlib
+import json
 from pathlib import Path
 
 import torch
@@ -42,7 +43,19 @@ def write_tensors(
     with atomic_path(path) as temporary:
         checksums = {CHECKSUM: checksum, METADATA_CHECKSUM: _metadata_sha256(metadata)}
         save_file(tensors, temporary, {**metadata, **checksums})
+        _sort_metadata(temporary)
     return checksum
+
+
+def _sort_metadata(path: Path) -> None:
+    """Give the metadata one order: the library's changes from call to call, and the bytes with it."""
+    with open(path, "r+b") as file:
+        length = int.from_bytes(file.read(8), "little")
+        header = json.loads(file.read(length))
+        header["__metadata__"] = dict(sorted(header["__metadata__"].items()))
+        ordered = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
+        file.seek(8)
+        file.write(ordered.ljust(length))
 
 
 def read_tensors(path: str | Path) -> tuple[dict[str, torch.Tensor], dict[str, str]]:
