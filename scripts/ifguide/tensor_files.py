@@ -48,7 +48,7 @@ def write_tensors(
 
 
 def _sort_metadata(path: Path) -> None:
-    """Give the metadata one order: the library's changes from call to call, and the bytes with it."""
+    """Give the metadata one order: the library's changes from call to call."""
     with open(path, "r+b") as file:
         length = int.from_bytes(file.read(8), "little")
         header = json.loads(file.read(length))
