@@ -110,7 +110,7 @@ rule train_model:
     message:
         "train {wildcards.model} by {wildcards.method}, seed {wildcards.seed}"
     shell:
-        "{params.launcher} {input.code[0]:q} --settings {params.settings:q} --corpus {params.corpus:q}"
+        "{params.launcher:q} {input.code[0]:q} --settings {params.settings:q} --corpus {params.corpus:q}"
         " --tokenizer {params.tokenizer:q} {params.options:q}"
         " --checkpoint-steps {params.checkpoint_steps:q} --output {params.folder:q} > {log:q} 2>&1"
 
