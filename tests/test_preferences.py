@@ -36,6 +36,9 @@ SETTINGS = {
     "precision": "float32",
     "gradient_checkpointing": False,
     "compile": False,
+    "fsdp": False,
+    "explosion_factor": None,
+    "peak_flops": None,
     "log_steps": 1,
     "checkpoint_steps": 5,
 }

@@ -31,6 +31,7 @@ SETTINGS = {
         "check_blocks": 2,
         "batch_size": 12,  # does not divide a group of blocks
         "logits_budget_mib": 1,
+        "blocks": None,
     },
     "seed": 1,
 }
