@@ -51,7 +51,7 @@ STAGE_OF = {script: stage for stage, scripts in STAGES.items() for script in scr
 RESULTS = Path("results/tiny")
 TARGETS = [
     RESULTS / "influence/proxy/differential/top/selection.json",
-    RESULTS / "evaluation/proxy/none/0/realtoxicityprompts/continuations.jsonl",
+    RESULTS / "evaluation/proxy/none/0/realtoxicityprompts/continuations/shard-00000.jsonl",
 ]
 TOLERANCE = 0.1
 
