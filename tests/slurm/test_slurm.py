@@ -64,11 +64,13 @@ def submit(cluster: OneNodeCluster, directory: Path, *arguments) -> subprocess.C
 
 
 def rules_of(job: dict[str, str], profile: dict) -> set[str]:
-    """The rules that a Slurm job may have run: one, or those of a group."""
+    """The rules that a Slurm job ran: one, or those of a group, named after its name."""
     name = re.sub(r"^rule_|_wildcards_.*", "", job["Comment"])
-    # That of a group is followed by its rules.
-    groups = {group for group in profile["groups"].values() if name.startswith(f"{group}_")}
-    return {rule for rule, group in profile["groups"].items() if group in groups} or {name}
+    for group in set(profile["groups"].values()):
+        if name.startswith(f"{group}_"):
+            named = "_" + name.removeprefix(group) + "_"
+            return {r for r, own in profile["groups"].items() if own == group and f"_{r}_" in named}
+    return {name}
 
 
 class CancelOnce(threading.Thread):
