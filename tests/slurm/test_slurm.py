@@ -1,6 +1,7 @@
 """The tiny experiment on a Slurm of one node, through the profile that clusters use."""
 
 import importlib.util
+import os
 import re
 import subprocess
 import threading
@@ -39,6 +40,8 @@ TEST_KEYS = [
 
 @pytest.fixture(scope="module")
 def cluster():
+    if "IFGUIDE_SLURM" not in os.environ:
+        pytest.skip("takes about eight minutes on two cores: set IFGUIDE_SLURM=1")
     if importlib.util.find_spec("snakemake_executor_plugin_slurm") is None:
         pytest.skip("needs snakemake-executor-plugin-slurm: install the extra `cluster`")
     if missing := why_not():
