@@ -29,9 +29,9 @@ def calls(path: Path):
     """Every call in a file, as (dotted name, keyword arguments as written, line)."""
     text = path.read_text("utf-8")
     if path.suffix == ".smk":
-        # Rules are no Python; the functions, all in common.smk, are.
+        # Rules are no Python; the functions, all in common.smk and common/, are.
         text = text.split("\nwildcard_constraints:")[0]
-        if path.name != "common.smk":
+        if "common" not in (path.stem, path.parent.name):
             return
     for node in ast.walk(ast.parse(text)):
         if isinstance(node, ast.Call):
