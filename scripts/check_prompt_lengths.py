@@ -11,8 +11,8 @@ from command_line import argument_parser, run
 from ifguide.architectures import read_architecture
 from ifguide.artifacts import read_jsonl, write_json
 from ifguide.benchmark_formats import PromptRecord
-from ifguide.models import load_tokenizer
 from ifguide.prompt_lengths import longest_prompt, positions_of, room_for_prompts
+from ifguide.tokenizers import load_tokenizer
 
 
 def main(arguments: Namespace) -> None:

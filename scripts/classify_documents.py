@@ -15,7 +15,7 @@ from command_line import argument_parser, run
 from ifguide.artifacts import file_sha256, require_same, stream_jsonl, write_array, write_json
 from ifguide.corpus import BLOCKS_PER_GROUP, open_corpus, shard_bounds
 from ifguide.filtering import block_texts
-from ifguide.models import load_tokenizer
+from ifguide.tokenizers import load_tokenizer
 from ifguide.toxicity import explicit_peaks, load_explicit
 
 log = logging.getLogger(__name__)

@@ -12,8 +12,8 @@ import pandas as pd
 from command_line import argument_parser, run
 from ifguide.artifacts import write_jsonl
 from ifguide.corpus import open_corpus
-from ifguide.models import load_tokenizer
 from ifguide.selection_files import open_mask
+from ifguide.tokenizers import load_tokenizer
 from select_tokens import open_scores
 
 

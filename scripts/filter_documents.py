@@ -34,7 +34,7 @@ from ifguide.filtering import (
     unit_tokens,
     word_finder,
 )
-from ifguide.models import load_tokenizer
+from ifguide.tokenizers import load_tokenizer
 
 log = logging.getLogger(__name__)
 

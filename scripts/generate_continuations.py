@@ -18,9 +18,10 @@ from command_line import argument_parser, run
 from ifguide.artifacts import file_sha256, read_jsonl, write_jsonl
 from ifguide.corpus import end_of_text_id
 from ifguide.generation import Continuation, Sampling, generate
-from ifguide.models import compute_device, load_model, load_tokenizer, weights_sha256
+from ifguide.models import compute_device, load_model, weights_sha256
 from ifguide.rad import RewardGuidance, require_same_tokens
 from ifguide.reward_model import load_reward_model
+from ifguide.tokenizers import load_tokenizer
 
 log = logging.getLogger(__name__)
 

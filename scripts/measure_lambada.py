@@ -14,8 +14,9 @@ from ifguide.artifacts import read_jsonl
 from ifguide.fluency import last_words
 from ifguide.generation_metrics import metric_row
 from ifguide.metrics import share_interval
-from ifguide.models import compute_device, load_model, load_tokenizer
+from ifguide.models import compute_device, load_model
 from ifguide.seeds import derive_seed
+from ifguide.tokenizers import load_tokenizer
 
 
 def main(arguments: Namespace) -> None:

@@ -9,12 +9,11 @@ from ifguide.artifacts import read_json, write_json
 from ifguide.models import (
     TRAINING_RECORD,
     load_model,
-    load_tokenizer,
-    local_directory,
     require_positions,
     require_vocabulary,
     weights_sha256,
 )
+from ifguide.tokenizers import load_tokenizer, local_directory
 from ifguide.training import write_losses
 
 log = logging.getLogger(__name__)

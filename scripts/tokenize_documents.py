@@ -12,7 +12,7 @@ from command_line import argument_parser, run
 from ifguide.artifacts import file_sha256, stream_jsonl, write_json
 from ifguide.corpus import end_of_text_id, token_streams, tokenizer_sha256, write_blocks
 from ifguide.documents import Document
-from ifguide.models import load_tokenizer
+from ifguide.tokenizers import load_tokenizer
 
 log = logging.getLogger(__name__)
 

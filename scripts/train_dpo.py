@@ -14,9 +14,10 @@ from command_line import argument_parser, run
 from ifguide.artifacts import file_sha256, read_json, read_jsonl, write_json
 from ifguide.checkpoints import keep_only_own_checkpoints
 from ifguide.dpo import LOSS_COLUMNS, tokenize_pairs, train_on_pairs
-from ifguide.models import TRAINING_RECORD, load_model, load_tokenizer, weights_sha256
+from ifguide.models import TRAINING_RECORD, load_model, weights_sha256
 from ifguide.preferences import PreferencePair
 from ifguide.seeds import derive_seed
+from ifguide.tokenizers import load_tokenizer
 from ifguide.training import write_losses
 from train_model import resumable
 

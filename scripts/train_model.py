@@ -21,13 +21,13 @@ from ifguide.models import (
     TRAINING_RECORD,
     build_model,
     load_model,
-    load_tokenizer,
     require_positions,
     require_vocabulary,
     weights_sha256,
 )
 from ifguide.seeds import derive_seed
 from ifguide.selection_files import open_mask
+from ifguide.tokenizers import load_tokenizer
 from ifguide.training import train, write_losses
 
 log = logging.getLogger(__name__)

@@ -10,7 +10,7 @@ from command_line import argument_parser, run
 from ifguide.artifacts import stream_jsonl
 from ifguide.corpus import end_of_text_id, train_tokenizer
 from ifguide.errors import InputError
-from ifguide.models import load_tokenizer
+from ifguide.tokenizers import load_tokenizer
 
 
 def main(arguments: Namespace) -> None:

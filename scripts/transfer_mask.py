@@ -14,8 +14,8 @@ from ifguide.artifacts import (
 from ifguide.corpus import open_corpus
 from ifguide.errors import InputError
 from ifguide.mask_transfer import MARKED_SHARE, transfer_mask
-from ifguide.models import load_tokenizer
 from ifguide.selection_files import open_mask, write_mask
+from ifguide.tokenizers import load_tokenizer
 
 log = logging.getLogger(__name__)
 

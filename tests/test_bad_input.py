@@ -21,8 +21,8 @@ from ifguide.artifacts import read_json, read_jsonl, write_array, write_json, wr
 from ifguide.benchmark_formats import PromptRecord
 from ifguide.corpus import open_corpus
 from ifguide.errors import InputError
-from ifguide.models import load_tokenizer
 from ifguide.prompt_lengths import Room, longest_prompt
+from ifguide.tokenizers import load_tokenizer
 
 RESULTS = Path("results/tiny")
 SCORES = RESULTS / "influence/proxy/differential/scores/loss"

@@ -243,7 +243,7 @@ def test_a_vocabulary_smaller_than_the_bytes_is_refused():
 
 
 def test_a_tokenizer_survives_its_directory_and_any_bytes(tokenizer, tmp_path):
-    from ifguide.models import load_tokenizer
+    from ifguide.tokenizers import load_tokenizer
 
     tokenizer.save_pretrained(tmp_path)
     again = load_tokenizer(tmp_path)

@@ -13,15 +13,10 @@ from ifguide.corpus import end_of_text_id, open_corpus, token_streams, train_tok
 from ifguide.documents import Document
 from ifguide.errors import InputError
 from ifguide.generation import Sampling, generate
-from ifguide.models import (
-    HiddenStates,
-    build_model,
-    load_tokenizer,
-    require_vocabulary,
-    token_losses,
-)
+from ifguide.models import HiddenStates, build_model, require_vocabulary, token_losses
 from ifguide.planted import INSULT, PlantedSettings
 from ifguide.planted import generate as planted
+from ifguide.tokenizers import load_tokenizer
 from ifguide.training import train
 from train_model import true_mask
 

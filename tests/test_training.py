@@ -20,9 +20,9 @@ from ifguide.architectures import PUBLISHED
 from ifguide.artifacts import read_json, write_json
 from ifguide.checkpoints import CONTENTS, ListContents, last_whole_checkpoint
 from ifguide.errors import InputError
-from ifguide.models import load_tokenizer
 from ifguide.objective import IGNORED_LABEL, suppression_loss
 from ifguide.throughput import flops_per_token, peak_flops
+from ifguide.tokenizers import load_tokenizer
 from ifguide.training import training_arguments
 from ifguide.training_blocks import BlockOrder, Blocks, OrderOfEpoch, divide_step
 from ifguide.training_progress import StopAtBadLoss

@@ -5,12 +5,13 @@ from pathlib import Path
 
 import torch
 from torch import nn
-from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
+from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
 
 from ifguide.architectures import longest_block, read_architecture
 from ifguide.artifacts import file_sha256, read_json
 from ifguide.errors import InputError
 from ifguide.precision import at_least_float32
+from ifguide.tokenizers import load_tokenizer, local_directory
 
 TRAINING_RECORD = "training.json"
 # Settings that configurations take in and store under another name.
@@ -23,21 +24,6 @@ ROTARY_SETTINGS = (
 )
 # Embedding matrices are padded for speed: rows beyond the tokenizer's vocabulary, at most so many.
 LARGEST_PADDING = 1024
-
-
-def local_directory(path: str | Path, config_key: str) -> Path:
-    """Return `path` where it is a directory; never let a missing path become a hub look-up."""
-    path = Path(path)
-    if not path.is_dir():
-        raise InputError(f"config key {config_key}: {path} is not a directory")
-    return path
-
-
-def load_tokenizer(directory: str | Path, config_key: str = "tokenizers"):
-    """Load a tokenizer directory, offline."""
-    return AutoTokenizer.from_pretrained(
-        local_directory(directory, config_key), local_files_only=True, trust_remote_code=False
-    )
 
 
 def build_model(

@@ -23,7 +23,7 @@ from transformers import (
 from transformers.trainer_callback import PrinterCallback
 
 from ifguide.corpus import end_of_text_id, tokenize
-from ifguide.models import local_directory
+from ifguide.tokenizers import local_directory
 
 
 def prefix_loss(values: torch.Tensor, labels: torch.Tensor, lengths: torch.Tensor) -> torch.Tensor:

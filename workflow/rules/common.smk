@@ -38,7 +38,8 @@ def refuse_config(key, problem):
 
 def check_config():
     """Refuse a config that breaks the schema; fill in every default."""
-    schema = yaml.safe_load((SOURCE / "workflow/schemas/config.schema.yaml").read_text("utf-8"))
+    text = (SOURCE / "workflow/schemas/config.schema.yaml").read_text("utf-8")
+    schema = yaml.load(text, Loader=yaml.CSafeLoader)
     mistake = find_mistake(schema, dict(config))
     if mistake:
         raise SystemExit(f"error: config: {mistake}")
