@@ -303,6 +303,10 @@ CHANGES: dict[str, tuple[object, set[str] | str]] = {
     "influence.selections.top.window": (2, SELECTION),
     "influence.selections.top.limit": (0.04, AGREEMENT | SELECTION),
     "influence.selections.top.documents": ("source", SELECTION),
+    "influence.selections.top.unmoved": (
+        True,
+        "influence.selections.top.unmoved: only `position` scores are moved",
+    ),
     "influence.selections.top.pooling": (0.5, SELECTION),
     "influence.selections.top.rank_by": ("influence", SELECTION),
     "influence.selections.top.token_weight": ("inverse_document_frequency", SELECTION),
@@ -316,6 +320,10 @@ CHANGES: dict[str, tuple[object, set[str] | str]] = {
     "influence.selections.wide.window": (2, REPORT),
     "influence.selections.wide.limit": (0.2, REPORT),
     "influence.selections.wide.documents": ("block", REPORT),
+    "influence.selections.wide.unmoved": (
+        True,
+        "influence.selections.wide.unmoved: only `position` scores are moved",
+    ),
     "influence.selections.wide.pooling": (0.5, REPORT),
     "influence.selections.wide.rank_by": ("influence", REPORT),
     "influence.selections.wide.token_weight": ("inverse_document_frequency", REPORT),
