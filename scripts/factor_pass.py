@@ -51,8 +51,6 @@ def open_pass(arguments: Namespace) -> FactorPass:
     model = load_model(arguments.model).to(compute_device())
     corpus = open_corpus(arguments.corpus)
     layers, untracked = tracked_layers(model)
-    if untracked:
-        log.warning("not tracked, because no linear layer owns them: %s", ", ".join(untracked))
     blocks = sampled_blocks(len(corpus.tokens), settings["blocks"], seed)
     shard = shard_of_sample(blocks, arguments.shard, settings["shards"])
     log.info("%d of %d sampled blocks, %d tracked layers", len(shard), len(blocks), len(layers))

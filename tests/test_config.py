@@ -239,7 +239,7 @@ CHANGES: dict[str, tuple[object, set[str] | str]] = {
     "methods.repair.training.epochs": (2, REPORT),
     "methods.repair.training.learning_rate": (0.001, REPORT),
     "influence.model": ("target", TRAINING - {"train_dpo"}),
-    "influence.allow_untrained": (True, FACTORS),
+    "influence.allow_untrained": (True, PROXY),
     "influence.query_tokens_per_batch": (4096, GRADIENT),
     "influence.factors.blocks": (60, FACTORS),
     "influence.factors.shards": (1, FACTORS),
