@@ -124,6 +124,23 @@ def killed(repository, inputs, tmp_path_factory) -> Path:
     return output.parent
 
 
+def test_a_step_too_long_is_refused_with_its_error_and_what_to_change(repository, inputs, tmp_path):
+    output = tmp_path / "shard-00000.npy"
+    ran = subprocess.run(
+        command(repository, inputs, output, relative_step=1.0),
+        env=environment(),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        check=False,
+    )
+    assert ran.returncode == 1
+    message = error_line(ran.stdout)
+    assert "influence.scores.relative_step: at 1 the scores are off by" in message
+    assert "tolerance 0.05" in message and "influence.scores.route: forward_mode" in message
+    assert not output.exists()
+
+
 def copied(folder: Path, target: Path) -> Path:
     target.mkdir()
     for path in folder.iterdir():
