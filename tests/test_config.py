@@ -243,6 +243,7 @@ CHANGES: dict[str, tuple[object, set[str] | str]] = {
     "influence.query_tokens_per_batch": (4096, GRADIENT),
     "influence.factors.blocks": (60, FACTORS),
     "influence.factors.shards": (1, FACTORS),
+    "influence.factors.positions": (0.5, FACTORS),
     "influence.factors.labels": ("true", FACTORS),
     "influence.factors.batch_size": (8, FACTORS),
     "influence.factors.logits_budget_mib": (32, FACTORS),
