@@ -16,9 +16,13 @@ from ifguide.artifacts import write_json, write_jsonl
 from ifguide.ekfac import merge
 from ifguide.errors import InputError
 from ifguide.factor_blocks import sampled_blocks
-from ifguide.models import weights_sha256
+from ifguide.models import load_model, weights_sha256
+from ifguide.query_direction import precondition
+from ifguide.ranking_agreement import agreement
 from ifguide.tensor_files import read_tensors
-from make_direction import read_query
+from ifguide.token_scores import forward_mode_scorer, relative_error
+from ifguide.tracked_layers import tracked_layers
+from make_direction import read_factors, read_query
 from small_models import small_model
 from small_training import small_corpus
 
@@ -82,6 +86,43 @@ def test_covariances_do_not_depend_on_shards_or_batches(model, corpus, tmp_path,
         assert (parts[name] - tensor).norm() <= 1e-5 * tensor.norm(), name
 
 
+def factors_file(model, corpus, folder, **changes) -> Path:
+    """The factors that all jobs of the stage make, each shard in a job of its own."""
+    folder.mkdir()
+    shards = range((FACTORS | changes)["shards"])
+    sums = [folder / f"sums-{shard}.safetensors" for shard in shards]
+    values = [folder / f"values-{shard}.safetensors" for shard in shards]
+    bases, factors = folder / "bases.safetensors", folder / "factors.safetensors"
+    for shard in shards:
+        sum_covariances.main(pass_arguments(model, corpus, sums[shard], shard, **changes))
+    decompose_covariances.main(Namespace(covariances=sums, output=bases))
+    for shard in shards:
+        arguments = pass_arguments(model, corpus, values[shard], shard, **changes)
+        arguments.eigenbases = bases
+        correct_eigenvalues.main(arguments)
+    merge_factors.main(Namespace(eigenbases=bases, eigenvalues=values, output=factors))
+    return factors
+
+
+@pytest.mark.parametrize("positions", [1.0, 0.5])
+def test_the_ranking_does_not_depend_on_shards_or_batches(model, corpus, tmp_path, positions):
+    arguments = gradient_arguments(model, tmp_path)
+    measure_query_gradient.main(arguments)
+    query, _ = read_query(arguments.output, None, weights_sha256(model))
+    loaded = load_model(model)
+    layers, _ = tracked_layers(loaded)
+    tokens = torch.from_numpy(corpus.tokens.rows(range(8)).astype("int64"))
+    found = []
+    for name, changes in (("whole", {}), ("parts", {"shards": 3, "batch_size": 2})):
+        path = factors_file(model, corpus, tmp_path / name, positions=positions, **changes)
+        direction = precondition(query, layers, read_factors(path), relative_damping=0.1, power=1.0)
+        score = forward_mode_scorer(loaded, direction, logits_budget_bytes=2**20)
+        found.append(score(tokens)[:, 1:].flatten())
+    assert relative_error(found[1], found[0]) < 1e-4
+    agreed = agreement(found[1].numpy(), found[0].numpy(), 0.05)
+    assert agreed["spearman"] > 0.99999 and agreed["top_overlap"] == 1
+
+
 def gradient_arguments(model, folder: Path, **changes) -> Namespace:
     write_jsonl(folder / "queries.jsonl", [{"prompt": "ab", "continuation": " cd ef"}])
     return Namespace(
@@ -97,17 +138,9 @@ def test_layers_that_cannot_be_tracked_are_named_in_a_warning_and_in_every_file(
 ):
     mixture = write_model(tmp_path / "mixture", corpus, "mixtral")
     experts = "model.layers.0.mlp.experts"
-    sums, bases, values, factors = (
-        tmp_path / f"{name}.safetensors" for name in ("sums", "bases", "values", "factors")
-    )
     with caplog.at_level(logging.WARNING):
-        sum_covariances.main(pass_arguments(mixture, corpus, sums))
+        factors = factors_file(mixture, corpus, tmp_path / "factors")
         assert "not tracked" in caplog.text and experts in caplog.text
-        decompose_covariances.main(Namespace(covariances=[sums], output=bases))
-        arguments = pass_arguments(mixture, corpus, values)
-        arguments.eigenbases = bases
-        correct_eigenvalues.main(arguments)
-        merge_factors.main(Namespace(eigenbases=bases, eigenvalues=[values], output=factors))
         caplog.clear()
         # A direction without a Hessian meets no other stage before.
         arguments = gradient_arguments(mixture, tmp_path)
