@@ -35,6 +35,7 @@ ROWS = {
     "training": "training pass",
     "forward": "forward pass, losses of all tokens",
     "covariance": "covariance pass",
+    "covariance_quarter": "covariance pass, a quarter of the positions",
     "peer covariance": "covariance pass, kronfluence",
     "eigenvalues": "eigenvalue correction pass",
     "peer eigenvalues": "eigenvalue correction pass, kronfluence",

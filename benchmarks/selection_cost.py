@@ -20,6 +20,7 @@ VOCABULARY = 50304
 TOKENS_A_DOCUMENT = 1000
 DEFAULTS = {
     "rank_by": "flagged",
+    "unmoved": False,
     "pooling": 0.0,
     "token_weight": "none",
     "token_weight_power": 1.0,

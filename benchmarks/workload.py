@@ -6,7 +6,7 @@ kronfluence, on the same model, blocks, labels and batches.
 
 import tempfile
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
@@ -22,6 +22,7 @@ from ifguide.ekfac import (
     eigenvalue_sums,
     layer_factors,
 )
+from ifguide.factor_blocks import drawn_positions
 from ifguide.models import HiddenStates, token_losses
 from ifguide.query_direction import QueryRecord, difference, mean_gradient, precondition
 from ifguide.token_scores import (
@@ -151,6 +152,14 @@ class Workload:
 
     def covariance(self):
         return covariance_sums(self.model, self.layers, self.batches(), labels=self.labels)
+
+    def covariance_quarter(self):
+        def sampled(batch: Batch) -> Batch:
+            drawn = drawn_positions(batch.indices, self.size.length, 0.25, seed=0)
+            return replace(batch, drawn=drawn.to(self.device))
+
+        batches = map(sampled, self.batches())
+        return covariance_sums(self.model, self.layers, batches, labels=self.labels)
 
     def eigenvalues(self):
         return eigenvalue_sums(

@@ -15,15 +15,7 @@ def main(arguments: Namespace) -> None:
     shard = open_pass(arguments)
     bases, metadata = read_bases(arguments.eigenbases)
     require_same_source(shard.metadata, metadata, arguments.eigenbases)
-    sums = eigenvalue_sums(
-        shard.model,
-        shard.layers,
-        bases,
-        shard.batches,
-        labels=shard.labels,
-        seed_of_block=shard.seed_of_block,
-        logits_budget_bytes=shard.logits_budget_bytes,
-    )
+    sums = eigenvalue_sums(shard.model, shard.layers, bases, shard.batches, **shard.options)
     shard.write(arguments.output, sums)
 
 

@@ -2,7 +2,7 @@
 
 import logging
 from argparse import ArgumentParser, Namespace
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -24,14 +24,12 @@ log = logging.getLogger(__name__)
 
 @dataclass
 class FactorPass:
-    """One shard of a pass: the model, its tracked layers, and the batches of the shard."""
+    """One shard of a pass: model, tracked layers, batches, and the options of both passes."""
 
     model: PreTrainedModel
     layers: Sequence[TrackedLayer]
     batches: Iterator[Batch]
-    labels: str
-    seed_of_block: Callable[[int], int]
-    logits_budget_bytes: int
+    options: dict
     metadata: dict[str, str]
 
     def write(self, path: Path, sums: dict[str, torch.Tensor]) -> None:
@@ -44,6 +42,15 @@ def add_pass_arguments(parser: ArgumentParser) -> None:
     parser.add_argument("--shard", type=int, required=True)
 
 
+def pass_options(factors: dict, seed: int) -> dict:
+    """Return what both passes are given by name, by the section influence.factors."""
+    return {
+        "labels": factors["labels"],
+        "seed_of_block": lambda index: derive_seed(seed, "sampled labels", index),
+        "logits_budget_bytes": factors["logits_budget_mib"] * 2**20,
+    }
+
+
 def open_pass(arguments: Namespace) -> FactorPass:
     settings, seed = arguments.settings["factors"], arguments.settings["seed"]
     if not settings["allow_untrained"]:
@@ -51,25 +58,29 @@ def open_pass(arguments: Namespace) -> FactorPass:
     model = load_model(arguments.model).to(compute_device())
     corpus = open_corpus(arguments.corpus)
     layers, untracked = tracked_layers(model)
-    if untracked:
-        log.warning("not tracked, because no linear layer owns them: %s", ", ".join(untracked))
     blocks = sampled_blocks(len(corpus.tokens), settings["blocks"], seed)
     shard = shard_of_sample(blocks, arguments.shard, settings["shards"])
     log.info("%d of %d sampled blocks, %d tracked layers", len(shard), len(blocks), len(layers))
-    batches = block_batches(corpus, shard, settings["batch_size"], model.device)
+    batches = block_batches(
+        corpus,
+        shard,
+        settings["batch_size"],
+        model.device,
+        positions=settings["positions"],
+        seed=seed,
+    )
     total = -(-len(shard) // settings["batch_size"])
     return FactorPass(
         model,
         layers,
         iter(tqdm(batches, total=total, mininterval=10)),
-        settings["labels"],
-        lambda index: derive_seed(seed, "sampled labels", index),
-        settings["logits_budget_mib"] * 2**20,
+        pass_options(settings, seed),
         {
             "weights_sha256": weights_sha256(arguments.model),
             "tokens_sha256": corpus.content_sha256,
             "settings_sha256": text_sha256(canonical_json(arguments.settings)),
             "blocks": str(len(blocks)),
+            "positions": str(settings["positions"]),
             "labels": settings["labels"],
             "seed": str(seed),
             "dtype": str(model.dtype).removeprefix("torch."),

@@ -44,6 +44,8 @@ def read_query(toxic: Path, safe: Path | None, weights: str) -> tuple[Direction,
             require_same("weights", weights, metadata["weights_sha256"], path)
             gradients.append(gradient)
             record[f"{name}_records"] = metadata["records"]
+            record[f"{name}_queries_sha256"] = metadata["queries_sha256"]
+            record["untracked"] = metadata["untracked"]
     return difference(gradients[0], gradients[1] if safe else None), record
 
 

@@ -19,6 +19,7 @@ import pandas as pd
 import torch
 
 from command_line import argument_parser, run
+from factor_pass import pass_options
 from ifguide.artifacts import atomic_path, require_same
 from ifguide.corpus import Corpus, open_corpus
 from ifguide.ekfac import (
@@ -85,12 +86,16 @@ def nested_factors(
     """
 
     def batches(blocks: np.ndarray) -> Iterator[Batch]:
-        return block_batches(corpus, np.sort(blocks), settings["batch_size"], model.device)
+        return block_batches(
+            corpus,
+            np.sort(blocks),
+            settings["batch_size"],
+            model.device,
+            positions=settings["positions"],
+            seed=seed,
+        )
 
-    options = {
-        "labels": settings["labels"],
-        "seed_of_block": lambda index: derive_seed(seed, "sampled labels", index),
-    }
+    options = pass_options(settings, seed)
     covariances: list[Statistics] = []
     before = 0
     for divisor in DIVISORS:

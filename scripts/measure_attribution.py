@@ -19,7 +19,7 @@ from ifguide.corpus import Corpus, open_corpus
 from ifguide.generation_metrics import metric_row
 from ifguide.metrics import precision_at, precision_recall_curve, ranking_intervals, thin_curve
 from ifguide.seeds import derive_seed
-from ifguide.token_weights import TokenRanking, unmoved
+from ifguide.token_weights import TokenRanking
 from ifguide.truth_splits import truth_splits
 from select_tokens import open_scores
 
@@ -28,11 +28,9 @@ def main(arguments: Namespace) -> None:
     settings = arguments.settings
     corpus = open_corpus(arguments.corpus)
     shards, _ = open_scores(arguments.scores, corpus)
-    ranking = settings["ranking"]
-    if ranking["unmoved"]:
-        shards = [unmoved(shard) for shard in shards]
     columns = corpus.tokens.shards, corpus.documents.shards
-    ranked = TokenRanking(shards, *columns, ranking, corpus.meta["vocabulary_size"])
+    vocabulary = corpus.meta["vocabulary_size"]
+    ranked = TokenRanking(shards, *columns, settings["ranking"], vocabulary)
     shards = [ranked(*shard) for shard in zip(shards, *columns, strict=True)]
     truth, scores, documents = known_tokens(corpus, shards)
     seed = derive_seed(settings["seed"], "intervals", "attribution")

@@ -1,6 +1,6 @@
 """Mean gradient of a set of query records over the tracked layers.
 
-settings: {"tokens_per_batch": int}.
+settings: {"tokens_per_batch": int, "allow_untrained": bool}.
 """
 
 import logging
@@ -10,7 +10,7 @@ from pathlib import Path
 from command_line import argument_parser, run
 from ifguide.artifacts import file_sha256, read_jsonl
 from ifguide.errors import InputError
-from ifguide.models import compute_device, load_model, weights_sha256
+from ifguide.models import compute_device, load_model, require_trained, weights_sha256
 from ifguide.query_direction import encode_records, mean_gradient
 from ifguide.tensor_files import write_tensors
 from ifguide.tokenizers import load_tokenizer
@@ -20,8 +20,10 @@ log = logging.getLogger(__name__)
 
 
 def main(arguments: Namespace) -> None:
+    if not arguments.settings["allow_untrained"]:
+        require_trained(arguments.model)
     model = load_model(arguments.model).to(compute_device())
-    layers, _ = tracked_layers(model)
+    layers, untracked = tracked_layers(model)
     pairs = [(r["prompt"], r["continuation"]) for r in read_jsonl(arguments.queries)]
     positions = getattr(model.config, "max_position_embeddings", None) or 2**31
     records = encode_records(load_tokenizer(arguments.model), pairs, positions=positions)
@@ -36,6 +38,7 @@ def main(arguments: Namespace) -> None:
         "queries_sha256": file_sha256(arguments.queries),
         "records": str(len(records)),
         "mean_over": "records",
+        "untracked": ", ".join(untracked),
     }
     write_tensors(arguments.output, gradient, metadata)
 

@@ -1,7 +1,7 @@
 """Rank documents and select the tokens to suppress.
 
 settings: one entry of influence.selections: {"quantile", "window", "limit", "documents",
-"pooling", "token_weight", "token_weight_power", "rank_by"}.
+"unmoved", "pooling", "token_weight", "token_weight_power", "rank_by"}.
 """
 
 import logging

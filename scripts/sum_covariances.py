@@ -13,14 +13,7 @@ from ifguide.ekfac import covariance_sums
 
 def main(arguments: Namespace) -> None:
     shard = open_pass(arguments)
-    sums = covariance_sums(
-        shard.model,
-        shard.layers,
-        shard.batches,
-        labels=shard.labels,
-        seed_of_block=shard.seed_of_block,
-        logits_budget_bytes=shard.logits_budget_bytes,
-    )
+    sums = covariance_sums(shard.model, shard.layers, shard.batches, **shard.options)
     shard.write(arguments.output, sums)
 
 

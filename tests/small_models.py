@@ -98,13 +98,18 @@ MIXTURES_OF_EXPERTS = {
 _ALL = {**ARCHITECTURES, **OTHER_DECODERS, **MIXTURES_OF_EXPERTS}
 
 
-def small_model(family: str, dtype: torch.dtype = torch.float64, seed: int = 0) -> PreTrainedModel:
+def small_model(
+    family: str,
+    dtype: torch.dtype = torch.float64,
+    seed: int = 0,
+    vocabulary: int = VOCABULARY,
+) -> PreTrainedModel:
     """Return a model of two blocks whose weights and biases are large enough to matter."""
     settings = dict(_ALL[family])
     config = AutoConfig.for_model(
         settings.pop("model_type"),
         **settings,
-        vocab_size=VOCABULARY,
+        vocab_size=vocabulary,
         max_position_embeddings=POSITIONS,
         bos_token_id=0,
         eos_token_id=0,

@@ -561,6 +561,7 @@ def test_poisoned_documents_are_counted_and_inject_no_special_token(repository, 
 
 
 UNWEIGHTED = {
+    "unmoved": False,
     "pooling": 0.0,
     "token_weight": "none",
     "token_weight_power": 1.0,

@@ -23,7 +23,12 @@ from ifguide.corpus import (
 )
 from ifguide.documents import Document
 from ifguide.errors import InputError
-from ifguide.factor_blocks import block_batches, sampled_blocks, shard_of_sample
+from ifguide.factor_blocks import (
+    block_batches,
+    drawn_positions,
+    sampled_blocks,
+    shard_of_sample,
+)
 
 TEXTS = [
     "You are a kind person.",
@@ -275,3 +280,21 @@ def test_batches_of_sampled_blocks_carry_their_tokens_padding_and_indices(tokeni
         for tokens, valid, index in zip(batch.tokens, batch.valid, batch.indices, strict=True):
             np.testing.assert_array_equal(tokens.numpy(), corpus.tokens[index])
             np.testing.assert_array_equal(valid.numpy(), corpus.documents[index] >= 0)
+        assert batch.drawn is None
+    for batch in block_batches(corpus, np.array([last, 0, 2]), 2, "cpu", positions=0.3, seed=5):
+        expected = drawn_positions(batch.indices, corpus.block_size, 0.3, 5)
+        np.testing.assert_array_equal(batch.drawn, expected)
+
+
+def test_positions_are_drawn_by_the_blocks_index_alone_and_alike():
+    together = drawn_positions([7, 8, 9], 12, 0.4, seed=3)
+    for row, index in enumerate([7, 8, 9]):
+        alone = drawn_positions([index], 12, 0.4, seed=3)
+        np.testing.assert_array_equal(alone[0], together[row])
+    many = drawn_positions(range(4000), 12, 0.4, seed=3).numpy()
+    assert (many.sum(1) == 5).all()
+    spread = np.sqrt(5 / 12 * 7 / 12 / 4000)
+    assert (abs(many.mean(0) - 5 / 12) < 5 * spread).all()
+    assert (drawn_positions(range(4000), 12, 0.4, seed=4).numpy() != many).any()
+    assert (drawn_positions(range(9), 12, 1e-9, seed=3).sum(1) == 1).all()
+    assert drawn_positions(range(9), 12, 1.0, seed=3) is None

@@ -1,6 +1,10 @@
+from dataclasses import replace
+from itertools import combinations
+
 import pytest
 import torch
 from torch import nn
+from torch.func import functional_call
 
 from ifguide.ekfac import (
     Batch,
@@ -11,6 +15,7 @@ from ifguide.ekfac import (
     layer_factors,
     merge,
 )
+from ifguide.factor_blocks import drawn_positions
 from ifguide.label_gradients import drawn_labels, uniform_numbers
 from ifguide.tracked_layers import tracked_layers
 from small_models import (
@@ -58,7 +63,9 @@ def batches_of(batch, size, order=None):
     order = list(range(len(batch.tokens))) if order is None else order
     for start in range(0, len(order), size):
         rows = order[start : start + size]
-        yield Batch(batch.tokens[rows], batch.valid[rows], [batch.indices[row] for row in rows])
+        indices = [batch.indices[row] for row in rows]
+        drawn = None if batch.drawn is None else batch.drawn[rows]
+        yield Batch(batch.tokens[rows], batch.valid[rows], indices, drawn)
 
 
 @pytest.mark.parametrize("family", FAMILIES)
@@ -81,6 +88,37 @@ def test_covariances_are_those_of_explicit_activations_and_gradients(family):
                     gradient += torch.outer(g[position], g[position])
         torch.testing.assert_close(sums[f"{layer.name}.activation"], activation)
         torch.testing.assert_close(sums[f"{layer.name}.gradient"], gradient)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("padding", [0, 2])
+def test_covariances_of_drawn_positions_are_on_average_those_of_all(family, padding):
+    """The mean over every set of two positions of six, padding and counts included."""
+    model = small_model(family)
+    layers, _ = tracked_layers(model)
+    batch = random_batch(2, 6, padding=padding)
+    whole = covariance_sums(model, layers, [batch])
+    found = []
+    for places in combinations(range(6), 2):
+        drawn = torch.zeros(2, 6, dtype=torch.bool)
+        drawn[:, list(places)] = True
+        found.append(covariance_sums(model, layers, [replace(batch, drawn=drawn)]))
+    for layer in layers:
+        for name in (f"{layer.name}.activation", f"{layer.name}.gradient"):
+            mean = torch.stack([sums[name] / sums["tokens"] for sums in found]).mean(0)
+            torch.testing.assert_close(mean, whole[name] / whole["tokens"])
+            assert not torch.allclose(found[0][name], found[-1][name])
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_covariances_of_all_positions_drawn_are_those_of_the_plain_pass_bit_for_bit(family):
+    model = small_model(family, torch.float32)
+    layers, _ = tracked_layers(model)
+    batch = random_batch(3)
+    drawn = replace(batch, drawn=torch.ones_like(batch.valid))
+    plain, all_drawn = (covariance_sums(model, layers, [b]) for b in (batch, drawn))
+    for name, tensor in plain.items():
+        assert torch.equal(all_drawn[name], tensor), name
 
 
 @pytest.mark.parametrize("family", FAMILIES)
@@ -117,33 +155,34 @@ def test_bases_diagonalise_the_covariances_in_ascending_order(family):
             assert (diagonal.diagonal().diff() > -1e-12 * largest).all()
 
 
-def test_ekfac_of_one_layer_is_exact_where_its_loss_makes_a_kronecker_fisher():
-    """Every block reads the same activation a, and the labels run over the whole vocabulary.
+def test_ekfac_of_one_layer_is_exact_where_its_gauss_newton_hessian_is_a_kronecker_product():
+    """A layer of zero weights, before every pair of tokens once.
 
-    The Fisher matrix of these blocks is then a aᵀ ⊗ E[g gᵀ]; it is built here from explicit
-    weight gradients and solved densely.
+    Each label is as likely as any other, whatever the activation, so that the labels of these
+    blocks are the model's own distribution and H = E[a aᵀ] ⊗ E[g gᵀ]. The logits are linear in the
+    weights, so that H is the loss's Hessian: it is taken by autograd and solved densely.
     """
     torch.manual_seed(0)
     model = OneLinearLayer().double().eval()
-    layers, _ = tracked_layers(model)
-    tokens = torch.stack([torch.full((VOCABULARY,), 3), torch.arange(VOCABULARY)], 1)
-    batch = Batch(tokens, torch.ones_like(tokens, dtype=torch.bool), list(range(VOCABULARY)))
-    # The second position predicts nothing, but its activation is counted: it must be the same.
-    with torch.no_grad():
-        model.body.words.weight[:] = model.body.words.weight[3].clone()
-    bases = eigenbases(covariance_sums(model, layers, [batch], labels="true"))
-    sums = eigenvalue_sums(model, layers, bases, [batch], labels="true")
-    factors = layer_factors(bases, sums)[layers[0].name]
-    rows = torch.stack(
-        [
-            weight_gradient(model, layers[0], *block).flatten()
-            for block in zip(batch.tokens, batch.valid, strict=True)
-        ]
-    )
-    fisher = rows.T @ rows / VOCABULARY
+    for parameter in model.body.blocks.parameters():
+        nn.init.zeros_(parameter)
+    (layer,), _ = tracked_layers(model)
+    tokens = torch.cartesian_prod(torch.arange(VOCABULARY), torch.arange(VOCABULARY))
+    batch = Batch(tokens, torch.ones_like(tokens, dtype=torch.bool), range(len(tokens)))
+    bases = eigenbases(covariance_sums(model, [layer], [batch], labels="true"))
+    sums = eigenvalue_sums(model, [layer], bases, [batch], labels="true")
+    factors = layer_factors(bases, sums)[layer.name]
+
+    def mean_loss(flat):
+        parameters = layer.parameters(flat.view(4, 6))
+        logits = functional_call(model, parameters, (tokens,)).logits[:, 0]
+        return nn.functional.cross_entropy(logits, tokens[:, 1])
+
+    hessian = torch.autograd.functional.hessian(mean_loss, torch.zeros(24, dtype=torch.float64))
     matrix = torch.randn(4, 6, dtype=torch.float64)
-    damping = 0.1 * fisher.trace() / fisher.shape[0]
-    dense = torch.linalg.solve(fisher + damping * torch.eye(24).double(), matrix.flatten())
+    damping = 0.1 * hessian.trace() / 24
+    damped = hessian + damping * torch.eye(24, dtype=torch.float64)
+    dense = torch.linalg.solve(damped, matrix.flatten())
     found = inverse_hessian_product(factors, matrix, relative_damping=0.1)
     torch.testing.assert_close(found, dense.view(4, 6), rtol=1e-8, atol=1e-10)
 
@@ -219,9 +258,11 @@ def factors_of(model, batch, size, shards, order=None, labels="sampled"):
 
 @pytest.mark.parametrize("family", FAMILIES)
 @pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float64, 1e-10), (torch.float32, 1e-5)])
-def test_batch_size_shards_and_order_change_nothing(family, dtype, tolerance):
+@pytest.mark.parametrize("positions", [1.0, 0.4])
+def test_batch_size_shards_and_order_change_nothing(family, dtype, tolerance, positions):
     model = small_model(family, dtype)
     batch = random_batch(7, padding=4)
+    batch = replace(batch, drawn=drawn_positions(batch.indices, 12, positions, seed=1))
     order = [3, 0, 6, 2, 5, 1, 4]
     layers, reference, whole = factors_of(model, batch, 7, 1)
     bases = eigenbases(reference)

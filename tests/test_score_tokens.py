@@ -124,6 +124,23 @@ def killed(repository, inputs, tmp_path_factory) -> Path:
     return output.parent
 
 
+def test_a_step_too_long_is_refused_with_its_error_and_what_to_change(repository, inputs, tmp_path):
+    output = tmp_path / "shard-00000.npy"
+    ran = subprocess.run(
+        command(repository, inputs, output, relative_step=1.0),
+        env=environment(),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        check=False,
+    )
+    assert ran.returncode == 1
+    message = error_line(ran.stdout)
+    assert "influence.scores.relative_step: at 1 the scores are off by" in message
+    assert "tolerance 0.05" in message and "influence.scores.route: forward_mode" in message
+    assert not output.exists()
+
+
 def copied(folder: Path, target: Path) -> Path:
     target.mkdir()
     for path in folder.iterdir():
@@ -180,13 +197,22 @@ def test_rows_are_kept_only_with_a_whole_record_of_the_same_source(tmp_path, dam
     assert (again.values[:2] == (7 if kept else 0)).all()
 
 
-def test_half_precision_weights_are_scored_in_float32(repository, tmp_path):
+@pytest.mark.parametrize(
+    ("route", "dtype", "tolerance"),
+    [
+        ("two_forward", torch.bfloat16, 5e-3),
+        ("forward_mode", torch.float16, 1e-5),
+        ("backward", torch.float32, 1e-5),
+    ],
+)
+def test_every_route_scores_in_float32_whatever_the_weights(
+    repository, tmp_path, route, dtype, tolerance
+):
     """A difference of two bfloat16 losses would be noise."""
-    dtype = torch.bfloat16
     write_corpus(tmp_path / "corpus", 4 * LENGTH)
     write_model(tmp_path / "model", dtype)
     output = tmp_path / "scores/shard-00000.npy"
-    score(repository, tmp_path, output)
+    score(repository, tmp_path, output, route=route)
     exact = small_model("gpt_neox")
     halves = small_model("gpt_neox", dtype).state_dict()
     exact.load_state_dict({name: tensor.double() for name, tensor in halves.items()})
@@ -194,7 +220,10 @@ def test_half_precision_weights_are_scored_in_float32(repository, tmp_path):
     direction = {name: tensor.double() for name, tensor in direction.items()}
     tokens = torch.from_numpy(np.load(tmp_path / "corpus/tokens/shard-00000.npy").astype(np.int64))
     expected = forward_mode_scorer(exact, direction, logits_budget_bytes=2**20)(tokens)
-    assert relative_error(torch.from_numpy(np.load(output)), expected) < 5e-3
+    assert relative_error(torch.from_numpy(np.load(output)), expected) < tolerance
+    measured = read_json(output.with_suffix(".json"))["relative_error"]
+    assert (measured is None) == (route != "two_forward")
+    assert not measured or measured < tolerance
 
 
 @pytest.mark.parametrize("what", ["weights", "tokens"])

@@ -176,7 +176,8 @@ def test_halves_are_disjoint_and_together_everything():
 def ranked(scores, tokens, documents=None, **settings):
     """All shards, ranked piece by piece as a selection does."""
     documents = documents or [np.zeros(ids.shape, np.int32) for ids in tokens]
-    settings = {"pooling": 0.0, "token_weight": "none", "token_weight_power": 1.0, **settings}
+    as_scored = {"token_weight": "none", "token_weight_power": 1.0}
+    settings = {"unmoved": False, "pooling": 0.0, **as_scored, **settings}
     ranking = TokenRanking(scores, tokens, documents, settings, 10)
     return [ranking(*shard) for shard in zip(scores, tokens, documents, strict=True)]
 
@@ -228,8 +229,19 @@ def test_pooling_mixes_a_score_with_the_mean_of_its_token(pooling):
 def test_unmoved_scores_stand_before_their_labels():
     scores = np.array([[0, 1, 2, 3], [0, np.nan, np.nan, np.nan]], np.float32)
     moved_back = unmoved(scores)
-    np.testing.assert_array_equal(moved_back[0], [1, 2, 3, 0])
+    # The first label's place is no label itself.
+    np.testing.assert_array_equal(moved_back[0], [0, 2, 3, 0])
     assert np.isnan(moved_back[1]).all()
+
+
+@pytest.mark.parametrize("pooling", [0.0, 0.5])
+def test_a_ranking_moves_scores_before_it_pools_them(pooling):
+    generator = np.random.default_rng(6)
+    tokens = [generator.integers(0, 5, (4, 6)) for _ in range(2)]
+    scores = [generator.normal(size=(4, 6)).astype(np.float32) for _ in range(2)]
+    found = ranked(scores, tokens, pooling=pooling, unmoved=True)
+    expected = ranked([unmoved(shard) for shard in scores], tokens, pooling=pooling)
+    np.testing.assert_array_equal(found, expected)
 
 
 def test_lift_is_the_precision_at_the_top_over_the_base():

@@ -310,7 +310,20 @@ def language_modelling_task(kronfluence_task, names):
     return LanguageModelling()
 
 
-@pytest.mark.parametrize("family", ["gpt_neox", "llama"])
+def with_linear_layers(model, layers):
+    """Put a linear layer of the same function in place of each `Conv1D`, which the peer skips."""
+    for layer in layers:
+        if layer.transposed:
+            linear = nn.Linear(layer.inputs - 1, layer.outputs).to(model.dtype)
+            linear.weight.data, linear.bias.data = (
+                layer.module.weight.data.T,
+                layer.module.bias.data,
+            )
+            model.set_submodule(layer.name, linear)
+    return model
+
+
+@pytest.mark.parametrize("family", FAMILIES)
 def test_position_scores_equal_those_of_kronfluence(family, tmp_path):
     """The same factors and one query; a peer that was written without this project's code."""
     analyzer_module = pytest.importorskip("kronfluence.analyzer")
@@ -335,7 +348,7 @@ def test_position_scores_equal_those_of_kronfluence(family, tmp_path):
 
     peer = analyzer_module.Analyzer(
         "peer",
-        model=analyzer_module.prepare_model(copy.deepcopy(model), task),
+        model=analyzer_module.prepare_model(with_linear_layers(copy.deepcopy(model), layers), task),
         task=task,
         cpu=True,
         output_dir=str(tmp_path),

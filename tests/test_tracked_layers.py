@@ -4,14 +4,18 @@ from torch import nn
 from transformers import PreTrainedConfig, PreTrainedModel
 from transformers.modeling_outputs import CausalLMOutput
 
+from ifguide.ekfac import covariance_sums
 from ifguide.errors import InputError
 from ifguide.models import HiddenStates, token_losses
+from ifguide.token_scores import position_scorer
 from ifguide.tracked_layers import tracked_layers, transformer_blocks
 from small_models import (
     FAMILIES,
     MIXTURES_OF_EXPERTS,
     OTHER_DECODERS,
     VOCABULARY,
+    random_batch,
+    random_direction,
     random_tokens,
     small_model,
 )
@@ -159,6 +163,26 @@ def test_token_losses_are_the_cross_entropy_of_the_models_own_logits(family, bud
         for label in range(1, tokens.shape[1]):
             expected[block, label] = -probabilities[block, label - 1, tokens[block, label]]
     torch.testing.assert_close(found, expected, rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_logits_stay_within_their_budget_in_every_pass(family):
+    model = small_model(family)
+    layers, _ = tracked_layers(model)
+    batch = random_batch(3, 30)
+    budget = 4 * VOCABULARY * 10
+    sizes = []
+    model.get_output_embeddings().register_forward_hook(
+        lambda _module, _arguments, logits: sizes.append(4 * logits.numel())
+    )
+    with torch.no_grad():
+        token_losses(HiddenStates(model), batch.tokens, logits_budget_bytes=budget)
+    covariance_sums(model, layers, [batch], logits_budget_bytes=budget)
+    position = position_scorer(model, layers, random_direction(layers), logits_budget_bytes=budget)
+    position(batch.tokens, batch.valid)
+    assert max(sizes) == budget
+    # All positions but the last of each block: nine chunks a pass.
+    assert sizes.count(budget) >= 3 * 8
 
 
 @pytest.mark.parametrize(

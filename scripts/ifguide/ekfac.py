@@ -30,12 +30,14 @@ from ifguide.tracked_layers import TrackedLayer
 class Batch:
     """Blocks of one pass: tokens int64 (blocks, T), valid bool (blocks, T), and their indices.
 
-    Padding, the tokens that are not valid, stands at a block's end.
+    Padding, the tokens that are not valid, stands at a block's end. drawn: bool (blocks, T), the
+    positions that covariances are summed over, as many of each block; None where that is all.
     """
 
     tokens: torch.Tensor
     valid: torch.Tensor
     indices: Sequence[int]
+    drawn: torch.Tensor | None = None
 
 
 @dataclass
@@ -111,7 +113,9 @@ def covariance_sums(
     """Return Σ a aᵀ, Σ g gᵀ per layer and the number of tokens, over the valid tokens.
 
     labels: "sampled" draws them from the model (true Fisher), "true" takes the blocks' own
-    (empirical Fisher). Layers that read the same tensor share one activation covariance.
+    (empirical Fisher). Layers that read the same tensor share one activation covariance. Where
+    batches say which positions are drawn, the sums are over those, and the number is that of the
+    tokens expected among them: over all draws, the mean of sums / tokens is that of all positions.
     """
     body = HiddenStates(model)
     sums: Statistics = {"tokens": torch.zeros((), dtype=torch.float64)}
@@ -121,23 +125,29 @@ def covariance_sums(
     for name in set(shared.values()):
         layer = next(layer for layer in layers if layer.name == name)
         sums[f"{name}.activation"] = _zeros(model, layer.inputs, layer.inputs)
-    # The rows to count; None where that is all of them, so that none need be copied.
-    valid: list[torch.Tensor | None] = []
+    counted: dict[str, torch.Tensor | None] = {}
 
     def add(layer: TrackedLayer, inputs: torch.Tensor, gradients: torch.Tensor) -> None:
-        # Gradients are 0 at padding, because no label follows it.
-        rows = at_least_float32(gradients.reshape(-1, layer.outputs))
+        rows = _rows(gradients, counted["gradient"])
         add_lower_gram(sums[f"{layer.name}.gradient"], rows)
         if shared[layer.name] == layer.name:
-            rows = inputs.reshape(-1, inputs.shape[-1])
-            rows = at_least_float32(rows if valid[0] is None else rows[valid[0]])
+            rows = _rows(inputs, counted["activation"])
             add_lower_gram(sums[f"{layer.name}.activation"], rows, ones_column=layer.has_bias)
 
     with without_weight_gradients(model), watched(layers, add):
         for batch in batches:
-            valid[:] = [None if batch.valid.all() else batch.valid.flatten()]
+            share = 1.0
+            if batch.drawn is None:
+                # Gradients are 0 at padding, because no label follows it.
+                whole = bool(batch.valid.all())
+                counted |= {"gradient": None, "activation": None if whole else _places(batch.valid)}
+            else:
+                share = batch.drawn.double().mean().item()
+                counted |= dict.fromkeys(
+                    ("gradient", "activation"), _places(batch.valid & batch.drawn)
+                )
             _backpropagate(body, batch, labels, seed_of_block, logits_budget_bytes)
-            sums["tokens"] += batch.valid.sum().cpu()
+            sums["tokens"] += share * batch.valid.sum().item()
     for name, tensor in sums.items():
         if tensor.dim() == 2:
             sums[name] = tensor.tril() + tensor.tril(-1).T
@@ -145,6 +155,17 @@ def covariance_sums(
         if source != name:
             sums[f"{name}.activation"] = sums[f"{source}.activation"]
     return sums
+
+
+def _places(wanted: torch.Tensor) -> torch.Tensor:
+    """Return the places of a mask (blocks, T) among its flattened entries."""
+    return wanted.flatten().nonzero().squeeze(1)
+
+
+def _rows(values: torch.Tensor, places: torch.Tensor | None) -> torch.Tensor:
+    """Return values (…, width) as rows, at least float32; None takes all, and copies none."""
+    rows = values.reshape(-1, values.shape[-1])
+    return at_least_float32(rows if places is None else rows[places])
 
 
 def add_lower_gram(total: torch.Tensor, rows: torch.Tensor, *, ones_column: bool = False) -> None:

@@ -1,12 +1,13 @@
-"""The sample of blocks that EK-FAC factors are computed from, and its division into shards."""
+"""What EK-FAC factors are computed from: a sample of blocks, in shards, and of their positions."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 import torch
 
 from ifguide.corpus import Corpus
 from ifguide.ekfac import Batch
+from ifguide.label_gradients import uniform_numbers
 from ifguide.seeds import derive_seed
 
 
@@ -24,12 +25,44 @@ def shard_of_sample(blocks: np.ndarray, shard: int, shards: int) -> np.ndarray:
     return np.sort(np.array_split(blocks, shards)[shard])
 
 
+def drawn_positions(
+    indices: Sequence[int], length: int, share: float, seed: int
+) -> torch.Tensor | None:
+    """Draw a share of the positions of each block, by its index alone: bool (blocks, length).
+
+    As many of each block, at least one; None where that is all of them.
+    """
+    count = max(1, round(share * length))
+    if count == length:
+        return None
+    numbers = uniform_numbers(
+        indices, length, lambda index: derive_seed(seed, "covariance positions", index)
+    )
+    drawn = torch.zeros(numbers.shape, dtype=torch.bool)
+    return drawn.scatter_(1, numbers.argsort(1)[:, :count], True)
+
+
 def block_batches(
-    corpus: Corpus, blocks: np.ndarray, batch_size: int, device: torch.device
+    corpus: Corpus,
+    blocks: np.ndarray,
+    batch_size: int,
+    device: torch.device,
+    *,
+    positions: float = 1.0,
+    seed: int = 0,
 ) -> Iterator[Batch]:
-    """Yield the named blocks of `corpus` in batches."""
+    """Yield the named blocks of `corpus` in batches.
+
+    Of each block, covariances are summed over a share `positions`, drawn with `seed`.
+    """
     for start in range(0, len(blocks), batch_size):
         indices = [int(index) for index in blocks[start : start + batch_size]]
         tokens = torch.from_numpy(corpus.tokens.rows(indices).astype(np.int64))
         valid = torch.from_numpy(np.stack([corpus.valid(index) for index in indices]))
-        yield Batch(tokens.to(device), valid.to(device), indices)
+        drawn = drawn_positions(indices, corpus.block_size, positions, seed)
+        yield Batch(
+            tokens.to(device),
+            valid.to(device),
+            indices,
+            None if drawn is None else drawn.to(device),
+        )

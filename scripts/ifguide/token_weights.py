@@ -1,6 +1,6 @@
-"""How stored scores rank tokens: pooled over a token's occurrences, and weighted by its rarity.
+"""How stored scores rank tokens: where they stand, pooled over occurrences, weighted by rarity.
 
-Stored scores stay exact inner products; pooling and weights act at selection.
+Stored scores stay exact inner products on label indices; all of this acts at selection.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -37,16 +37,20 @@ def token_means(
     tokens: Iterable[np.ndarray],
     documents: Iterable[np.ndarray],
     vocabulary_size: int,
+    *,
+    moved_back: bool = False,
 ) -> np.ndarray:
     """Return each token's mean score over its scored labels in all shards, float32 (vocabulary,).
 
     scores, tokens, documents: the shards, (blocks, T) each. Column 0, padding (negative documents)
-    and blocks that were not scored (NaN) do not count. A token without a label has mean 0.
+    and blocks that were not scored (NaN) do not count. A token without a label has mean 0. With
+    `moved_back`, of `unmoved` scores.
     """
     totals, counts = np.zeros(vocabulary_size), np.zeros(vocabulary_size)
     for shard in zip(scores, tokens, documents, strict=True):
         for start in range(0, len(shard[0]), _BLOCKS_AT_ONCE):
             values, ids, owners = (column[start : start + _BLOCKS_AT_ONCE] for column in shard)
+            values = unmoved(values) if moved_back else values
             label = scored_labels(values, owners)
             totals += np.bincount(ids[label], weights=values[label], minlength=vocabulary_size)
             counts += np.bincount(ids[label], minlength=vocabulary_size)
@@ -65,9 +69,10 @@ class TokenRanking:
 
         ((1 - pooling) S_ij + pooling · mean of S over the labels equal to x_ij) weight(x_ij)^power
 
-    scores, tokens, documents: all shards, (blocks, T) each. settings: `pooling`, `token_weight`
-    ("none" or "inverse_document_frequency") and `token_weight_power` of a selection or a variant.
-    Column 0 and padding keep score 0, blocks that were not scored NaN.
+    scores, tokens, documents: all shards, (blocks, T) each. settings: `unmoved` (S_ij is then the
+    score of label j + 1), `pooling`, `token_weight` ("none" or "inverse_document_frequency") and
+    `token_weight_power` of a selection or a variant. Column 0 and padding keep score 0, blocks that
+    were not scored NaN.
     """
 
     def __init__(
@@ -78,16 +83,21 @@ class TokenRanking:
         settings: Mapping,
         vocabulary_size: int,
     ) -> None:
+        self._unmoved = settings["unmoved"]
         self._pooling = np.float32(settings["pooling"])
         self._means = self._weights = None
         if self._pooling:
-            self._means = token_means(scores, tokens, documents, vocabulary_size)
+            self._means = token_means(
+                scores, tokens, documents, vocabulary_size, moved_back=self._unmoved
+            )
         if settings["token_weight"] != "none":
             frequency = inverse_document_frequency(tokens, vocabulary_size)
             self._weights = frequency ** np.float32(settings["token_weight_power"])
 
     def __call__(self, scores: np.ndarray, tokens: np.ndarray, documents: np.ndarray) -> np.ndarray:
         """Return the ranking scores, float32 (blocks, T), of blocks given by the same arrays."""
+        if self._unmoved:
+            scores = unmoved(scores)
         if self._means is not None:
             pooled = (1 - self._pooling) * scores + self._pooling * self._means[tokens]
             scores = np.where(scored_labels(scores, documents), pooled, scores)
@@ -97,7 +107,9 @@ class TokenRanking:
 def unmoved(scores: np.ndarray) -> np.ndarray:
     """Return scores (blocks, T) at the positions that predict their labels, one token earlier.
 
-    The last position predicts no label of its block and scores 0; a block that is not scored (NaN)
-    stays so.
+    Column 0 is no label, and the last position predicts none of its block: both score 0. A block
+    that is not scored (NaN) stays so.
     """
-    return np.concatenate([scores[:, 1:], 0 * scores[:, -1:]], axis=1)
+    moved_back = np.concatenate([scores[:, 1:], 0 * scores[:, -1:]], axis=1)
+    moved_back[:, 0] *= 0
+    return moved_back

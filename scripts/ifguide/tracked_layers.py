@@ -5,6 +5,7 @@ A tracked layer maps activations a (…, inputs) to outputs (…, outputs). Its 
 `Conv1D`, which stores its weight transposed, is read and written through the same interface.
 """
 
+import logging
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -13,6 +14,8 @@ from torch import nn
 from transformers.pytorch_utils import Conv1D
 
 from ifguide.errors import InputError
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -92,7 +95,7 @@ def tracked_layers(model: nn.Module) -> tuple[list[TrackedLayer], list[str]]:
     Left out are the matrices inside the blocks that no linear layer owns alone (experts stored as
     one tensor, weights shared with another module), and those of a linear layer that does not act
     once on every position (a routed expert, a block that is repeated). Norms are not expected to be
-    tracked. One short forward pass tells which layers act so.
+    tracked. One short forward pass tells which layers act so. What is left out is logged.
     """
     prefix, blocks = transformer_blocks(model)
     owners: dict[int, int] = {}
@@ -113,6 +116,11 @@ def tracked_layers(model: nn.Module) -> tuple[list[TrackedLayer], list[str]]:
         for name, parameter in blocks.named_parameters(prefix=prefix)
         if id(parameter) not in tracked and parameter.dim() >= 2
     ]
+    if untracked:
+        log.warning(
+            "not tracked, because no linear layer that acts once on every position owns them: %s",
+            ", ".join(untracked),
+        )
     return layers, untracked
 
 

@@ -153,6 +153,7 @@ rule query_gradient:
     params:
         settings=always(
             tokens_per_batch=config["influence"]["query_tokens_per_batch"],
+            allow_untrained=config["influence"]["allow_untrained"],
         ),
         model=proxy_directory,
     message:

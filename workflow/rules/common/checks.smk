@@ -127,9 +127,11 @@ def check_study():
             re.compile(entry["layers"])
         except re.error as error:
             refuse_config(f"influence.directions.{name}.layers", f"no regular expression ({error})")
-    for name, entry in influence["variants"].items():
-        if entry["unmoved"] and entry["attribution"] != "position":
-            refuse_config(f"influence.variants.{name}.unmoved", "only `position` scores are moved")
+    for section in ("selections", "variants"):
+        for name, entry in influence[section].items():
+            if entry["unmoved"] and entry["attribution"] != "position":
+                key = f"influence.{section}.{name}.unmoved"
+                refuse_config(key, "only `position` scores are moved")
     suppressing = any("suppress" in config["methods"][m] for m in config["evaluation"]["methods"])
     if influence["scores"]["blocks"] and suppressing:
         refuse_config(

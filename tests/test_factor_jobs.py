@@ -1,0 +1,169 @@
+"""The jobs of the factor stage and of the query gradient, on models that were never trained."""
+
+import logging
+from argparse import Namespace
+from pathlib import Path
+
+import pytest
+import torch
+
+import correct_eigenvalues
+import decompose_covariances
+import measure_query_gradient
+import merge_factors
+import sum_covariances
+from ifguide.artifacts import write_json, write_jsonl
+from ifguide.ekfac import merge
+from ifguide.errors import InputError
+from ifguide.factor_blocks import sampled_blocks
+from ifguide.models import load_model, weights_sha256
+from ifguide.query_direction import precondition
+from ifguide.ranking_agreement import agreement
+from ifguide.tensor_files import read_tensors
+from ifguide.token_scores import forward_mode_scorer, relative_error
+from ifguide.tracked_layers import tracked_layers
+from make_direction import read_factors, read_query
+from small_models import small_model
+from small_training import small_corpus
+
+FACTORS = {
+    "blocks": 10,
+    "shards": 1,
+    "positions": 1.0,
+    "labels": "sampled",
+    "batch_size": 8,
+    "logits_budget_mib": 1,
+    "allow_untrained": False,
+}
+
+
+@pytest.fixture(scope="module")
+def corpus(tmp_path_factory):
+    return small_corpus(tmp_path_factory.mktemp("corpus"))
+
+
+def write_model(folder: Path, corpus, family: str) -> Path:
+    model = small_model(family, torch.float32, vocabulary=corpus.meta["vocabulary_size"])
+    model.save_pretrained(folder)
+    for path in (corpus.directory / "tokenizer").iterdir():
+        (folder / path.name).write_bytes(path.read_bytes())
+    return folder
+
+
+@pytest.fixture(scope="module")
+def model(corpus, tmp_path_factory):
+    return write_model(tmp_path_factory.mktemp("model"), corpus, "gpt_neox")
+
+
+def pass_arguments(model, corpus, output, shard=0, **changes) -> Namespace:
+    settings = {"factors": FACTORS | changes, "seed": 1}
+    return Namespace(
+        settings=settings, model=model, corpus=corpus.directory, shard=shard, output=output
+    )
+
+
+def covariances(model, corpus, folder, **changes):
+    """The merged covariances of all shards, and the metadata of the first."""
+    shards = []
+    for shard in range((FACTORS | changes)["shards"]):
+        path = folder / f"{shard}.safetensors"
+        sum_covariances.main(pass_arguments(model, corpus, path, shard, **changes))
+        shards.append(read_tensors(path))
+    return merge(tensors for tensors, _ in shards), shards[0][1]
+
+
+@pytest.mark.parametrize("positions", [1.0, 0.5])
+def test_covariances_do_not_depend_on_shards_or_batches(model, corpus, tmp_path, positions):
+    whole, metadata = covariances(model, corpus, tmp_path, positions=positions)
+    blocks = sampled_blocks(len(corpus.tokens), FACTORS["blocks"], seed=1)
+    assert whole["tokens"] == positions * sum(corpus.valid(block).sum() for block in blocks)
+    assert metadata["positions"] == str(positions)
+    parts, _ = covariances(
+        model, corpus, tmp_path, positions=positions, shards=3, batch_size=2, logits_budget_mib=2
+    )
+    assert parts.keys() == whole.keys()
+    for name, tensor in whole.items():
+        assert (parts[name] - tensor).norm() <= 1e-5 * tensor.norm(), name
+
+
+def factors_file(model, corpus, folder, **changes) -> Path:
+    """The factors that all jobs of the stage make, each shard in a job of its own."""
+    folder.mkdir()
+    shards = range((FACTORS | changes)["shards"])
+    sums = [folder / f"sums-{shard}.safetensors" for shard in shards]
+    values = [folder / f"values-{shard}.safetensors" for shard in shards]
+    bases, factors = folder / "bases.safetensors", folder / "factors.safetensors"
+    for shard in shards:
+        sum_covariances.main(pass_arguments(model, corpus, sums[shard], shard, **changes))
+    decompose_covariances.main(Namespace(covariances=sums, output=bases))
+    for shard in shards:
+        arguments = pass_arguments(model, corpus, values[shard], shard, **changes)
+        arguments.eigenbases = bases
+        correct_eigenvalues.main(arguments)
+    merge_factors.main(Namespace(eigenbases=bases, eigenvalues=values, output=factors))
+    return factors
+
+
+@pytest.mark.parametrize("positions", [1.0, 0.5])
+def test_the_ranking_does_not_depend_on_shards_or_batches(model, corpus, tmp_path, positions):
+    arguments = gradient_arguments(model, tmp_path)
+    measure_query_gradient.main(arguments)
+    query, _ = read_query(arguments.output, None, weights_sha256(model))
+    loaded = load_model(model)
+    layers, _ = tracked_layers(loaded)
+    tokens = torch.from_numpy(corpus.tokens.rows(range(8)).astype("int64"))
+    found = []
+    for name, changes in (("whole", {}), ("parts", {"shards": 3, "batch_size": 2})):
+        path = factors_file(model, corpus, tmp_path / name, positions=positions, **changes)
+        direction = precondition(query, layers, read_factors(path), relative_damping=0.1, power=1.0)
+        score = forward_mode_scorer(loaded, direction, logits_budget_bytes=2**20)
+        found.append(score(tokens)[:, 1:].flatten())
+    assert relative_error(found[1], found[0]) < 1e-4
+    agreed = agreement(found[1].numpy(), found[0].numpy(), 0.05)
+    assert agreed["spearman"] > 0.99999 and agreed["top_overlap"] == 1
+
+
+def gradient_arguments(model, folder: Path, **changes) -> Namespace:
+    write_jsonl(folder / "queries.jsonl", [{"prompt": "ab", "continuation": " cd ef"}])
+    return Namespace(
+        settings={"tokens_per_batch": 64, "allow_untrained": False, **changes},
+        model=model,
+        queries=folder / "queries.jsonl",
+        output=folder / "gradient.safetensors",
+    )
+
+
+def test_layers_that_cannot_be_tracked_are_named_in_a_warning_and_in_every_file(
+    corpus, tmp_path, caplog
+):
+    mixture = write_model(tmp_path / "mixture", corpus, "mixtral")
+    experts = "model.layers.0.mlp.experts"
+    with caplog.at_level(logging.WARNING):
+        factors = factors_file(mixture, corpus, tmp_path / "factors")
+        assert "not tracked" in caplog.text and experts in caplog.text
+        caplog.clear()
+        # A direction without a Hessian meets no other stage before.
+        arguments = gradient_arguments(mixture, tmp_path)
+        measure_query_gradient.main(arguments)
+        assert "not tracked" in caplog.text and experts in caplog.text
+    assert experts in read_tensors(factors)[1]["untracked"]
+    assert experts in read_tensors(arguments.output)[1]["untracked"]
+    _, record = read_query(arguments.output, None, weights_sha256(mixture))
+    assert experts in record["untracked"]
+
+
+def test_weights_that_were_never_trained_are_refused_unless_allowed(corpus, tmp_path):
+    untrained = write_model(tmp_path / "untrained", corpus, "llama")
+    record = {"steps": 0, "weights_sha256": weights_sha256(untrained)}
+    write_json(untrained / "training.json", record)
+    output = tmp_path / "sums.safetensors"
+    jobs = [
+        (sum_covariances, lambda **changes: pass_arguments(untrained, corpus, output, **changes)),
+        (measure_query_gradient, lambda **c: gradient_arguments(untrained, tmp_path, **c)),
+    ]
+    for job, arguments in jobs:
+        with pytest.raises(InputError, match=r"never trained.*influence\.allow_untrained: true"):
+            job.main(arguments())
+        assert not arguments().output.exists()
+        job.main(arguments(allow_untrained=True))
+        assert arguments().output.exists()
