@@ -16,7 +16,10 @@ from filelock import FileLock
 # Steps within a job forget SLURM_CONF, so the configuration has to be where they look for it.
 CONFIGURATION = Path("/etc/slurm")
 LOCK = Path(tempfile.gettempdir()) / "one-node-cluster.lock"
-PROGRAMS = ("munged", "slurmctld", "slurmd", "sbatch", "scontrol", "squeue", "scancel")
+PROGRAMS = (
+    *("munged", "slurmctld", "slurmd", "sbatch", "srun", "scontrol", "squeue", "scancel"),
+    "setpriv",
+)
 UNFINISHED = ("PENDING", "CONFIGURING", "RUNNING", "COMPLETING", "SUSPENDED")
 
 # More cores than a small machine has, and more memory: a job spends part of its time in starting
@@ -168,7 +171,8 @@ class OneNodeCluster:
         with open(self.folder / f"{name}.out", "w") as output:
             self.daemons.append(
                 subprocess.Popen(
-                    [str(part) for part in command],
+                    # A daemon ends with the test, also where that is killed.
+                    ["setpriv", "--pdeathsig", "TERM", *map(str, command)],
                     env=os.environ | self.environment,
                     stdin=subprocess.DEVNULL,
                     stdout=output,
