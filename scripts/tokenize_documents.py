@@ -26,9 +26,7 @@ log = logging.getLogger(__name__)
 def streams_of_parts(parts: list[Path], documents: str, tokenizer: str) -> Iterator[TokenStream]:
     for number, path in enumerate(parts):
         shard = f"{number} of {len(parts)}"
-        yield from read_part(
-            path, {"documents": documents, "tokenizer": tokenizer, "shard": shard}
-        )
+        yield from read_part(path, {"documents": documents, "tokenizer": tokenizer, "shard": shard})
 
 
 def main(arguments: Namespace) -> None:
