@@ -273,8 +273,8 @@ def test_the_other_objectives_train(finished, tmp_path):
     clone = copy_run(finished, tmp_path / "clone")
     models = RESULTS / "models/target"
     wanted = [models / "ascent/0/training.json", models / "repair/0/training.json"]
-    ran = run_snakemake(clone, *wanted, "--configfile", TINY, "--cores", "2")
-    assert ran.returncode == 0, ran.stdout
+    for command in job_commands(clone, *wanted, "--configfile", TINY):
+        assert run_command(clone, command) is None
     ascent, repair = (read_json(clone / path) for path in wanted)
     assert ascent["steps"] == 10
     assert ascent["mask_sha256"] == read_json(clone / SELECTION / "selection.json")["mask_sha256"]
@@ -296,16 +296,18 @@ MODEL = RESULTS / "models/target/ifguide/0"
 @pytest.fixture(scope="module")
 def uninterrupted(finished, tmp_path_factory) -> Path:
     clone = copy_run(finished, tmp_path_factory.mktemp("uninterrupted") / "clone")
-    ran = subprocess.run(training_command(clone), cwd=clone, env=environment(), check=False)
-    assert ran.returncode == 0
+    (command,) = job_commands(clone, *longer_training(clone))
+    assert run_command(clone, command) is None
     return clone
 
 
-def training_command(clone: Path) -> list[str]:
+def longer_training(clone: Path) -> list[str | Path]:
     (clone / "longer.yaml").write_text(yaml.safe_dump(LONGER), encoding="utf-8")
-    return snakemake_command(
-        MODEL / "training.json", "--configfile", TINY, "longer.yaml", "--cores", "2"
-    )
+    return [MODEL / "training.json", "--configfile", TINY, "longer.yaml"]
+
+
+def training_command(clone: Path) -> list[str]:
+    return snakemake_command(*longer_training(clone), "--cores", "2")
 
 
 def start_and_wait_for_checkpoint(clone: Path) -> subprocess.Popen:

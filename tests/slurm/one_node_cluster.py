@@ -144,7 +144,7 @@ class OneNodeCluster:
             "folder": self.folder,
             "controller_port": controller_port,
             "node_port": node_port,
-            "cores": os.cpu_count() + 1,
+            "cores": 2 * os.cpu_count(),
             "squeue": shutil.which("squeue"),
             "unfinished": "|".join(UNFINISHED),
         }
