@@ -22,8 +22,8 @@ PROGRAMS = (
 )
 UNFINISHED = ("PENDING", "CONFIGURING", "RUNNING", "COMPLETING", "SUSPENDED")
 
-# More cores than a small machine has, and more memory: a job spends part of its time in starting
-# and waiting, and a second attempt asks for twice the memory, which nothing here holds it to.
+# More cores than a small machine has, and more memory: else what others wait for queues behind what
+# nothing waits for, and a second attempt asks for twice the memory, which nothing here holds it to.
 SLURM_CONF = """\
 ClusterName=test
 SlurmctldHost={host}(127.0.0.1)
@@ -52,13 +52,15 @@ KillWait=2
 MessageTimeout=60
 BatchStartTimeout=120
 GresTypes=gpu
-NodeName={host} NodeAddr=127.0.0.1 CPUs={cores} RealMemory=128000 Gres=gpu:standin:2 State=UNKNOWN
+NodeName={host} NodeAddr=127.0.0.1 CPUs={cores} RealMemory=128000 Gres=gpu:standin:4 State=UNKNOWN
 PartitionName=cpu Nodes=ALL Default=YES MaxTime=INFINITE OverSubscribe=NO State=UP
 PartitionName=gpu Nodes=ALL MaxTime=INFINITE State=UP
 """
 GRES_CONF = """\
 NodeName={host} Name=gpu Type=standin File=/dev/null
 NodeName={host} Name=gpu Type=standin File=/dev/zero
+NodeName={host} Name=gpu Type=standin File=/dev/full
+NodeName={host} Name=gpu Type=standin File=/dev/urandom
 """
 # The executor waits 10 s longer after each look at the queue that finds no job ended, and nothing
 # sets that. So let the queue be shown once one more has ended, or after a while. The last argument
