@@ -85,7 +85,7 @@ DAMAGES = {
 # What is damaged, and a job that reads it: its script, and the output that tells it from others.
 READERS = {
     "corpus/bpe/tokens/shard-00001.npy": ("score_tokens.py", SCORES / "shard-00001.npy"),
-    "corpus/bpe/parts/shard-00001.safetensors": ("tokenize_documents.py", RESULTS / "corpus/bpe"),
+    "corpus/bpe/parts/shard-00001.npy": ("tokenize_documents.py", RESULTS / "corpus/bpe"),
     "influence/proxy/eigenbases.safetensors": ("merge_factors.py", PROXY / "factors.safetensors"),
     "influence/proxy/factors.safetensors": ("make_direction.py", DIRECTION),
     "influence/proxy/differential/direction.safetensors": (

@@ -35,7 +35,9 @@ def test_a_damaged_record_is_named_by_its_place(tmp_path):
 
 
 STREAMS = st.lists(
-    st.tuples(st.lists(st.tuples(st.integers(0, 70_000), st.booleans())), st.booleans()),
+    st.tuples(
+        st.lists(st.tuples(st.integers(0, 70_000), st.booleans()), min_size=1), st.booleans()
+    ),
     min_size=1,
     max_size=8,
 )
@@ -70,7 +72,7 @@ def packed(folder: Path, streams) -> tuple[dict, dict[str, bytes]]:
 def test_parts_hold_the_tokens_that_were_written(tmp_path_factory, drawn, cut):
     folder = tmp_path_factory.mktemp("parts")
     streams = streams_of(drawn)
-    paths = [folder / "first.safetensors", folder / "second.safetensors"]
+    paths = [folder / "first.npy", folder / "second.npy"]
     tokens = [
         write_part(path, part, MADE_FROM)
         for path, part in zip(paths, (streams[:cut], streams[cut:]), strict=True)
@@ -82,18 +84,18 @@ def test_parts_hold_the_tokens_that_were_written(tmp_path_factory, drawn, cut):
 
 @pytest.mark.parametrize("what", MADE_FROM)
 def test_a_part_of_another_origin_is_refused_with_both(tmp_path, what):
-    path = tmp_path / "part.safetensors"
+    path = tmp_path / "part.npy"
     write_part(path, [TokenStream(0, np.arange(3), None)], {**MADE_FROM, what: "of another"})
-    with pytest.raises(InputError, match=f"part.safetensors: made from {what} of another") as error:
+    with pytest.raises(InputError, match=f"part.npy: made from {what} of another") as error:
         list(read_part(path, MADE_FROM))
     assert MADE_FROM[what][:12] in str(error.value)
 
 
 def test_a_damaged_part_is_refused(tmp_path):
-    path = tmp_path / "part.safetensors"
+    path = tmp_path / "part.npy"
     write_part(path, [TokenStream(0, np.arange(300), None)], MADE_FROM)
     content = bytearray(path.read_bytes())
     content[-1] ^= 1
     path.write_bytes(content)
-    with pytest.raises(InputError, match="part.safetensors: .*delete it and run again"):
+    with pytest.raises(InputError, match="part.npy: .*delete it and run again"):
         list(read_part(path, MADE_FROM))

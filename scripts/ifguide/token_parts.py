@@ -8,12 +8,13 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import numpy as np
-import torch
 
-from ifguide.artifacts import require_same
+from ifguide.artifacts import open_array, read_json, require_same, write_array, write_json
 from ifguide.corpus import TokenStream
 from ifguide.documents import Document
-from ifguide.tensor_files import read_tensors, write_tensors
+
+# Truth is -1 where nobody knows it.
+TOKEN = np.dtype([("id", "<u4"), ("document", "<i4"), ("truth", "i1")])
 
 
 def numbered_documents(records: Iterable[dict]) -> Iterator[tuple[int, Document]]:
@@ -26,45 +27,34 @@ def numbered_documents(records: Iterable[dict]) -> Iterator[tuple[int, Document]
 
 
 def write_part(path: Path, streams: Iterable[TokenStream], made_from: dict[str, str]) -> int:
-    """Write the tokens of some documents, and what they were made from; return their number.
+    """Write the tokens of some documents, and beside them what they were made from.
 
-    ids: int32, truth: bool, both (tokens,). documents: int32, lengths: int64, known: bool, each
-    (documents,), say whose tokens follow one another, how many, and whether their truth is known.
-    Memory grows with the part.
+    An array of TOKEN, (tokens,). Memory grows with the part. Returns the number of tokens.
     """
-    # The empty arrays give a part without documents its types.
-    ids, truths = [np.zeros(0, np.int32)], [np.zeros(0, bool)]
-    documents, lengths, known = [], [], []
+    columns = [np.zeros(0, TOKEN)]
     for stream in streams:
-        ids.append(stream.ids.astype(np.int32))
-        truths.append(np.zeros(len(stream.ids), bool) if stream.truth is None else stream.truth)
-        documents.append(stream.document)
-        lengths.append(len(stream.ids))
-        known.append(stream.truth is not None)
-    tensors = {
-        "ids": torch.from_numpy(np.concatenate(ids)),
-        "truth": torch.from_numpy(np.concatenate(truths)),
-        "documents": torch.tensor(documents, dtype=torch.int32),
-        "lengths": torch.tensor(lengths, dtype=torch.int64),
-        "known": torch.tensor(known, dtype=torch.bool),
-    }
-    write_tensors(path, tensors, made_from)
-    return len(tensors["ids"])
+        tokens = np.empty(len(stream.ids), TOKEN)
+        tokens["id"], tokens["document"] = stream.ids, stream.document
+        tokens["truth"] = -1 if stream.truth is None else stream.truth
+        columns.append(tokens)
+    tokens = np.concatenate(columns)
+    checksum = write_array(path, tokens)
+    write_json(path.with_suffix(".json"), {**made_from, "part_sha256": checksum})
+    return len(tokens)
 
 
 def read_part(path: Path, made_from: dict[str, str]) -> Iterator[TokenStream]:
-    """Yield the token streams of a part.
+    """Yield the token stream of each document of a part.
 
     Raises InputError where the file is damaged or was made from something else.
     """
-    tensors, metadata = read_tensors(path)
+    record = read_json(path.with_suffix(".json"))
     for what, expected in made_from.items():
-        require_same(what, expected, metadata.get(what, "nothing"), path)
-    columns = {name: tensor.numpy() for name, tensor in tensors.items()}
-    ends = np.cumsum(columns["lengths"])
-    for document, length, end, known in zip(
-        columns["documents"], columns["lengths"], ends, columns["known"], strict=True
-    ):
-        tokens = slice(end - length, end)
-        truth = columns["truth"][tokens] if known else None
-        yield TokenStream(int(document), columns["ids"][tokens], truth)
+        require_same(what, expected, record[what], path)
+    tokens = open_array(path, record["part_sha256"])
+    starts = np.flatnonzero(np.diff(tokens["document"], prepend=-1))
+    stops = [*starts[1:], len(tokens)][: len(starts)]
+    for start, stop in zip(starts, stops, strict=True):
+        document = np.array(tokens[start:stop])
+        truth = None if document["truth"][0] < 0 else document["truth"].astype(bool)
+        yield TokenStream(int(document["document"][0]), document["id"], truth)

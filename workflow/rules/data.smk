@@ -162,7 +162,8 @@ rule tokenize_part:
         documents=f"{RESULTS}/corpus/documents.jsonl",
         tokenizer=f"{RESULTS}/corpus/{{tokenizer}}/tokenizer/tokenizer.json",
     output:
-        part=f"{RESULTS}/corpus/{{tokenizer}}/parts/shard-{{shard}}.safetensors",
+        part=f"{RESULTS}/corpus/{{tokenizer}}/parts/shard-{{shard}}.npy",
+        record=f"{RESULTS}/corpus/{{tokenizer}}/parts/shard-{{shard}}.json",
     log:
         f"{LOGS}/tokenize_part/{{tokenizer}}/{{shard}}.log",
     benchmark:
@@ -191,7 +192,8 @@ rule tokenize:
         code=code("tokenize_documents.py"),
         documents=f"{RESULTS}/corpus/documents.jsonl",
         tokenizer=f"{RESULTS}/corpus/{{tokenizer}}/tokenizer/tokenizer.json",
-        parts=lambda wildcards: token_parts(wildcards.tokenizer),
+        parts=lambda wildcards: token_parts(wildcards.tokenizer, "npy"),
+        records=lambda wildcards: token_parts(wildcards.tokenizer, "json"),
     output:
         meta=f"{RESULTS}/corpus/{{tokenizer}}/meta.json",
         columns=[
