@@ -115,20 +115,26 @@ def run_command(directory: Path, command: list[str]) -> str | None:
 
 
 # What tells the command, the time or the machine, and the report, which shows them.
-NEVER_THE_SAME = {"run_config.yaml", "report.html", ".run.lock"}
+NEVER_THE_SAME = {"run_config.yaml", "report.html"}
 
 
-def content_of(directory: Path, *folders: str | Path) -> dict[str, str]:
-    """The hash of every file of a run in these folders, less what tells how long it took."""
+def content_of(directory: Path, *tops: str | Path) -> dict[str, str]:
+    """The hash of every file of a run at or below `tops`, less what tells how long it took.
+
+    Hidden files are left out: locks, and what a killed job was about to write.
+    """
     hashes = {}
-    for path in (path for folder in folders for path in (directory / folder).rglob("*")):
-        if path.is_file() and path.name not in NEVER_THE_SAME:
-            content = re.sub(
-                rb'"(seconds|tokens_per_second|flops_utilisation)": [^,\n]+',
-                b"",
-                path.read_bytes(),
-            )
-            hashes[str(path.relative_to(directory))] = hashlib.sha256(content).hexdigest()
+    for path in (path for top in tops for path in [top, *Path(directory, top).rglob("*")]):
+        name = Path(directory, path).relative_to(directory)
+        hidden = any(part.startswith(".") for part in name.parts)
+        if hidden or name.name in NEVER_THE_SAME or not (directory / name).is_file():
+            continue
+        content = re.sub(
+            rb'"(seconds|tokens_per_second|flops_utilisation)": [^,\n]+',
+            b"",
+            (directory / name).read_bytes(),
+        )
+        hashes[str(name)] = hashlib.sha256(content).hexdigest()
     return hashes
 
 
