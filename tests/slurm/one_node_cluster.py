@@ -63,15 +63,18 @@ NodeName={host} Name=gpu Type=standin File=/dev/full
 NodeName={host} Name=gpu Type=standin File=/dev/urandom
 """
 # The executor waits 10 s longer after each look at the queue that finds no job ended, and nothing
-# sets that. So let the queue be shown once one more has ended, or after a while. The last argument
-# is the name of the run.
+# sets that. So let the queue be shown once one more has ended, or after a while, well before the
+# executor's own limit of 60 s: after five such failures it forgets its jobs. The last argument is
+# the name of the run.
 SQUEUE = """\
 #!/bin/sh
 for run; do :; done
-for _ in $(seq 100); do
+end=$(($(date +%s) + 25))
+while :; do
     queue=$({squeue} "$@") || exit
     ended=$(echo "$queue" | grep --count --invert-match --extended-regexp '^$|{unfinished}')
     [ "$ended" -gt "$(cat {folder}/"$run".ended 2>/dev/null || echo 0)" ] && break
+    [ "$(date +%s)" -ge "$end" ] && break
     sleep 0.3
 done
 echo "$ended" > {folder}/"$run".ended
