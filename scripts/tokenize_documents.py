@@ -1,4 +1,4 @@
-"""Tokenize numbered documents and pack them into blocks.
+"""Tokenize numbered documents, or take the parts that others tokenized, and pack them into blocks.
 
 settings: {"block_size": int, "shards": int, "truth": bool}.
 """
@@ -10,26 +10,35 @@ from pathlib import Path
 
 from command_line import argument_parser, run
 from ifguide.artifacts import file_sha256, stream_jsonl, write_json
-from ifguide.corpus import end_of_text_id, token_streams, tokenizer_sha256, write_blocks
-from ifguide.documents import Document
+from ifguide.corpus import (
+    TokenStream,
+    end_of_text_id,
+    token_streams,
+    tokenizer_sha256,
+    write_blocks,
+)
+from ifguide.token_parts import numbered_documents, read_part
 from ifguide.tokenizers import load_tokenizer
 
 log = logging.getLogger(__name__)
 
 
-def numbered_documents(path: Path) -> Iterator[tuple[int, Document]]:
-    for record in stream_jsonl(path):
-        spans = record["spans"]
-        if spans is not None:
-            spans = tuple((start, end) for start, end in spans)
-        yield record["document"], Document(record["text"], spans, record["source"])
+def streams_of_parts(parts: list[Path], documents: str, tokenizer: str) -> Iterator[TokenStream]:
+    for number, path in enumerate(parts):
+        shard = f"{number} of {len(parts)}"
+        yield from read_part(path, {"documents": documents, "tokenizer": tokenizer, "shard": shard})
 
 
 def main(arguments: Namespace) -> None:
     settings = arguments.settings
     tokenizer = load_tokenizer(arguments.tokenizer)
+    hashes = file_sha256(arguments.documents), tokenizer_sha256(arguments.tokenizer)
+    if arguments.parts:
+        streams = streams_of_parts(arguments.parts, *hashes)
+    else:
+        streams = token_streams(numbered_documents(stream_jsonl(arguments.documents)), tokenizer)
     meta = write_blocks(
-        token_streams(numbered_documents(arguments.documents), tokenizer),
+        streams,
         arguments.output,
         block_size=settings["block_size"],
         shards=settings["shards"],
@@ -37,8 +46,7 @@ def main(arguments: Namespace) -> None:
         end_of_text=end_of_text_id(tokenizer),
         truth=settings["truth"],
     )
-    meta["documents_sha256"] = file_sha256(arguments.documents)
-    meta["tokenizer_sha256"] = tokenizer_sha256(arguments.tokenizer)
+    meta["documents_sha256"], meta["tokenizer_sha256"] = hashes
     log.info("%d tokens in %d blocks", meta["tokens"], meta["blocks"])
     write_json(arguments.output / "meta.json", meta)
 
@@ -46,6 +54,7 @@ def main(arguments: Namespace) -> None:
 if __name__ == "__main__":
     parser = argument_parser(__doc__)
     parser.add_argument("--documents", type=Path, required=True)
+    parser.add_argument("--parts", type=Path, nargs="*", default=[])
     parser.add_argument("--tokenizer", type=Path, required=True)
     parser.add_argument("--output", type=Path, required=True)
     run(main, parser)

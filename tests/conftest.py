@@ -1,8 +1,12 @@
 """What the tests of the workflow share: a clone of it, with a finished tiny run."""
 
+import contextlib
+import hashlib
 import json
 import os
 import re
+import runpy
+import shlex
 import shutil
 import subprocess
 import sys
@@ -10,6 +14,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import torch
 import yaml
 from filelock import FileLock
 
@@ -77,6 +82,60 @@ def error_line(printed: str) -> str:
     lines = [line for line in printed.splitlines() if line.startswith("error: ")]
     assert len(lines) == 1, printed
     return lines[0]
+
+
+def job_commands(directory: Path, *arguments: str | Path) -> list[list[str]]:
+    """The command of every job that a dry run lists, in the order in which they can run."""
+    printed = run_snakemake(
+        directory, *arguments, "--cores", "1", "--dry-run", "--printshellcmds"
+    ).stdout
+    found = re.findall(r"^Shell command: (python .*) > \S+ 2>&1$", printed, re.M)
+    assert found, printed
+    return [shlex.split(command)[1:] for command in found]
+
+
+def run_command(directory: Path, command: list[str]) -> str | None:
+    """Run a job's script in this process, as a job would; return the line of its error, if any."""
+    before = sys.argv, Path.cwd(), torch.get_num_threads()
+    printed = directory / "printed.txt"
+    try:
+        sys.argv = command
+        os.chdir(directory)
+        torch.set_num_threads(1)  # as a job has
+        with open(printed, "w") as stream, contextlib.redirect_stderr(stream):
+            runpy.run_path(command[0], run_name="__main__")
+    except SystemExit as end:
+        assert end.code == 1
+        return error_line(printed.read_text(encoding="utf-8"))
+    finally:
+        sys.argv = before[0]
+        os.chdir(before[1])
+        torch.set_num_threads(before[2])
+    return None
+
+
+# What tells the command, the time or the machine, and the report, which shows them.
+NEVER_THE_SAME = {"run_config.yaml", "report.html"}
+
+
+def content_of(directory: Path, *tops: str | Path) -> dict[str, str]:
+    """The hash of every file of a run at or below `tops`, less what tells how long it took.
+
+    Hidden files are left out: locks, and what a killed job was about to write.
+    """
+    hashes = {}
+    for path in (path for top in tops for path in [top, *Path(directory, top).rglob("*")]):
+        name = Path(directory, path).relative_to(directory)
+        hidden = any(part.startswith(".") for part in name.parts)
+        if hidden or name.name in NEVER_THE_SAME or not (directory / name).is_file():
+            continue
+        content = re.sub(
+            rb'"(seconds|tokens_per_second|flops_utilisation)": [^,\n]+',
+            b"",
+            (directory / name).read_bytes(),
+        )
+        hashes[str(name)] = hashlib.sha256(content).hexdigest()
+    return hashes
 
 
 def copy_repository(target: Path) -> Path:

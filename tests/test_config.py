@@ -60,7 +60,8 @@ TRAINING = PROXY | TARGET
 FILTER = {"filter_documents"} | REMOVAL | SUPPRESSED
 TOKENS = {"tokenize"} | FILTER | TRAINING
 BLOCKS = {"tokenize_held_out"} | TOKENS
-TOKENIZER = {"tokenizer"} | LENGTHS | BLOCKS | REWARD
+PARTS = {"tokenize_part"}
+TOKENIZER = {"tokenizer"} | LENGTHS | PARTS | BLOCKS | REWARD
 DOCUMENTS = {"documents"} | TOKENIZER
 EVERYTHING = {"plant"} | DOCUMENTS | QUERIES | PROMPTS | PASSAGES | CLASSIFIER | PAIRS
 
@@ -89,7 +90,7 @@ CHANGES: dict[str, tuple[object, set[str] | str]] = {
     "planted.pairs": (11, EVERYTHING),
     "planted.bold": (11, EVERYTHING),
     "corpus.block_size": (96, LENGTHS | BLOCKS),
-    "corpus.shards": (3, TOKENS),
+    "corpus.shards": (3, PARTS | TOKENS),
     "corpus.sources.0.name": ("texts", DOCUMENTS),
     "corpus.sources.0.files": ("{planted}/held_out.jsonl", DOCUMENTS),
     "corpus.sources.0.text": ("body", DOCUMENTS),

@@ -1,5 +1,6 @@
 """Published Detoxify weights: where they come from, and that they load without a network."""
 
+import os
 import pickle
 
 import pytest
@@ -95,3 +96,13 @@ def test_other_files_are_refused_and_never_executed(base, tmp_path, monkeypatch,
         adopt_detoxify(path, base, tmp_path / "explicit" / "model.ckpt")
     assert not (tmp_path / "harm.txt").exists()
     assert not (tmp_path / "explicit" / "model.ckpt").exists()
+
+
+def test_the_checkpoint_has_the_same_bytes_whichever_process_writes_it(base, tmp_path, monkeypatch):
+    published_file(base, tmp_path / "published.ckpt")
+    written = []
+    for process in (11, 12345):
+        monkeypatch.setattr(os, "getpid", lambda process=process: process)
+        adopt_detoxify(tmp_path / "published.ckpt", base, tmp_path / "explicit" / "model.ckpt")
+        written.append((tmp_path / "explicit" / "model.ckpt").read_bytes())
+    assert written[0] == written[1]

@@ -84,12 +84,31 @@ def stream_jsonl(path: str | Path) -> Iterator[dict]:
     """Yield the records of a JSON-lines artifact. Raises InputError with the damaged line."""
     with open(path, encoding="utf-8") as lines:
         for number, line in enumerate(lines, start=1):
-            try:
-                yield json.loads(line)
-            except json.JSONDecodeError as error:
-                raise InputError(
-                    f"{path}, line {number}: damaged ({error}); delete the file and run again"
-                ) from error
+            yield _record(line, f"{path}, line {number}")
+
+
+def stream_jsonl_part(path: str | Path, part: int, parts: int) -> Iterator[dict]:
+    """Yield the records whose lines begin in one of `parts` ranges of bytes of about equal length.
+
+    Only that range is read, and every record is in one part. Raises InputError with the place of a
+    damaged line.
+    """
+    size = os.path.getsize(path)
+    start, stop = size * part // parts, size * (part + 1) // parts
+    with open(path, "rb") as lines:
+        if start:
+            # From the last byte before: a line that begins at `start` itself is not passed over.
+            lines.seek(start - 1)
+            lines.readline()
+        while (place := lines.tell()) < stop:
+            yield _record(lines.readline(), f"{path}, byte {place}")
+
+
+def _record(line: str | bytes, place: str) -> dict:
+    try:
+        return json.loads(line)
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise InputError(f"{place}: damaged ({error}); delete the file and run again") from error
 
 
 def read_jsonl(path: str | Path) -> list[dict]:

@@ -200,8 +200,7 @@ def save_detoxify(
         },
         "state_dict": model.state_dict(),
     }
-    with atomic_path(directory / "model.ckpt") as temporary:
-        torch.save(checkpoint, temporary)
+    _save_checkpoint(checkpoint, directory / "model.ckpt")
 
 
 def adopt_detoxify(weights: Path, base: Path, checkpoint: Path) -> None:
@@ -239,8 +238,13 @@ def adopt_detoxify(weights: Path, base: Path, checkpoint: Path) -> None:
         },
         "state_dict": state,
     }
-    with atomic_path(checkpoint) as temporary:
-        torch.save(adopted, temporary)
+    _save_checkpoint(adopted, checkpoint)
+
+
+def _save_checkpoint(content: dict, path: Path) -> None:
+    # Given a path, PyTorch writes its name into the file, and the temporary name has a process id.
+    with atomic_path(path) as temporary, open(temporary, "wb") as file:
+        torch.save(content, file)
 
 
 def save_implicit(

@@ -156,11 +156,44 @@ rule tokenizer:
         " --documents {input.documents:q} --output {params.folder:q} > {log:q} 2>&1"
 
 
+rule tokenize_part:
+    input:
+        code=code("tokenize_part.py"),
+        documents=f"{RESULTS}/corpus/documents.jsonl",
+        tokenizer=f"{RESULTS}/corpus/{{tokenizer}}/tokenizer/tokenizer.json",
+    output:
+        part=f"{RESULTS}/corpus/{{tokenizer}}/parts/shard-{{shard}}.npy",
+        record=f"{RESULTS}/corpus/{{tokenizer}}/parts/shard-{{shard}}.json",
+    log:
+        f"{LOGS}/tokenize_part/{{tokenizer}}/{{shard}}.log",
+    benchmark:
+        f"{BENCHMARKS}/tokenize_part/{{tokenizer}}/{{shard}}.tsv"
+    priority: 100
+    conda:
+        "../../envs/main.yaml"
+    threads: 1
+    resources:
+        mem_mb=growing(2000),
+        runtime=growing(240),
+    params:
+        settings=lambda wildcards: settings_of(
+            shard=[int(wildcards.shard), config["corpus"]["shards"]]
+        ),
+        tokenizer=subpath(input.tokenizer, parent=True),
+    message:
+        "tokenize part {wildcards.shard} of the corpus with {wildcards.tokenizer}"
+    shell:
+        "python {input.code[0]:q} --settings {params.settings:q} --documents {input.documents:q}"
+        " --tokenizer {params.tokenizer:q} --output {output.part:q} > {log:q} 2>&1"
+
+
 rule tokenize:
     input:
         code=code("tokenize_documents.py"),
         documents=f"{RESULTS}/corpus/documents.jsonl",
         tokenizer=f"{RESULTS}/corpus/{{tokenizer}}/tokenizer/tokenizer.json",
+        parts=lambda wildcards: token_parts(wildcards.tokenizer, "npy"),
+        records=lambda wildcards: token_parts(wildcards.tokenizer, "json"),
     output:
         meta=f"{RESULTS}/corpus/{{tokenizer}}/meta.json",
         columns=[
@@ -187,11 +220,13 @@ rule tokenize:
         ),
         folder=subpath(output.meta, parent=True),
         tokenizer=subpath(input.tokenizer, parent=True),
+        parts=lambda wildcards, input: ["--parts", *input.parts] if input.parts else [],
     message:
-        "tokenize the corpus with {wildcards.tokenizer}"
+        "pack the corpus, tokenized with {wildcards.tokenizer}"
     shell:
         "python {input.code[0]:q} --settings {params.settings:q} --documents {input.documents:q}"
-        " --tokenizer {params.tokenizer:q} --output {params.folder:q} > {log:q} 2>&1"
+        " {params.parts:q} --tokenizer {params.tokenizer:q} --output {params.folder:q}"
+        " > {log:q} 2>&1"
 
 
 use rule tokenize as tokenize_held_out with:
@@ -213,6 +248,7 @@ use rule tokenize as tokenize_held_out with:
         settings=always(block_size=config["corpus"]["block_size"], shards=1, truth=HAS_TRUTH),
         folder=subpath(output.meta, parent=True),
         tokenizer=subpath(input.tokenizer, parent=True),
+        parts=[],
     message:
         "tokenize the held-out documents with {wildcards.tokenizer}"
 

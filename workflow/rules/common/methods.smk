@@ -19,6 +19,13 @@ def corpus_files(tokenizer, *columns):
     return column_files(f"{RESULTS}/corpus/{tokenizer}", *columns)
 
 
+def token_parts(tokenizer, suffix):
+    """What a corpus of several shards is packed from; one of a single shard is tokenized at once."""
+    folder = f"{RESULTS}/corpus/{tokenizer}/parts"
+    count = config["corpus"]["shards"]
+    return [f"{folder}/shard-{shard}.{suffix}" for shard in shards(count)] if count > 1 else []
+
+
 def column_files(folder, *columns):
     return [f"{folder}/meta.json"] + [
         f"{folder}/{column}/shard-{shard}.npy"

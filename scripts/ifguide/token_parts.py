@@ -1,0 +1,60 @@
+"""A corpus tokenized in parts, apart from each other, whose tokens are then packed in order.
+
+Where a block begins depends on every document before it, so that packing is one job; tokenizing,
+which takes most of the time, is one job a part.
+"""
+
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+import numpy as np
+
+from ifguide.artifacts import open_array, read_json, require_same, write_array, write_json
+from ifguide.corpus import TokenStream
+from ifguide.documents import Document
+
+# Truth is -1 where nobody knows it.
+TOKEN = np.dtype([("id", "<u4"), ("document", "<i4"), ("truth", "i1")])
+
+
+def numbered_documents(records: Iterable[dict]) -> Iterator[tuple[int, Document]]:
+    """Yield the id and the document of each record of `documents.jsonl`."""
+    for record in records:
+        spans = record["spans"]
+        if spans is not None:
+            spans = tuple((start, end) for start, end in spans)
+        yield record["document"], Document(record["text"], spans, record["source"])
+
+
+def write_part(path: Path, streams: Iterable[TokenStream], made_from: dict[str, str]) -> int:
+    """Write the tokens of some documents, and beside them what they were made from.
+
+    An array of TOKEN, (tokens,). Memory grows with the part. Returns the number of tokens.
+    """
+    columns = [np.zeros(0, TOKEN)]
+    for stream in streams:
+        tokens = np.empty(len(stream.ids), TOKEN)
+        tokens["id"], tokens["document"] = stream.ids, stream.document
+        tokens["truth"] = -1 if stream.truth is None else stream.truth
+        columns.append(tokens)
+    tokens = np.concatenate(columns)
+    checksum = write_array(path, tokens)
+    write_json(path.with_suffix(".json"), {**made_from, "part_sha256": checksum})
+    return len(tokens)
+
+
+def read_part(path: Path, made_from: dict[str, str]) -> Iterator[TokenStream]:
+    """Yield the token stream of each document of a part.
+
+    Raises InputError where the file is damaged or was made from something else.
+    """
+    record = read_json(path.with_suffix(".json"))
+    for what, expected in made_from.items():
+        require_same(what, expected, record[what], path)
+    tokens = open_array(path, record["part_sha256"])
+    starts = np.flatnonzero(np.diff(tokens["document"], prepend=-1))
+    stops = [*starts[1:], len(tokens)][: len(starts)]
+    for start, stop in zip(starts, stops, strict=True):
+        document = np.array(tokens[start:stop])
+        truth = None if document["truth"][0] < 0 else document["truth"].astype(bool)
+        yield TokenStream(int(document["document"][0]), document["id"], truth)
