@@ -21,9 +21,9 @@ from ifguide.report_pages import (
     choose_prompts,
     continuations_page,
     documents_page,
-    score_scale,
     tokens_page,
 )
+from ifguide.score_shades import score_scale
 
 HOSTILE = (
     "<script>document.title='broken'</script><img src=http://host.invalid/x onerror=f()> &amp;"
@@ -171,7 +171,7 @@ def test_missing_text_shows_as_nothing():
 def test_tokens_are_shaded_by_sign_and_size():
     html = tokens_page(token_documents())
     spans = dict(re.findall(r'<span class="(t[^"]*)" title="([^"]*)"', html))
-    assert score_scale(token_documents()) == pytest.approx(2.0)
+    assert score_scale(document["scores"] for document in token_documents()) == pytest.approx(2.0)
     assert spans["t p5 sel true"] == "2"
     assert spans["t n2 sel"] == "\u22121"
     assert spans["t n5"] == "\u22122"
@@ -264,8 +264,9 @@ def in_browser(html: str, script: str, folder: Path):
     digest = hashlib.sha256(report.encode()).digest()
     admitted = f"script-src 'sha256-{base64.b64encode(digest).decode()}' "
     probed = html.replace("<head>", LISTENERS, 1).replace("script-src ", admitted, 1)
-    probed = probed.replace("</body>", f"<script>{report}</script></body>")
-    path.write_text(probed, encoding="utf-8")
+    # The last one: libraries within a page name the tag too.
+    before, end, after = probed.rpartition("</body>")
+    path.write_text(f"{before}<script>{report}</script>{end}{after}", encoding="utf-8")
     finished = subprocess.run(
         [BROWSER, *FLAGS, f"--user-data-dir={folder / 'profile'}", f"--log-net-log={net_log}",
          path.as_uri()],
