@@ -292,6 +292,14 @@ def test_classifiers_that_are_not_there(dry_runs):
     )
 
 
+def test_only_a_classifier_that_is_given_gets_a_figure_by_category(dry_runs, tmp_path):
+    figure = "figures/toxicity_by_category.svg"
+    (tmp_path / "judge.ckpt").touch()
+    given = standing_alone(explicit={"checkpoint": str(tmp_path / "judge.ckpt")})
+    assert figure in dry_runs.printed(given)
+    assert figure not in dry_runs.printed(standing_alone(), {"experiment": "other"})
+
+
 @pytest.mark.parametrize("labels, toxic_label", [(2, 2), (1, 0)])
 def test_a_classifier_with_other_labels(dry_runs, tmp_path, labels, toxic_label):
     folder = judge(tmp_path / "judge", labels)
