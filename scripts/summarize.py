@@ -84,7 +84,7 @@ def main(arguments: argparse.Namespace) -> None:
     sections = [f"**{heading}**\n\n{markdown(rows)}\n" for heading, rows in tables.items()]
     sections += [f"**Warning:** {line}.\n\n" for line in warnings]
     sections.append(f"{note}\n")
-    notes = [f"Warning: {line}." for line in warnings] + [note]
+    notes = [note]
     latex_tables = latex(table)
     if arguments.published:
         published = published_figures(
@@ -106,7 +106,7 @@ def main(arguments: argparse.Namespace) -> None:
     if arguments.table:
         write_text(arguments.table, "".join(sections))
     if arguments.html:
-        write_text(arguments.html, results_page(tables, notes))
+        write_text(arguments.html, results_page(tables, notes, warnings))
     if arguments.latex:
         write_text(arguments.latex, latex_tables)
     if arguments.text:

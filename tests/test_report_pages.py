@@ -21,8 +21,10 @@ from ifguide.report_pages import (
     choose_prompts,
     continuations_page,
     documents_page,
+    results_page,
     tokens_page,
 )
+from ifguide.results_table import Table
 from ifguide.score_shades import score_scale
 
 HOSTILE = (
@@ -150,6 +152,12 @@ def test_corpus_text_is_whole_escaped_and_folded():
     for name in ("documents", "tokens", "continuations"):
         opened = [attributes for tag, attributes in Structure(html[name]).tags if tag == "details"]
         assert opened and not any("open" in attributes for attributes in opened)
+
+
+def test_warnings_stand_above_the_tables():
+    html = results_page({"Results": Table([], [], [])}, ["a note"], ["a < b judges nothing"])
+    warning = html.index("<strong>Warning:</strong> a &lt; b judges nothing.")
+    assert warning < html.index("<h2>Results") < html.index("a note")
 
 
 def test_long_documents_are_cut_and_the_cut_is_visible():

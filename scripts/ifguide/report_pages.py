@@ -96,15 +96,17 @@ details { border-bottom: 1px solid var(--line); padding: .35rem 0; }
 """
 
 
-def results_page(tables: dict[str, Table], notes: Sequence[str], title: str = "") -> str:
-    """Return the results tables, by their headings, with `notes` below them."""
+def results_page(
+    tables: dict[str, Table], notes: Sequence[str], warnings: Sequence[str] = (), title: str = ""
+) -> str:
+    """Return the results tables, by their headings, `warnings` above and `notes` below them."""
     body = "".join(
         f"<h2>{escape(heading)}</h2>\n{_table(table)}" for heading, table in tables.items()
     )
     introduction = paragraph(
         "Each value with its interval in brackets below; the best of each model in bold, whether "
         "or not the difference is larger than chance."
-    )
+    ) + "".join(f"<p><strong>Warning:</strong> {escape(line)}.</p>\n" for line in warnings)
     body += "".join(paragraph(note, note=True) for note in notes)
     return page(title or "Results", introduction, body, style=RESULTS_STYLE)
 
