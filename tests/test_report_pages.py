@@ -239,7 +239,8 @@ addEventListener("securitypolicyviolation",
   (event) => failures.push("policy: " + event.violatedDirective + " " + event.blockedURI));
 </script>"""
 
-REPORT = """addEventListener("load", () => {
+REPORT = """addEventListener("load", function look() {
+  if (!(%s)) { setTimeout(look, 50); return; }
   const outcome = (() => { %s })();
   const found = document.createElement("pre");
   found.id = "outcome";
@@ -264,10 +265,15 @@ FLAGS = [
 ]
 
 
-def in_browser(html: str, script: str, folder: Path):
-    """Run `script` in the page in headless Chromium; return what it reports and the net log."""
+def in_browser(html: str, script: str, folder: Path, ready: str | None = None):
+    """Run `script` in the page in headless Chromium; return what it reports and the net log.
+
+    It runs when the page is loaded and, where it draws itself later, the expression `ready` holds.
+    """
     path, net_log = folder / "page.html", folder / "net.json"
-    report = REPORT % script
+    report = REPORT % (ready or "true", script)
+    # Timers run ahead of the clock, and the page is dumped when this much of their time is over.
+    patience = ["--virtual-time-budget=20000"] if ready else []
     # The page's policy, which comes after the listeners, has to admit this one script more.
     digest = hashlib.sha256(report.encode()).digest()
     admitted = f"script-src 'sha256-{base64.b64encode(digest).decode()}' "
@@ -276,8 +282,8 @@ def in_browser(html: str, script: str, folder: Path):
     before, end, after = probed.rpartition("</body>")
     path.write_text(f"{before}<script>{report}</script>{end}{after}", encoding="utf-8")
     finished = subprocess.run(
-        [BROWSER, *FLAGS, f"--user-data-dir={folder / 'profile'}", f"--log-net-log={net_log}",
-         path.as_uri()],
+        [BROWSER, *FLAGS, *patience, f"--user-data-dir={folder / 'profile'}",
+         f"--log-net-log={net_log}", path.as_uri()],
         capture_output=True, text=True, timeout=120, check=True,
         env=os.environ | {"HOME": str(folder)},
     )  # fmt: skip

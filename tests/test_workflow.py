@@ -228,7 +228,7 @@ def test_report_needs_no_other_file(finished):
 def test_the_report_opens_offline_and_tells_its_story_in_order(finished, tmp_path):
     report = (finished / RESULTS / "report.html").read_text(encoding="utf-8")
     look = "return document.querySelector('nav').innerText.split('\\n');"
-    reported, _, _ = in_browser(report, look, tmp_path)
+    reported, _, _ = in_browser(report, look, tmp_path, "document.querySelector('nav')")
     assert reported["failures"] == [] and reported["requests"] == []
     menu = reported["outcome"]
     assert menu[menu.index("RESULTS") + 1 :] == [
