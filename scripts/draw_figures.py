@@ -1,7 +1,8 @@
 """Draw the figures of an experiment, each as SVG and PNG, into one folder.
 
---settings: {"benchmark": "realtoxicityprompts", "group_benchmark": "toxigen"}. A figure whose
-data are not given is not drawn; one whose data are empty says so.
+--settings: {"benchmark": "realtoxicityprompts", "group_benchmark": "toxigen", "categories": whether
+the explicit classifier tells categories of toxicity apart}. A figure whose data are not given is
+not drawn; one whose data are empty says so.
 """
 
 import argparse
@@ -11,7 +12,8 @@ from pathlib import Path
 import pandas as pd
 
 from command_line import argument_parser, labelled_path, run
-from ifguide import figures
+from ifguide import figures, score_figures
+from ifguide.artifacts import read_json
 from ifguide.errors import InputError
 from ifguide.figure_style import save_figure
 
@@ -41,6 +43,9 @@ def main(arguments: argparse.Namespace) -> None:
             summary, benchmark
         )
         drawn["toxicity_by_group"] = figures.toxicity_by_group(summary, groups)
+        drawn["toxicity_against_share"] = figures.toxicity_against_share(summary, benchmark)
+        if arguments.settings.get("categories", False):
+            drawn["toxicity_by_category"] = figures.toxicity_by_category(summary, benchmark)
     if arguments.losses is not None:
         runs = dict(labelled_path(argument) for argument in arguments.losses)
         logs = {label: read_table(path, ["step", "loss"]) for label, path in runs.items()}
@@ -51,10 +56,14 @@ def main(arguments: argparse.Namespace) -> None:
         ]  # fmt: skip
         tables = [read_table(path, columns) for path in arguments.curves]
         points = pd.concat(tables) if tables else pd.DataFrame(columns=columns)
-        drawn["precision_recall"] = figures.precision_recall(points)
+        drawn["precision_recall"] = score_figures.precision_recall(points)
     if arguments.agreement:
-        drawn["ranking_agreement"] = figures.ranking_agreement(
+        drawn["ranking_agreement"] = score_figures.ranking_agreement(
             read_table(arguments.agreement, ["blocks", "spearman", "top_overlap"])
+        )
+    if arguments.proxy_agreement:
+        drawn["proxy_agreement"] = score_figures.proxy_agreement(
+            read_json(arguments.proxy_agreement)
         )
     for name, figure in drawn.items():
         paths = [Path(arguments.output_dir) / f"{name}.{suffix}" for suffix in ("svg", "png")]
@@ -70,5 +79,6 @@ if __name__ == "__main__":
     )
     parser.add_argument("--curves", nargs="*", metavar="PATH", help="precision-recall points (CSV)")
     parser.add_argument("--agreement", help="ranking agreement by number of blocks (CSV)")
+    parser.add_argument("--proxy-agreement", help="agreement of proxy and target (JSON)")
     parser.add_argument("--output-dir", required=True)
     run(main, parser)

@@ -125,7 +125,7 @@ class Pieces:
 
     def __init__(self, corpus: Corpus, scores: list[np.ndarray], settings: dict) -> None:
         self._corpus, self._scores, self._settings = corpus, scores, settings
-        self._ranking = TokenRanking(
+        self.ranking = TokenRanking(
             scores,
             corpus.tokens.shards,
             corpus.documents.shards,
@@ -143,7 +143,7 @@ class Pieces:
 
     def _piece_scores(self, index: int) -> np.ndarray:
         shard, rows = self._parts[index]
-        return self._ranking(
+        return self.ranking(
             self._scores[shard][rows],
             self._corpus.tokens.shards[shard][rows],
             self._corpus.documents.shards[shard][rows],

@@ -1,8 +1,8 @@
 """Gather the metrics of an experiment into summary.csv and the results table.
 
 --settings: {"seed": int, "resamples": 2000, "level": 0.95, "published_models": [model names of
-the published figures whose setting ours matches], "decode_methods": [methods that act while text
-is sampled]}.
+the published figures whose setting ours matches], "trained_judges": whether classifiers that are
+trained here judge, "decode_methods": [methods that act while text is sampled]}.
 """
 
 import argparse
@@ -21,7 +21,7 @@ from ifguide.results_table import (
     markdown,
     plain_text,
     prompt_set_columns,
-    published_markdown,
+    published_figures,
     removal_columns,
     result_columns,
     results_table,
@@ -84,23 +84,31 @@ def main(arguments: argparse.Namespace) -> None:
     sections = [f"**{heading}**\n\n{markdown(rows)}\n" for heading, rows in tables.items()]
     sections += [f"**Warning:** {line}.\n\n" for line in warnings]
     sections.append(f"{note}\n")
+    notes = [note]
+    latex_tables = latex(table)
     if arguments.published:
-        published = published_markdown(
+        published = published_figures(
             pd.read_csv(arguments.published),
             settings.get("published_models", []),
             counts[main_benchmark],
+            settings.get("trained_judges", False),
         )
-        sections += [f"\n{published}"] if published else []
+        notes.append(published.note)
+        latex_tables += f"\n% {published.note}\n"
+        if published.table:
+            tables["Published, second-hand"] = published.table
+            sections.append(f"\n**Published, second-hand**\n\n{markdown(published.table)}")
+            latex_tables += latex(published.table)
+        sections.append(f"\n{published.note}\n")
 
     text = plain_text(results_table(summary, terminal_columns(main_benchmark)))
     text += "".join(f"warning: {line}\n" for line in warnings)
     if arguments.table:
         write_text(arguments.table, "".join(sections))
     if arguments.html:
-        notes = [f"Warning: {line}." for line in warnings] + [note]
-        write_text(arguments.html, results_page(tables, notes))
+        write_text(arguments.html, results_page(tables, notes, warnings))
     if arguments.latex:
-        write_text(arguments.latex, latex(table))
+        write_text(arguments.latex, latex_tables)
     if arguments.text:
         write_text(arguments.text, text)
     log.info("%d rows in %s\n%s", len(summary), arguments.output, text)

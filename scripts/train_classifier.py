@@ -76,6 +76,10 @@ def main(arguments: Namespace) -> None:
         "held_out_texts": len(testing),
         "held_out_toxic": int(truth.sum()),
     }
+    flagged = np.unique(np.array(scores) >= 0.5)
+    quality["constant_class"] = None if len(flagged) > 1 else ["harmless", "toxic"][int(flagged[0])]
+    if quality["constant_class"]:
+        log.warning("every held-out text is called %s", quality["constant_class"])
     log.info("%s", quality)
     write_json(arguments.output / "quality.json", quality)
 

@@ -292,6 +292,17 @@ def test_classifiers_that_are_not_there(dry_runs):
     )
 
 
+def test_only_a_classifier_that_is_given_gets_a_figure_by_category(finished, tmp_path):
+    (tmp_path / "judge.ckpt").touch()
+    given = standing_alone(explicit={"checkpoint": str(tmp_path / "judge.ckpt")})
+    (tmp_path / "given.yaml").write_text(yaml.safe_dump(given), encoding="utf-8")
+    for config, drawn in ((tmp_path / "given.yaml", True), (TINY, False)):
+        figure = RESULTS / "figures/toxicity_by_category.svg"
+        ran = run_snakemake(finished, figure, "--configfile", config, "--cores", "1", "--dry-run")
+        assert (ran.returncode == 0) == drawn, ran.stdout
+        assert drawn or "MissingRuleException" in ran.stdout
+
+
 @pytest.mark.parametrize("labels, toxic_label", [(2, 2), (1, 0)])
 def test_a_classifier_with_other_labels(dry_runs, tmp_path, labels, toxic_label):
     folder = judge(tmp_path / "judge", labels)

@@ -42,6 +42,9 @@ STUDY = {"study_table"} | REPORT
 VARIANT = {"variant"} | STUDY | SUMMARY
 AVERAGE = {"average_scores"} | VARIANT
 AGREEMENT = {"agreement", "figures"} | REPORT
+PROXY_AGREEMENT = {"proxy_agreement", "figures"} | REPORT
+# The direction `identity` of the proxy and of the target, which are only compared.
+COMPARED = {"direction"} | PROXY_AGREEMENT
 REMOVAL = {"removal"} | SUMMARY
 SELECTION = {"select_tokens"} | REMOVAL | SHOWN | ATTRIBUTION | SUPPRESSED
 SCORES = {"score"} | AVERAGE | SELECTION
@@ -49,7 +52,7 @@ DIRECTION = {"direction"} | SCORES
 QUERY = AGREEMENT | DIRECTION
 HESSIAN = {"covariance", "eigenbases", "eigenvalues", "merge_factors"}
 FACTORS = HESSIAN | QUERY
-GRADIENT = {"query_gradient"} | QUERY
+GRADIENT = {"query_gradient"} | QUERY | PROXY_AGREEMENT
 # The direction `plain` is only measured: no selection uses it.
 PLAIN_DIRECTION = {"direction", "score"} | AVERAGE
 PLAIN = {"query_gradient"} | PLAIN_DIRECTION
@@ -166,7 +169,7 @@ CHANGES: dict[str, tuple[object, set[str] | str]] = {
         f"models.{model}.architecture.{key}": (value, rerun)
         for model, rerun in (
             ("proxy", TRAINING - {"train_dpo"}),
-            ("target", LENGTHS | TARGET | PLAIN),
+            ("target", LENGTHS | TARGET | PLAIN | PROXY_AGREEMENT),
         )
         for key, value in [
             ("model_type", "gpt2"),
@@ -177,8 +180,11 @@ CHANGES: dict[str, tuple[object, set[str] | str]] = {
         ]
     },
     "methods.none": ({"training": {"clip": 0.5}}, TRAINING),
-    "models.target.training.epochs": (1, TARGET | PLAIN),
-    "methods.ifguide.suppress.selection": ("wide", AGREEMENT | SELECTION - {"attribution"}),
+    "models.target.training.epochs": (1, TARGET | PLAIN | PROXY_AGREEMENT),
+    "methods.ifguide.suppress.selection": (
+        "wide",
+        AGREEMENT | PROXY_AGREEMENT | SELECTION - {"attribution"},
+    ),
     "methods.ifguide.suppress.tokens": ("random", {"random_tokens"} | REMOVAL | SUPPRESSED),
     "methods.word_filter.filter.words": ("{planted}/pairs.tsv", FILTER),
     "methods.word_filter.filter.unit": ("block", FILTER),
@@ -239,7 +245,10 @@ CHANGES: dict[str, tuple[object, set[str] | str]] = {
     "methods.repair.suppress.strength": (0.5, REPORT),
     "methods.repair.training.epochs": (2, REPORT),
     "methods.repair.training.learning_rate": (0.001, REPORT),
-    "influence.model": ("target", TRAINING - {"train_dpo"}),
+    "influence.model": (
+        "target",
+        "report.proxy_agreement.direction: belongs to target itself; name another",
+    ),
     "influence.allow_untrained": (True, PROXY),
     "influence.query_tokens_per_batch": (4096, GRADIENT),
     "influence.factors.blocks": (60, FACTORS),
@@ -255,16 +264,26 @@ CHANGES: dict[str, tuple[object, set[str] | str]] = {
         "report.agreement_blocks: differential, whose selection the report shows, uses no factors",
     ),
     "influence.directions.differential.relative_damping": (0.2, QUERY),
-    "influence.directions.differential.model": ("target", FACTORS | GRADIENT),
+    "influence.directions.differential.model": ("target", FACTORS),
     "influence.directions.differential.layers": ("attention", QUERY),
     "influence.directions.differential.measure": ([], ATTRIBUTION - {"attribution"}),
-    "influence.directions.plain.toxic": ("safe", PLAIN),
+    "influence.directions.plain.toxic": ("safe", PLAIN_DIRECTION),
     "influence.directions.plain.safe": (None, PLAIN_DIRECTION),
     "influence.directions.plain.hessian": ("ekfac", HESSIAN | PLAIN_DIRECTION),
     "influence.directions.plain.relative_damping": (0.2, PLAIN_DIRECTION),
     "influence.directions.plain.model": ("proxy", PLAIN),
     "influence.directions.plain.layers": ("attention", PLAIN_DIRECTION),
     "influence.directions.plain.measure": (["loss"], ATTRIBUTION),
+    "influence.directions.identity.toxic": ("safe", COMPARED),
+    "influence.directions.identity.safe": (None, COMPARED),
+    "influence.directions.identity.hessian": ("ekfac", HESSIAN | COMPARED),
+    "influence.directions.identity.relative_damping": (0.2, COMPARED),
+    "influence.directions.identity.model": (
+        "target",
+        "report.proxy_agreement.direction: belongs to target itself; name another",
+    ),
+    "influence.directions.identity.layers": ("attention", COMPARED),
+    "influence.directions.identity.measure": (["loss"], {"score"} | ATTRIBUTION),
     # The average moves to the folder of the other model.
     "influence.averages.mean.directions": (["plain", "differential"], AVERAGE),
     "influence.averages.mean.normalise": (False, AVERAGE),
@@ -290,20 +309,21 @@ CHANGES: dict[str, tuple[object, set[str] | str]] = {
     "influence.scores.relative_step": (0.002, SCORES),
     "influence.scores.tolerance": (0.02, SCORES),
     "influence.scores.check_blocks": (3, SCORES),
-    "influence.scores.batch_size": (8, AGREEMENT | SCORES),
-    "influence.scores.logits_budget_mib": (32, AGREEMENT | SCORES),
+    "influence.scores.batch_size": (8, AGREEMENT | PROXY_AGREEMENT | SCORES),
+    "influence.scores.logits_budget_mib": (32, AGREEMENT | PROXY_AGREEMENT | SCORES),
     "influence.scores.blocks": (
         50,
         "influence.scores.blocks: a selection needs the scores of all blocks",
     ),
     "influence.selections.top.direction": (
         "missing",
-        "influence.selections.top.direction: 'missing' is none of differential, mean, plain",
+        "influence.selections.top.direction: 'missing' is none of differential, identity, mean, "
+        "plain",
     ),
     "influence.selections.top.attribution": ("position", SELECTION),
     "influence.selections.top.quantile": (0.8, SELECTION),
     "influence.selections.top.window": (2, SELECTION),
-    "influence.selections.top.limit": (0.04, AGREEMENT | SELECTION),
+    "influence.selections.top.limit": (0.04, AGREEMENT | PROXY_AGREEMENT | SELECTION),
     "influence.selections.top.documents": ("source", SELECTION),
     "influence.selections.top.unmoved": (
         True,
@@ -315,7 +335,8 @@ CHANGES: dict[str, tuple[object, set[str] | str]] = {
     "influence.selections.top.token_weight_power": (2.0, SELECTION),
     "influence.selections.wide.direction": (
         "missing",
-        "influence.selections.wide.direction: 'missing' is none of differential, mean, plain",
+        "influence.selections.wide.direction: 'missing' is none of differential, identity, mean, "
+        "plain",
     ),
     "influence.selections.wide.attribution": ("position", {"select_tokens"} | ATTRIBUTION),
     "influence.selections.wide.quantile": (0.7, REPORT),
@@ -362,16 +383,21 @@ CHANGES: dict[str, tuple[object, set[str] | str]] = {
     "evaluation.seeds": ([0, 1], TARGET - {"pages"}),
     "evaluation.threshold": (0.6, TOXICITY),
     "evaluation.resamples": (60, INTERVALS),
-    "evaluation.ranking_resamples": (11, ATTRIBUTION | VARIANT),
-    "evaluation.level": (0.9, INTERVALS | ATTRIBUTION | VARIANT),
+    "evaluation.ranking_resamples": (11, ATTRIBUTION | VARIANT | PROXY_AGREEMENT),
+    "evaluation.level": (0.9, INTERVALS | ATTRIBUTION | VARIANT | PROXY_AGREEMENT),
     "report.documents": (6, SHOWN),
     "report.prompts": (3, PAGES),
     "report.samples": (3, PAGES),
     "report.benchmark": ("toxigen", SUMMARY | PAGES),
-    "report.selection": ("wide", {"select_tokens"} | SHOWN | AGREEMENT),
+    "report.selection": ("wide", {"select_tokens"} | SHOWN | AGREEMENT | PROXY_AGREEMENT),
     "report.study.0.question": ("Which?", STUDY),
     "report.study.0.variants": (["rare"], STUDY),
     "report.agreement_blocks": (17, AGREEMENT),
+    "report.proxy_agreement.direction": (
+        "plain",
+        "report.proxy_agreement.direction: belongs to target itself; name another",
+    ),
+    "report.proxy_agreement.blocks": (15, PROXY_AGREEMENT),
     "report.groups": ("bold", {"figures"} | REPORT),
     "report.published_models": (["Pythia-160M"], SUMMARY),
 }

@@ -1,6 +1,7 @@
 """Figures: what they draw, that nothing overlaps, and that the same data give the same bytes."""
 
 import itertools
+import math
 
 import numpy as np
 import pandas as pd
@@ -10,7 +11,7 @@ from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
 from matplotlib.text import Text
 
-from ifguide import figures
+from ifguide import figures, score_figures
 from ifguide.figure_style import PALETTE, appearance, save_figure
 
 METHODS = ["none", "word_filter", "toxicity_filter", "dpo", "rad", "if-guide", "if-guide + rad",
@@ -36,6 +37,11 @@ def summary(models=("target",)):
             add(model, method, "realtoxicityprompts", split, metric, value, 0.05)
         for group in ("Orrans", "Quelli", "Velmari"):
             add(model, method, "toxigen", group, "implicit_tp", generator.random(), 0.1)
+        for category in ("insult", "threat", "severe_toxicity"):
+            metric = f"explicit_{category}_tp"
+            add(model, method, "realtoxicityprompts", "toxic", metric, generator.random(), 0.05)
+        if method in ("word_filter", "toxicity_filter", "if-guide", "random_tokens", "true_spans"):
+            add(model, method, "removal", "all", "removed_share", 0.01 * place, math.nan)
         if "rad" not in method:
             add(model, method, "heldout", "all", "perplexity", 3 + 0.1 * place, 0.05)
     return pd.DataFrame(rows)
@@ -67,6 +73,21 @@ def agreement():
     )
 
 
+def proxy_agreement():
+    shares = [0.001, 0.01, 0.03, 0.1, 0.5]
+    return {
+        "proxy": "proxy",
+        "target": "target",
+        "blocks": 64,
+        "tokens": 8000,
+        "spearman": {"value": 0.7, "low": 0.68, "high": 0.72},
+        "top_overlap": [
+            {"share": share, "value": 0.5 + share / 2, "low": 0.4, "high": 0.8} for share in shares
+        ],
+        "density": (np.eye(20, dtype=int) * 200 + 1).tolist(),
+    }
+
+
 def all_figures():
     return {
         "toxicity": figures.toxicity_by_method(summary()),
@@ -74,9 +95,13 @@ def all_figures():
         "fluency": figures.toxicity_against_perplexity(summary()),
         "fluency of two": figures.toxicity_against_perplexity(summary(("target", "larger"))),
         "groups": figures.toxicity_by_group(summary()),
+        "categories": figures.toxicity_by_category(summary()),
+        "shares": figures.toxicity_against_share(summary()),
+        "shares of two": figures.toxicity_against_share(summary(("target", "larger"))),
+        "proxy": score_figures.proxy_agreement(proxy_agreement()),
         "losses": figures.training_losses(losses()),
-        "curves": figures.precision_recall(curves()),
-        "agreement": figures.ranking_agreement(agreement()),
+        "curves": score_figures.precision_recall(curves()),
+        "agreement": score_figures.ranking_agreement(agreement()),
     }
 
 
@@ -128,6 +153,41 @@ def test_points_and_intervals_are_those_of_the_table():
     assert [label.get_text() for label in explicit.get_yticklabels()] == METHODS
 
 
+def test_categories_have_a_row_each_below_toxicity_itself():
+    table = summary()
+    axes = figures.toxicity_by_category(table).axes[0]
+    rows = ["toxicity", "insult", "threat", "severe toxicity"]
+    assert [label.get_text() for label in axes.get_yticklabels()] == rows
+    none = axes.containers[0].lines[0]
+    mine = table[(table["method"] == "none") & (table["split"] == "toxic")].set_index("metric")
+    expected = [mine.loc[f"explicit_{name}tp", "value"]
+                for name in ("", "insult_", "threat_", "severe_toxicity_")]  # fmt: skip
+    drawn = dict(
+        zip(np.round(none.get_ydata().astype(float) + 0.36), none.get_xdata(), strict=True)
+    )
+    assert [drawn[row] for row in range(4)] == expected
+
+
+def test_methods_stand_at_the_share_of_tokens_that_they_take():
+    explicit, implicit = figures.toxicity_against_share(summary()).axes
+    places = {box.get_label(): box.lines[0].get_xdata()[0] for box in explicit.containers}
+    assert places == pytest.approx({METHODS[place]: 0.01 * place for place in (1, 2, 5, 7, 8)})
+    (line,) = (line for line in explicit.lines if line.get_label() == "none")
+    table = summary()
+    none = (table["method"] == "none") & (table["metric"] == "explicit_tp")
+    expected = table[none & (table["split"] == "toxic")]["value"].iloc[0]
+    assert list(line.get_ydata()) == [expected] * 2
+
+
+def test_methods_of_equal_shares_stand_side_by_side():
+    table = summary()
+    table.loc[table["metric"] == "removed_share", "value"] = 0.03
+    explicit = figures.toxicity_against_share(table).axes[0]
+    places = sorted(box.lines[0].get_xdata()[0] for box in explicit.containers)
+    assert np.diff(places) == pytest.approx([0.035 * 0.03] * 4)
+    assert np.mean(places) == pytest.approx(0.03)
+
+
 def test_methods_without_perplexity_are_named_not_dropped_in_silence():
     axes = figures.toxicity_against_perplexity(summary()).axes[0]
     assert "no perplexity: rad, if-guide + rad" in axes.get_xlabel()
@@ -163,7 +223,7 @@ def test_pareto_front_equals_brute_force():
 
 
 def test_selected_share_is_marked_where_the_curve_passes_it():
-    axes = figures.precision_recall(curves()).axes[0]
+    axes = score_figures.precision_recall(curves()).axes[0]
     marked = [line for line in axes.lines if len(line.get_xdata()) == 1]
     assert len(marked) == 2
     for line in marked:
@@ -191,9 +251,14 @@ def test_methods_keep_one_look_each():
         lambda: figures.toxicity_by_method(summary().iloc[:0]),
         lambda: figures.toxicity_against_perplexity(summary().iloc[:0]),
         lambda: figures.toxicity_by_group(summary().iloc[:0]),
+        lambda: figures.toxicity_by_category(summary().iloc[:0]),
+        lambda: figures.toxicity_by_category(
+            summary()[lambda rows: ~rows["metric"].str.contains("insult|threat|severe")]
+        ),
+        lambda: figures.toxicity_against_share(summary().iloc[:0]),
         lambda: figures.training_losses({}),
-        lambda: figures.precision_recall(curves().iloc[:0]),
-        lambda: figures.ranking_agreement(agreement().iloc[:0]),
+        lambda: score_figures.precision_recall(curves().iloc[:0]),
+        lambda: score_figures.ranking_agreement(agreement().iloc[:0]),
     ],
 )
 def test_without_data_a_figure_says_so(draw):

@@ -21,9 +21,11 @@ from ifguide.report_pages import (
     choose_prompts,
     continuations_page,
     documents_page,
-    score_scale,
+    results_page,
     tokens_page,
 )
+from ifguide.results_table import Table
+from ifguide.score_shades import score_scale
 
 HOSTILE = (
     "<script>document.title='broken'</script><img src=http://host.invalid/x onerror=f()> &amp;"
@@ -152,6 +154,12 @@ def test_corpus_text_is_whole_escaped_and_folded():
         assert opened and not any("open" in attributes for attributes in opened)
 
 
+def test_warnings_stand_above_the_tables():
+    html = results_page({"Results": Table([], [], [])}, ["a note"], ["a < b judges nothing"])
+    warning = html.index("<strong>Warning:</strong> a &lt; b judges nothing.")
+    assert warning < html.index("<h2>Results") < html.index("a note")
+
+
 def test_long_documents_are_cut_and_the_cut_is_visible():
     html = documents_page(ranking(), total=1234)
     assert "x" * 600 + "…" in html and "x" * 601 not in html
@@ -171,7 +179,7 @@ def test_missing_text_shows_as_nothing():
 def test_tokens_are_shaded_by_sign_and_size():
     html = tokens_page(token_documents())
     spans = dict(re.findall(r'<span class="(t[^"]*)" title="([^"]*)"', html))
-    assert score_scale(token_documents()) == pytest.approx(2.0)
+    assert score_scale(document["scores"] for document in token_documents()) == pytest.approx(2.0)
     assert spans["t p5 sel true"] == "2"
     assert spans["t n2 sel"] == "\u22121"
     assert spans["t n5"] == "\u22122"
@@ -231,7 +239,8 @@ addEventListener("securitypolicyviolation",
   (event) => failures.push("policy: " + event.violatedDirective + " " + event.blockedURI));
 </script>"""
 
-REPORT = """addEventListener("load", () => {
+REPORT = """addEventListener("load", function look() {
+  if (!(%s)) { setTimeout(look, 50); return; }
   const outcome = (() => { %s })();
   const found = document.createElement("pre");
   found.id = "outcome";
@@ -256,19 +265,25 @@ FLAGS = [
 ]
 
 
-def in_browser(html: str, script: str, folder: Path):
-    """Run `script` in the page in headless Chromium; return what it reports and the net log."""
+def in_browser(html: str, script: str, folder: Path, ready: str | None = None):
+    """Run `script` in the page in headless Chromium; return what it reports and the net log.
+
+    It runs when the page is loaded and, where it draws itself later, the expression `ready` holds.
+    """
     path, net_log = folder / "page.html", folder / "net.json"
-    report = REPORT % script
+    report = REPORT % (ready or "true", script)
+    # Timers run ahead of the clock, and the page is dumped when this much of their time is over.
+    patience = ["--virtual-time-budget=20000"] if ready else []
     # The page's policy, which comes after the listeners, has to admit this one script more.
     digest = hashlib.sha256(report.encode()).digest()
     admitted = f"script-src 'sha256-{base64.b64encode(digest).decode()}' "
     probed = html.replace("<head>", LISTENERS, 1).replace("script-src ", admitted, 1)
-    probed = probed.replace("</body>", f"<script>{report}</script></body>")
-    path.write_text(probed, encoding="utf-8")
+    # The last one: libraries within a page name the tag too.
+    before, end, after = probed.rpartition("</body>")
+    path.write_text(f"{before}<script>{report}</script>{end}{after}", encoding="utf-8")
     finished = subprocess.run(
-        [BROWSER, *FLAGS, f"--user-data-dir={folder / 'profile'}", f"--log-net-log={net_log}",
-         path.as_uri()],
+        [BROWSER, *FLAGS, *patience, f"--user-data-dir={folder / 'profile'}",
+         f"--log-net-log={net_log}", path.as_uri()],
         capture_output=True, text=True, timeout=120, check=True,
         env=os.environ | {"HOME": str(folder)},
     )  # fmt: skip

@@ -19,7 +19,8 @@ from ifguide.results_table import (
     latex,
     markdown,
     plain_text,
-    published_markdown,
+    prompt_set_columns,
+    published_figures,
     result_columns,
     results_table,
 )
@@ -117,6 +118,61 @@ def test_named_groups_are_splits():
         measure_generations(generations(8, group=["toxic"]), "g.jsonl")
 
 
+def test_a_group_of_a_domain_counts_to_the_domain_too():
+    groups = ["gender/one", "gender/two", "race/one", "alone"]
+    documents = {
+        f"{method}.json": document(method, toxic, group=groups)
+        for method, toxic in (("none", 8), ("if-guide", 0))
+    }
+    table = summarize(documents, resamples=50)
+    values = {
+        split: pick(table, "none", "explicit_tp", split)["value"]
+        for split in ("gender", "gender/one", "gender/two", "race", "race/one", "alone")
+    }
+    # Prompts 0 to 7 turn out toxic, and every fourth of the 20 is of one group.
+    assert values == {"gender": 0.4, "gender/one": 0.4, "gender/two": 0.4, "race": 0.4,
+                      "race/one": 0.4, "alone": 0.4}  # fmt: skip
+    assert pick(table, "none", "explicit_tp", "gender")["n"] == 10
+    change = pick(table, "if-guide", "explicit_tp_difference", "gender")
+    assert change["value"] == pytest.approx(-0.4) and change["n"] == 10
+
+
+def test_categories_are_measured_and_compared_but_not_by_group():
+    def with_fields(toxic):
+        records = generations(toxic, group=["one", "two"])
+        for record in records:
+            record["explicit_fields"] = {"toxicity": record["explicit"],
+                                         "insult": 1.0 - record["explicit"],
+                                         "threat": record["explicit"] / 2}  # fmt: skip
+        return records
+
+    header = {"benchmark": "realtoxicityprompts", "model": "target", "seed": 1}
+    documents = {
+        method: header | {"method": method} | measure_generations(with_fields(toxic), method, 0.5)
+        for method, toxic in (("none", 8), ("if-guide", 2))
+    }
+    table = summarize(documents, resamples=50)
+    assert pick(table, "none", "explicit_insult_tp", "toxic")["value"] == 1.0
+    assert pick(table, "none", "explicit_threat_tp", "toxic")["value"] == 0.0
+    assert pick(table, "if-guide", "explicit_insult_tp_difference", "toxic")["value"] == 0.0
+    grouped = table[table["split"].isin(["one", "two"])]["metric"]
+    assert len(grouped) and not grouped.str.contains("insult|threat").any()
+    assert not table["metric"].isin(["explicit_insult_emt", "explicit_toxicity_tp"]).any()
+    records = with_fields(8)
+    del records[3]["explicit_fields"]["insult"]
+    with pytest.raises(InputError, match=r"g.jsonl: continuations differ in their explicit_fields"):
+        measure_generations(records, "g.jsonl")
+
+
+def test_every_prompt_set_shows_degeneration_and_the_difference_to_none():
+    table = results_table(
+        summarize(experiment(), resamples=50), prompt_set_columns("realtoxicityprompts")
+    )
+    headings = {column.heading for column in table.columns}
+    assert headings >= {"explicit TP, toxic", "change of explicit TP", "change of implicit TP",
+                        "distinct-2", "mean length", "empty"}  # fmt: skip
+
+
 def test_order_of_the_records_changes_nothing():
     records = generations(8)
     shuffled = [records[place] for place in np.random.default_rng(0).permutation(len(records))]
@@ -149,6 +205,13 @@ def test_a_constant_classifier_is_flagged():
     table = summarize({"a": document("none", 0), "b": document("if-guide", 0)}, resamples=50)
     assert len(constant_classifiers(table)) == 2
     assert constant_classifiers(summarize(experiment(), resamples=50)) == []
+    rows = [{"split": "all", "metric": f"{kind}_flagged", "value": 0.0, "ci_low": 0.0,
+             "ci_high": 0.1, "n": 30} for kind in ("toxic", "harmless")]  # fmt: skip
+    quality = {"benchmark": "classifiers", "model": "explicit", "method": "trained", "seed": 0}
+    (line,) = constant_classifiers(summarize(experiment() | {"q": quality | {"rows": rows}}, 50))
+    assert line.startswith("the trained explicit classifier calls every held-out text harmless")
+    rows[0]["value"] = 0.5
+    assert constant_classifiers(summarize(experiment() | {"q": quality | {"rows": rows}}, 50)) == []
 
 
 def test_summary_is_tidy_and_holds_differences_to_none():
@@ -251,14 +314,31 @@ def test_latex_escapes_names():
     assert r"a\_b\&c\textbackslash{}d\%\{\}" in written
 
 
+PUBLISHED = pd.read_csv(ROOT / "config" / "published.csv")
+
+
 def test_published_figures_name_their_source_and_match_the_setting():
-    published = pd.read_csv(ROOT / "config" / "published.csv")
-    assert published["source"].str.contains("second-hand").all()
-    written = published_markdown(published, ["Pythia-160M"], continuations=25)
-    assert "0.557" in written and "0.433" in written and "second-hand" in written
-    assert "Pythia-1B" not in written
-    assert "0.557" not in published_markdown(published, ["Pythia-160M"], continuations=10)
-    assert published_markdown(published, ["another model"], 25) == ""
+    assert PUBLISHED["source"].str.contains("second-hand").all()
+    found = published_figures(PUBLISHED, ["Pythia-160M"], 25, trained_judges=False)
+    written = markdown(found.table)
+    assert "| Pythia-160M / if-guide | 0.101 | 0.054 |" in written and "0.433" in written
+    assert "Pythia-1B" not in written and "second-hand" in found.note
+    assert "0.101" in latex(found.table) and "0.101" in results_page({"Published": found.table}, [])
+
+
+@pytest.mark.parametrize(
+    "models, continuations, trained, why",
+    [
+        ([], 25, False, "report.published_models names no model"),
+        (["Pythia-160M"], 25, True, "classifiers trained here judge"),
+        (["Pythia-160M"], 10, False, "none of Pythia-160M with 10 continuations"),
+        (["another model"], 25, False, "none of another model with 25 continuations"),
+    ],
+)
+def test_without_published_figures_the_table_says_why(models, continuations, trained, why):
+    found = published_figures(PUBLISHED, models, continuations, trained)
+    assert found.table is None
+    assert found.note.startswith("No published figures stand beside ours: ") and why in found.note
 
 
 def command(script, *arguments):
@@ -272,7 +352,11 @@ def test_scripts_from_generations_to_figures(tmp_path):
     paths = []
     for method, toxic in (("none", 8), ("if-guide", 1)):
         source = tmp_path / f"{method}.jsonl"
-        source.write_text("".join(json.dumps(record) + "\n" for record in generations(toxic)))
+        fields = ({"toxicity": record["explicit"], "insult": record["explicit"]}
+                  for record in generations(toxic))  # fmt: skip
+        records = [record | {"explicit_fields": own}
+                   for record, own in zip(generations(toxic), fields, strict=True)]  # fmt: skip
+        source.write_text("".join(json.dumps(record) + "\n" for record in records))
         paths.append(tmp_path / f"{method}.metrics.json")
         finished = command(
             "measure_toxicity.py", "--generations", source, "--benchmark", "realtoxicityprompts",
@@ -284,6 +368,7 @@ def test_scripts_from_generations_to_figures(tmp_path):
         "summarize.py", "--metrics", *paths, "--output", tmp_path / "summary.csv",
         "--table", tmp_path / "table.md", "--latex", tmp_path / "table.tex",
         "--text", tmp_path / "table.txt", "--html", tmp_path / "table.html",
+        "--published", ROOT / "config" / "published.csv",
         "--settings", '{"seed": 1, "resamples": 100}',
     )  # fmt: skip
     assert finished.returncode == 0, finished.stderr
@@ -291,13 +376,18 @@ def test_scripts_from_generations_to_figures(tmp_path):
     ratio = pick(table, "if-guide", "explicit_tp_ratio", "toxic")
     assert ratio["value"] == pytest.approx(8.0)
     assert "4 continuations" in (tmp_path / "table.md").read_text(encoding="utf-8")
+    for suffix in ("md", "tex", "html"):
+        written = (tmp_path / f"table.{suffix}").read_text(encoding="utf-8")
+        assert "No published figures stand beside ours" in written
     finished = command(
-        "draw_figures.py", "--summary", tmp_path / "summary.csv", "--output-dir", tmp_path / "figs"
-    )
+        "draw_figures.py", "--summary", tmp_path / "summary.csv", "--output-dir", tmp_path / "figs",
+        "--settings", '{"categories": true}',
+    )  # fmt: skip
     assert finished.returncode == 0, finished.stderr
-    assert {path.name for path in (tmp_path / "figs").glob("toxicity_by_method.*")} == {
-        "toxicity_by_method.svg", "toxicity_by_method.png",
-    }  # fmt: skip
+    names = ["toxicity_by_method", "toxicity_by_category", "toxicity_by_group",
+             "toxicity_against_share", "toxicity_against_perplexity"]  # fmt: skip
+    drawn = {path.name for path in (tmp_path / "figs").iterdir()}
+    assert drawn == {f"{name}.{suffix}" for name in names for suffix in ("svg", "png")}
 
 
 def test_a_script_reports_bad_input_in_one_line(tmp_path):

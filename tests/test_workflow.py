@@ -29,6 +29,7 @@ from conftest import (
 from ifguide.artifacts import file_sha256, read_json, read_jsonl
 from ifguide.provenance import code_state
 from ifguide.tensor_files import CHECKSUM
+from test_report_pages import in_browser, needs_browser
 
 RESULTS = Path("results/tiny")
 PROXY = RESULTS / "influence/proxy"
@@ -214,9 +215,30 @@ def test_report_needs_no_other_file(finished):
     elements = r"<(?:script|img|link|iframe)\b[^>]*?(?:src|href)=[\"']?([^\"'\s>]+)"
     loaded = re.findall(elements, report)
     assert [address for address in loaded if re.match(r"(https?:)?//", address)] == []
-    for figure in ("toxicity_by_method", "toxicity_against_perplexity", "training_losses"):
+    for figure in (
+        "toxicity_by_method",
+        "toxicity_against_perplexity",
+        "toxicity_against_share",
+        "proxy_agreement",
+        "training_losses",
+    ):
         assert figure in report
         assert (finished / RESULTS / "figures" / f"{figure}.png").stat().st_size > 5000
+
+
+@needs_browser
+def test_the_report_opens_offline_and_tells_its_story_in_order(finished, tmp_path):
+    report = (finished / RESULTS / "report.html").read_text(encoding="utf-8")
+    look = "return document.querySelector('nav').innerText.split('\\n');"
+    reported, _, _ = in_browser(report, look, tmp_path, "document.querySelector('nav')")
+    assert reported["failures"] == [] and reported["requests"] == []
+    menu = reported["outcome"]
+    assert menu[menu.index("RESULTS") + 1 :] == [
+        "1. What was trained",
+        "2. What was found",
+        "3. What changed",
+        "4. What it cost",
+    ]
 
 
 def test_run_config_records_what_was_run(finished):
@@ -254,7 +276,7 @@ def test_every_job_has_a_log_and_a_benchmark(finished):
     names = {path.relative_to(logs).with_suffix("") for path in logs.rglob("*.log")}
     times = logs / "benchmarks"
     assert names == {path.relative_to(times).with_suffix("") for path in times.rglob("*.tsv")}
-    assert len(names) == 89
+    assert len(names) == 93
 
 
 def test_results_do_not_depend_on_the_number_of_shards(finished, tmp_path):

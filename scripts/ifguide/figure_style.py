@@ -1,10 +1,14 @@
 """How every figure looks: a colour-blind-safe palette, one marker a method, sizes for print."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import wraps
 from pathlib import Path
+from typing import ParamSpec
 
 import matplotlib as mpl
+import numpy as np
+import pandas as pd
 from matplotlib.figure import Figure
 
 from ifguide.artifacts import atomic_path
@@ -12,6 +16,7 @@ from ifguide.artifacts import atomic_path
 # Okabe and Ito's palette without its yellow, which is too light for lines on white.
 PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#000000")
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "<", ">", "p", "*")
+WIDTH = 7.2  # inches: the text width of a printed page
 TOXIC, NONTOXIC, NEUTRAL = "#D55E00", "#0072B2", "#767676"
 
 STYLE = {
@@ -54,6 +59,34 @@ def style() -> Iterator[None]:
     """Draw under the project's style, whatever the user's matplotlibrc says."""
     with mpl.rc_context({**mpl.rcParamsDefault, "backend": "Agg", **STYLE}):
         yield
+
+
+Parameters = ParamSpec("Parameters")
+
+
+def styled(draw: Callable[Parameters, Figure]) -> Callable[Parameters, Figure]:
+    """Draw a figure under the project's style."""
+
+    @wraps(draw)
+    def drawn(*args: Parameters.args, **kwargs: Parameters.kwargs) -> Figure:
+        with style():
+            return draw(*args, **kwargs)
+
+    return drawn
+
+
+def nothing_to_draw(message: str) -> Figure:
+    """Return a figure that says why it is empty."""
+    figure = Figure(figsize=(WIDTH, 1.6))
+    figure.text(0.5, 0.5, message, ha="center", va="center", color=NEUTRAL)
+    return figure
+
+
+def interval_bars(rows: pd.DataFrame, column: str = "value") -> np.ndarray:
+    """Return the lengths of the bars from `column` to ci_low and to ci_high: (2, rows)."""
+    # A bound that does not exist draws no bar; rounding may put a bound just past the value.
+    bars = np.stack([rows[column] - rows["ci_low"], rows["ci_high"] - rows[column]])
+    return np.clip(np.nan_to_num(bars, nan=0.0), 0.0, None)
 
 
 def save_figure(figure: Figure, paths: Sequence[str | Path]) -> None:

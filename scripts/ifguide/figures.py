@@ -1,54 +1,38 @@
-"""The figures of an experiment, each a pure function from a data frame to a matplotlib Figure.
+"""The figures of toxicity and of training, each a pure function from data frames to a Figure.
 
 Figures are made without pyplot, so nothing stays open and no display is needed.
 """
 
+import itertools
 import math
-from collections.abc import Callable, Sequence
-from functools import wraps
-from typing import ParamSpec
+from collections.abc import Sequence
 
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator, NullFormatter, PercentFormatter, ScalarFormatter
+from matplotlib.ticker import MaxNLocator, PercentFormatter
 
-from ifguide.figure_style import NEUTRAL, NONTOXIC, TOXIC, appearance, style
+from ifguide.figure_style import (
+    NEUTRAL,
+    NONTOXIC,
+    TOXIC,
+    WIDTH,
+    appearance,
+    interval_bars,
+    nothing_to_draw,
+    styled,
+)
 from ifguide.summary import over_seeds
 
-WIDTH = 7.2  # inches: the text width of a printed page
 PERPLEXITY_RANGE = 1.5  # times the lowest: what the axis of perplexity shows
 SPLITS = (("toxic", "toxic prompts", TOXIC, "o"), ("nontoxic", "non-toxic prompts", NONTOXIC, "s"))
-
-Parameters = ParamSpec("Parameters")
-
-
-def _styled(draw: Callable[Parameters, Figure]) -> Callable[Parameters, Figure]:
-    @wraps(draw)
-    def drawn(*args: Parameters.args, **kwargs: Parameters.kwargs) -> Figure:
-        with style():
-            return draw(*args, **kwargs)
-
-    return drawn
 
 
 def _method_labels(rows: pd.DataFrame) -> pd.Series:
     if rows["model"].nunique() == 1:
         return rows["method"]
     return rows["model"] + " / " + rows["method"]
-
-
-def _nothing_to_draw(message: str) -> Figure:
-    figure = Figure(figsize=(WIDTH, 1.6))
-    figure.text(0.5, 0.5, message, ha="center", va="center", color=NEUTRAL)
-    return figure
-
-
-def _bars(rows: pd.DataFrame, column: str = "value") -> np.ndarray:
-    # A bound that does not exist draws no bar; rounding may put a bound just past the value.
-    bars = np.stack([rows[column] - rows["ci_low"], rows["ci_high"] - rows[column]])
-    return np.clip(np.nan_to_num(bars, nan=0.0), 0.0, None)
 
 
 def _category_axis(axes: Axes, names: Sequence[str]) -> None:
@@ -58,7 +42,7 @@ def _category_axis(axes: Axes, names: Sequence[str]) -> None:
     axes.grid(axis="y", visible=False)
 
 
-@_styled
+@styled
 def toxicity_by_method(summary: pd.DataFrame, benchmark: str = "realtoxicityprompts") -> Figure:
     """Draw explicit and implicit TP of each method on toxic and non-toxic prompts.
 
@@ -68,7 +52,7 @@ def toxicity_by_method(summary: pd.DataFrame, benchmark: str = "realtoxicityprom
     rows = rows[rows["metric"].isin(["explicit_tp", "implicit_tp"])]
     rows = rows[rows["split"].isin([split for split, *_ in SPLITS])]
     if rows.empty:
-        return _nothing_to_draw(f"no toxicity measured on {benchmark}")
+        return nothing_to_draw(f"no toxicity measured on {benchmark}")
     rows = rows.assign(label=_method_labels(rows))
     names = list(dict.fromkeys(rows["label"]))
     panels = [metric for metric in ("explicit_tp", "implicit_tp") if metric in set(rows["metric"])]
@@ -81,7 +65,7 @@ def toxicity_by_method(summary: pd.DataFrame, benchmark: str = "realtoxicityprom
             axes.errorbar(
                 chosen["value"],
                 [names.index(label) + offset for label in chosen["label"]],
-                xerr=_bars(chosen),
+                xerr=interval_bars(chosen),
                 fmt=marker,
                 color=colour,
                 markersize=5,
@@ -106,7 +90,7 @@ def pareto_front(cost: np.ndarray, harm: np.ndarray) -> np.ndarray:
     return np.array(front, dtype=np.int64)
 
 
-@_styled
+@styled
 def toxicity_against_perplexity(
     summary: pd.DataFrame, benchmark: str = "realtoxicityprompts", split: str = "toxic"
 ) -> Figure:
@@ -128,7 +112,7 @@ def toxicity_against_perplexity(
     fluency = fluency[fluency["split"] == ("nontoxic" if clean else "all")]
     both = toxicity.merge(fluency, on=keys, how="left", suffixes=("", "_perplexity"))
     if both["value_perplexity"].notna().sum() == 0:
-        return _nothing_to_draw("no method has both a toxicity and a perplexity")
+        return nothing_to_draw("no method has both a toxicity and a perplexity")
     held_out = "held-out, non-toxic text:" if clean else "held-out"
     models = list(dict.fromkeys(both.loc[both["value_perplexity"].notna(), "model"]))
     looks = appearance(list(dict.fromkeys(both["method"])))
@@ -164,8 +148,8 @@ def toxicity_against_perplexity(
             axes.errorbar(
                 [place],
                 [row["value"]],
-                xerr=None if beyond else _bars(sideways.astype(float)),
-                yerr=_bars(point[["value", "ci_low", "ci_high"]].astype(float)),
+                xerr=None if beyond else interval_bars(sideways.astype(float)),
+                yerr=interval_bars(point[["value", "ci_low", "ci_high"]].astype(float)),
                 fmt=marker,
                 color=colour,
                 markersize=6.5,
@@ -196,62 +180,86 @@ def toxicity_against_perplexity(
     return figure
 
 
-@_styled
-def precision_recall(curves: pd.DataFrame) -> Figure:
-    """Draw precision against recall of the token scores.
+@styled
+def toxicity_against_share(
+    summary: pd.DataFrame, benchmark: str = "realtoxicityprompts", split: str = "toxic"
+) -> Figure:
+    """Draw explicit and implicit TP on `split` against the share of tokens that a method takes.
 
-    `curves`: columns direction, attribution, recall, precision, base_rate, selected_share; the
-    last is the share of tokens that the selection takes, marked where the curve passes it.
+    Taken are the tokens that it suppresses or drops. A row a model, a column a classifier; the
+    method `none`, which takes nothing, is a line with its interval. Methods that take equal shares
+    stand side by side.
     """
-    if curves.empty:
-        return _nothing_to_draw("no token-level truth in this corpus")
-    figure = Figure(figsize=(5.6, 3.7), layout="constrained")
-    axes = figure.subplots()
-    curves = curves.assign(label=curves["direction"] + ", " + curves["attribution"])
-    looks = appearance(list(dict.fromkeys(curves["label"])))
-    for label, points in curves.groupby("label", sort=False):
-        colour, marker = looks[label]
-        points = points.sort_values("recall", kind="stable")
-        recall, precision = points["recall"].to_numpy(), points["precision"].to_numpy()
-        axes.plot(recall, precision, color=colour, drawstyle="steps-pre", label=label)
-        base, share = points["base_rate"].iloc[0], points["selected_share"].iloc[0]
-        with np.errstate(divide="ignore", invalid="ignore"):
-            taken = np.where(recall > 0, recall * base / precision, 0.0)
-        if pd.isna(share):
-            continue
-        place = int(np.argmin(np.abs(taken - share)))
-        axes.plot(
-            recall[place],
-            precision[place],
-            marker=marker,
-            color=colour,
-            markersize=7,
-            markeredgecolor="white",
-            linestyle="none",
-            zorder=3,
-            clip_on=False,
-        )
-    shares = curves["selected_share"].dropna()
-    if len(shares):
-        label = f"selected: {100 * shares.iloc[0]:.2g} % of tokens"
-        axes.plot([], [], marker="o", color=NEUTRAL, linestyle="none", markersize=7, label=label)
-    for place, base in enumerate(sorted(set(curves["base_rate"]))):
-        axes.axhline(
-            base,
-            color=NEUTRAL,
-            linestyle="--",
-            linewidth=1.0,
-            label=None if place else f"base rate: {100 * base:.2g} %",
-        )
-    axes.set_xlabel("recall: share of the toxic tokens found")
-    axes.set_ylabel("precision: share of those found that are toxic")
-    axes.set_xlim(0.0, 1.0)
-    axes.set_ylim(0.0, 1.02)
-    figure.legend(*axes.get_legend_handles_labels(), loc="outside right upper")
+    rows = over_seeds(summary)
+    taken = rows[(rows["benchmark"] == "removal") & (rows["metric"] == "removed_share")]
+    toxicity = rows[(rows["benchmark"] == benchmark) & (rows["split"] == split)]
+    both = toxicity.merge(
+        taken[["model", "method", "value"]], on=["model", "method"], suffixes=("", "_share")
+    )
+    panels = [metric for metric in ("explicit_tp", "implicit_tp") if metric in set(both["metric"])]
+    if not panels:
+        return nothing_to_draw("no method keeps a share of the tokens from the model")
+    models = list(dict.fromkeys(both["model"]))
+    # Of all methods, so that each looks as in the other figures.
+    looks = appearance(list(dict.fromkeys(toxicity["method"])))
+    widest = both["value_share"].max()
+    methods = both["method"].nunique()
+    height = 0.7 + max(2.5 * len(models), 0.2 * methods)
+    figure = Figure(figsize=(WIDTH, height), layout="constrained")
+    figure.get_layout_engine().set(wspace=0.06)
+    grid = figure.subplots(len(models), len(panels), sharex=True, sharey=True, squeeze=False)
+    handles: dict[str, object] = {}
+    for (row, model), (column, metric) in itertools.product(enumerate(models), enumerate(panels)):
+        axes = grid[row, column]
+        chosen = (toxicity["model"] == model) & (toxicity["metric"] == metric)
+        for none in toxicity[chosen & (toxicity["method"] == "none")].itertuples():
+            axes.axhline(none.value, color=NEUTRAL, linestyle="--", linewidth=1.0, label="none")
+            axes.axhspan(none.ci_low, none.ci_high, color=NEUTRAL, alpha=0.15, linewidth=0)
+        points = both[(both["model"] == model) & (both["metric"] == metric)]
+        places = _side_by_side(points["value_share"].to_numpy(), widest)
+        for place, (_, point) in zip(places, points.iterrows(), strict=True):
+            colour, marker = looks[point["method"]]
+            bounds = point.to_frame().T[["value", "ci_low", "ci_high"]].astype(float)
+            axes.errorbar(
+                [place],
+                [point["value"]],
+                yerr=interval_bars(bounds),
+                fmt=marker,
+                color=colour,
+                markersize=5.5,
+                markeredgecolor="white",
+                markeredgewidth=0.5,
+                elinewidth=0.9,
+                label=point["method"],
+            )
+        words = f"{metric.removesuffix('_tp')} toxicity"
+        axes.set_title(words if len(models) == 1 else f"{model}, {words}")
+        axes.set_xlim(0.0, 1.12 * widest)
+        axes.xaxis.set_major_locator(MaxNLocator(5))
+        axes.xaxis.set_major_formatter(lambda share, _: f"{100 * share:g}%")
+        axes.set_ylim(-0.03, 1.03)
+        for handle, label in zip(*axes.get_legend_handles_labels(), strict=True):
+            handles.setdefault(label, handle)
+    figure.supxlabel("share of the training tokens suppressed or dropped", fontsize=9)
+    words = dict((name, label) for name, label, *_ in SPLITS).get(split, split)
+    for axes in grid[:, 0]:
+        axes.set_ylabel(f"TP, {words}")
+    figure.legend(handles.values(), handles.keys(), loc="outside right upper")
     return figure
 
 
-@_styled
+def _side_by_side(values: np.ndarray, width: float) -> np.ndarray:
+    """Return `values` with those that would cover each other moved apart, by parts of `width`."""
+    moved = values.astype(np.float64)
+    order = np.argsort(values, kind="stable")
+    groups = np.cumsum(np.diff(values[order], prepend=-np.inf) > 0.02 * width)
+    for group in np.unique(groups):
+        members = order[groups == group]
+        moved[members] += 0.035 * width * (np.arange(len(members)) - (len(members) - 1) / 2)
+    return moved
+
+
+@styled
 def training_losses(losses: dict[str, pd.DataFrame]) -> Figure:
     """Draw the losses of each run in its own panel, all on the same axes.
 
@@ -259,7 +267,7 @@ def training_losses(losses: dict[str, pd.DataFrame]) -> Figure:
     suppressed, selected_loss and unselected_loss.
     """
     if not losses:
-        return _nothing_to_draw("no model was trained")
+        return nothing_to_draw("no model was trained")
     columns = min(3, len(losses))
     height = math.ceil(len(losses) / columns)
     figure = Figure(figsize=(WIDTH, 0.9 + 1.75 * height), layout="constrained")
@@ -290,47 +298,7 @@ def training_losses(losses: dict[str, pd.DataFrame]) -> Figure:
     return figure
 
 
-@_styled
-def ranking_agreement(agreement: pd.DataFrame) -> Figure:
-    """Draw how the token ranking settles as the factors see more blocks.
-
-    `agreement`: columns blocks, spearman and top_overlap (share of the top tokens in common with
-    the ranking of the largest sample); optional bounds `<column>_low` and `<column>_high`.
-    """
-    if agreement.empty:
-        return _nothing_to_draw("factors were computed from one sample only")
-    figure = Figure(figsize=(5.6, 3.1), layout="constrained")
-    axes = figure.subplots()
-    lines = (
-        ("spearman", "rank correlation of all tokens", NONTOXIC, "s"),
-        ("top_overlap", "share of the top tokens in common", TOXIC, "o"),
-    )
-    agreement = agreement.sort_values("blocks")
-    for column, words, colour, marker in lines:
-        if column not in agreement:
-            continue
-        axes.plot(agreement["blocks"], agreement[column], color=colour, marker=marker, label=words)
-        if {f"{column}_low", f"{column}_high"} <= set(agreement):
-            axes.fill_between(
-                agreement["blocks"],
-                agreement[f"{column}_low"],
-                agreement[f"{column}_high"],
-                color=colour,
-                alpha=0.18,
-                linewidth=0,
-            )
-    axes.set_xscale("log", base=2)
-    axes.xaxis.set_major_formatter(ScalarFormatter())
-    axes.xaxis.set_minor_formatter(NullFormatter())
-    axes.set_xticks(sorted(set(agreement["blocks"])))
-    axes.set_xlabel("blocks that the factors are computed from")
-    axes.set_ylabel("agreement with the largest sample")
-    axes.set_ylim(min(0.0, axes.get_ylim()[0]), 1.03)
-    figure.legend(*axes.get_legend_handles_labels(), loc="outside upper right", ncols=2)
-    return figure
-
-
-@_styled
+@styled
 def toxicity_by_group(
     summary: pd.DataFrame, benchmark: str = "toxigen", metric: str = "implicit_tp"
 ) -> Figure:
@@ -338,32 +306,61 @@ def toxicity_by_group(
     rows = over_seeds(summary[(summary["benchmark"] == benchmark) & (summary["metric"] == metric)])
     rows = rows[~rows["split"].isin(["all", "toxic", "nontoxic"])]
     if rows.empty:
-        return _nothing_to_draw(f"{benchmark} names no target groups here")
+        return nothing_to_draw(f"{benchmark} names no target groups here")
+    return _methods_by_row(
+        rows.assign(row=rows["split"]),
+        sorted(set(rows["split"])),
+        f"{metric.split('_')[0]} TP: prompts with a toxic continuation",
+    )
+
+
+@styled
+def toxicity_by_category(
+    summary: pd.DataFrame, benchmark: str = "realtoxicityprompts", split: str = "toxic"
+) -> Figure:
+    """Draw TP of each method by category of explicit toxicity, on the prompts of `split`.
+
+    The categories are the fields of the explicit classifier; toxicity itself comes first.
+    """
+    rows = over_seeds(summary[(summary["benchmark"] == benchmark) & (summary["split"] == split)])
+    category = rows["metric"].str.extract(r"^explicit_(?:(.+)_)?tp$")[0]
+    rows = rows.assign(row=category.fillna("toxicity").str.replace("_", " "))
+    rows = rows[rows["metric"].str.fullmatch(r"explicit_(.+_)?tp")]
+    first = rows["metric"] == "explicit_tp"
+    names = list(dict.fromkeys([*rows.loc[first, "row"], *rows.loc[~first, "row"]]))
+    if len(names) < 2:
+        return nothing_to_draw("the explicit classifier tells no categories of toxicity apart")
+    words = dict((name, label) for name, label, *_ in SPLITS).get(split, split)
+    return _methods_by_row(rows, names, f"explicit TP, {words}")
+
+
+def _methods_by_row(rows: pd.DataFrame, names: Sequence[str], label: str) -> Figure:
+    """Draw shares with intervals: a band for each of `names` (column row), a marker a method."""
     rows = rows.assign(label=_method_labels(rows))
-    groups, methods = sorted(set(rows["split"])), list(dict.fromkeys(rows["label"]))
+    methods = list(dict.fromkeys(rows["label"]))
     looks = appearance(methods)
-    height = 1.1 + len(groups) * (0.14 + 0.13 * len(methods))
+    height = 1.1 + len(names) * (0.14 + 0.13 * len(methods))
     figure = Figure(figsize=(WIDTH, max(2.4, height)), layout="constrained")
     axes = figure.subplots()
     spread = np.linspace(-0.36, 0.36, len(methods)) if len(methods) > 1 else np.zeros(1)
-    for offset, label in zip(spread, methods, strict=True):
-        chosen = rows[rows["label"] == label]
-        colour, marker = looks[label]
+    for offset, method in zip(spread, methods, strict=True):
+        chosen = rows[rows["label"] == method]
+        colour, marker = looks[method]
         axes.errorbar(
             chosen["value"],
-            [groups.index(group) + offset for group in chosen["split"]],
-            xerr=_bars(chosen),
+            [names.index(name) + offset for name in chosen["row"]],
+            xerr=interval_bars(chosen),
             fmt=marker,
             color=colour,
             markersize=4.5,
             elinewidth=1.0,
-            label=label,
+            label=method,
         )
-    for boundary in range(1, len(groups)):
+    for boundary in range(1, len(names)):
         axes.axhline(boundary - 0.5, color="#CFCFCF", linewidth=0.6)
-    _category_axis(axes, groups)
+    _category_axis(axes, names)
     axes.set_xlim(-0.03, 1.03)
     axes.xaxis.set_major_formatter(PercentFormatter(1.0))
-    axes.set_xlabel(f"{metric.split('_')[0]} TP: prompts with a toxic continuation")
+    axes.set_xlabel(label)
     figure.legend(*axes.get_legend_handles_labels(), loc="outside right upper")
     return figure

@@ -18,6 +18,8 @@ from ifguide.metrics import (
 from ifguide.seeds import prompt_seed
 
 CLASSIFIERS = ("explicit", "implicit")
+# The field of a Detoxify model that is explicit toxicity; its others are categories of it.
+EXPLICIT_FIELD = "toxicity"
 RESERVED_SPLITS = ("all", "toxic", "nontoxic")
 
 
@@ -91,6 +93,23 @@ def classifier_scores(prompts: list[list[dict]], classifier: str, path: str) -> 
     return scores
 
 
+def category_scores(prompts: list[list[dict]], path: str) -> dict[str, np.ndarray]:
+    """Return the scores of the explicit classifier's categories: name -> (prompts, continuations).
+
+    Empty where it knows explicit toxicity alone. Raises InputError where only some continuations
+    carry a category.
+    """
+    records = [record.get("explicit_fields", {}) for own in prompts for record in own]
+    names = [name for name in records[0] if name != EXPLICIT_FIELD]
+    if any(len(fields) != len(records[0]) or not fields.keys() >= set(names) for fields in records):
+        raise InputError(f"{path}: continuations differ in their explicit_fields; classify again")
+    shape = (len(prompts), len(prompts[0]))
+    return {
+        name: np.array([fields[name] for fields in records], dtype=np.float64).reshape(shape)
+        for name in names
+    }
+
+
 def prompt_columns(
     prompts: list[list[dict]], scores: dict[str, np.ndarray], threshold: float
 ) -> dict[str, np.ndarray]:
@@ -115,11 +134,19 @@ def prompt_splits(prompts: list[list[dict]], path: str) -> dict[str, np.ndarray]
     members = {"all": np.ones(len(prompts), dtype=bool)}
     for name in sorted({label for label in labels if label} - {"all"}):
         members[name] = np.array([label == name for label in labels])
-    for name in sorted({group for group in groups if group}):
+    for name in sorted({name for group in groups for name in group_names(group)}):
         if name in RESERVED_SPLITS:
             raise InputError(f"{path}: a prompt group is named {name!r}, which names a split")
-        members[name] = np.array([group == name for group in groups])
+        members[name] = np.array([name in group_names(group) for group in groups])
     return members
+
+
+def group_names(group: str | None) -> list[str]:
+    """Return the groups that a prompt counts to: its own and, of domain/group, the domain."""
+    if not group:
+        return []
+    domain, slash, _ = group.partition("/")
+    return [domain, group] if slash else [group]
 
 
 def measure_generations(
@@ -134,15 +161,24 @@ def measure_generations(
 
     `generations`: records with prompt_index, split, group, sample, continuation, tokens and the
     scores `explicit` and `implicit` (absent or null where a classifier was not run). `prompts`
-    keeps what the paired difference to another method needs. Raises InputError, naming `path`.
+    keeps what the paired difference to another method needs. Of the explicit classifier's
+    categories, TP alone is measured, and not by group. Raises InputError, naming `path`.
     """
     prompts = group_by_prompt(generations, path)
     found = {name: classifier_scores(prompts, name, path) for name in CLASSIFIERS}
     scores = {name: values for name, values in found.items() if values is not None}
     columns = prompt_columns(prompts, scores, threshold)
+    categories = {
+        f"explicit_{name}": values for name, values in category_scores(prompts, path).items()
+    }
+    by_category = {
+        f"{name}_tp": prompt_statistics(values, threshold)["tp"]
+        for name, values in categories.items()
+    }
     rows = []
     for split, members in prompt_splits(prompts, path).items():
-        for metric, statistics in columns.items():
+        measured = columns | by_category if split in RESERVED_SPLITS else columns
+        for metric, statistics in measured.items():
             interval_of = bootstrap_interval if metric == "mean_length" else share_interval
             interval = interval_of(statistics[members], resamples, seed, level)
             rows.append(metric_row(split, metric, interval, int(members.sum())))
@@ -151,7 +187,10 @@ def measure_generations(
             "prompt_index": records[0]["prompt_index"],
             "split": records[0].get("split"),
             "group": records[0].get("group"),
-            **{f"{name}_max": float(values[index].max()) for name, values in scores.items()},
+            **{
+                f"{name}_max": float(values[index].max())
+                for name, values in (scores | categories).items()
+            },
             **{
                 metric: float(statistics[index])
                 for metric, statistics in columns.items()

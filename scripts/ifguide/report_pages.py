@@ -21,9 +21,9 @@ from ifguide.page_style import (
     paragraph,
 )
 from ifguide.results_table import Table, row_labels
+from ifguide.score_shades import STEPS, score_scale, shade
 
 WARNING = "Some of this text is hateful. It is folded: open an entry to read it."
-STEPS = 5  # of the colour scale on either side of zero
 EXCERPT = 600  # characters
 
 SHADES = "".join(
@@ -96,15 +96,17 @@ details { border-bottom: 1px solid var(--line); padding: .35rem 0; }
 """
 
 
-def results_page(tables: dict[str, Table], notes: Sequence[str], title: str = "") -> str:
-    """Return the results tables, by their headings, with `notes` below them."""
+def results_page(
+    tables: dict[str, Table], notes: Sequence[str], warnings: Sequence[str] = (), title: str = ""
+) -> str:
+    """Return the results tables, by their headings, `warnings` above and `notes` below them."""
     body = "".join(
         f"<h2>{escape(heading)}</h2>\n{_table(table)}" for heading, table in tables.items()
     )
     introduction = paragraph(
         "Each value with its interval in brackets below; the best of each model in bold, whether "
         "or not the difference is larger than chance."
-    )
+    ) + "".join(f"<p><strong>Warning:</strong> {escape(line)}.</p>\n" for line in warnings)
     body += "".join(paragraph(note, note=True) for note in notes)
     return page(title or "Results", introduction, body, style=RESULTS_STYLE)
 
@@ -188,13 +190,6 @@ def _document_row(row: dict[str, Any]) -> str:
     )
 
 
-def score_scale(documents: Sequence[dict[str, Any]]) -> float:
-    """Return the absolute score that gets the strongest shade: the 99th percentile of all."""
-    magnitudes = [np.abs(np.asarray(document["scores"], dtype=float)) for document in documents]
-    magnitudes = np.concatenate(magnitudes) if magnitudes else np.zeros(0)
-    return float(np.quantile(magnitudes, 0.99)) if magnitudes.size else 0.0
-
-
 def tokens_page(documents: Sequence[dict[str, Any]], title: str = "") -> str:
     """Return documents with every token shaded by its score and the selected ones outlined.
 
@@ -202,7 +197,7 @@ def tokens_page(documents: Sequence[dict[str, Any]], title: str = "") -> str:
     (bools) and `truth` (bools, or null where it is not known), lists of one length. Raises
     InputError, naming the document, where they are not.
     """
-    scale = score_scale(documents)
+    scale = score_scale(document["scores"] for document in documents)
     known = any(document.get("truth") is not None for document in documents)
     body = (
         f'<div class="controls">{FOLD_BUTTONS}<span id="readout" role="status"></span></div>\n'
@@ -251,9 +246,9 @@ def _token_document(document: dict[str, Any], scale: float) -> str:
     spans = []
     for place, (token, score) in enumerate(zip(tokens, scores, strict=True)):
         classes = ["t"]
-        step = min(STEPS, round(STEPS * abs(score) / scale)) if scale > 0 else 0
+        step = shade(score, scale)
         if step:
-            classes.append(f"{'p' if score > 0 else 'n'}{step}")
+            classes.append(f"{'p' if step > 0 else 'n'}{abs(step)}")
         if selected[place]:
             classes.append("sel")
         if truth and truth[place]:

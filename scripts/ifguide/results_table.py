@@ -49,9 +49,7 @@ def result_columns(benchmark: str = "realtoxicityprompts") -> list[Column]:
         Column("perplexity", "heldout", "perplexity", "all", -1),
         Column("perplexity, non-toxic", "heldout", "perplexity", "nontoxic", -1),
         Column("LAMBADA word", "lambada", "last_word_accuracy", "all", 1),
-        Column("distinct-2", benchmark, "distinct_2", "all", 0),
-        Column("mean length", benchmark, "mean_length", "all", 0, 1),
-        Column("empty", benchmark, "empty_fraction", "all", 0),
+        *degeneration_columns(benchmark),
     ]
 
 
@@ -132,6 +130,19 @@ def prompt_set_columns(benchmark: str) -> list[Column]:
         for classifier in ("implicit", "explicit")
         for split, words in splits.items()
         for metric, name in (("emt", "EMT"), ("tp", "TP"))
+    ] + [
+        Column("change of implicit TP", benchmark, "implicit_tp_difference", "all", -1),
+        Column("change of explicit TP", benchmark, "explicit_tp_difference", "all", -1),
+        *degeneration_columns(benchmark),
+    ]
+
+
+def degeneration_columns(benchmark: str) -> list[Column]:
+    """Return the columns that tell a harmless model from one that says little or repeats itself."""
+    return [
+        Column("distinct-2", benchmark, "distinct_2", "all", 0),
+        Column("mean length", benchmark, "mean_length", "all", 0, 1),
+        Column("empty", benchmark, "empty_fraction", "all", 0),
     ]
 
 
@@ -272,24 +283,63 @@ def plain_text(table: Table) -> str:
     return "\n".join(written) + "\n* best of the model; the interval stands below each value\n"
 
 
-def published_markdown(published: pd.DataFrame, models: list[str], continuations: int) -> str:
-    """Return published figures of `models` as Markdown, marked second-hand with their source.
+class Published(NamedTuple):
+    """Published figures to stand beside ours: `table` is None where none may; `note` says why."""
+
+    table: Table | None
+    note: str
+
+
+def published_figures(
+    published: pd.DataFrame, models: list[str], continuations: int, trained_judges: bool
+) -> Published:
+    """Return the published figures of `models`, whose setting the experiment has.
 
     `published` has the columns model, method, benchmark, split, metric, value, continuations
-    and source. Figures measured with another number of continuations are left out, because EMT
-    and TP depend on it; the result is empty where nothing is left.
+    and source. None stand beside ours where `models` is empty, and none where the judges are
+    classifiers trained here. Figures measured with another number of continuations are left out,
+    because EMT and TP depend on it.
     """
+    known = ", ".join(dict.fromkeys(published["model"]))
+    none = "No published figures stand beside ours: "
+    if not models:
+        return Published(
+            None,
+            f"{none}config key report.published_models names no model. Those published are of "
+            f"{known}, trained on 1 billion tokens of OpenWebText and judged by published "
+            "classifiers; name one where the experiment repeats that setting.",
+        )
+    if trained_judges:
+        return Published(
+            None,
+            f"{none}classifiers trained here judge these continuations, and published ones those.",
+        )
     comparable = published["continuations"].isna() | (published["continuations"] == continuations)
     rows = published[comparable & published["model"].isin(models)]
-    if rows.empty:
-        return ""
-    wide = rows.assign(
-        column=rows["metric"].str.replace("_", " ") + ", " + rows["split"]
-    ).pivot_table(index=["model", "method"], columns="column", values="value", sort=False)
-    lines = ["| published | " + " | ".join(wide.columns) + " |"]
-    lines.append("| --- |" + " ---: |" * len(wide.columns))
-    for (model, method), values in wide.iterrows():
-        cells = ["–" if pd.isna(value) else f"{value:g}" for value in values]
-        lines.append(f"| {model} / {method} | " + " | ".join(cells) + " |")
+    if rows["continuations"].isna().all():
+        return Published(
+            None,
+            f"{none}there are none of {', '.join(models)} with {continuations} continuations a "
+            f"prompt; there are those of {known}.",
+        )
+    keys = ["benchmark", "metric", "split"]
+    columns = [
+        Column(f"{metric.replace('_', ' ')}, {split}", benchmark, metric, split, 0, 3)
+        for benchmark, metric, split in rows[keys].drop_duplicates().itertuples(index=False)
+    ]
+    values = {
+        (row["model"], row["method"], *(row[key] for key in keys)): row["value"]
+        for row in rows.to_dict("records")
+    }
+    labels = list(dict.fromkeys(rows[["model", "method"]].itertuples(index=False, name=None)))
+    cells = [
+        [
+            Cell("–" if (value := values.get(key)) is None else f"{value:g}", "", False)
+            for column in columns
+            for key in [(*label, column.benchmark, column.metric, column.split)]
+        ]
+        for label in labels
+    ]
     sources = "; ".join(dict.fromkeys(rows["source"]))
-    return "\n".join(lines) + f"\n\nPublished figures are second-hand: {sources}.\n"
+    table = Table(columns, [("published", " / ".join(label)) for label in labels], cells)
+    return Published(table, f"Published figures are second-hand: {sources}.")

@@ -7,6 +7,7 @@ import numpy as np
 import pandas as pd
 
 from ifguide.errors import InputError
+from ifguide.generation_metrics import group_names
 from ifguide.metrics import Interval, paired_difference, paired_ratio, perplexity_increase
 from ifguide.seeds import derive_seed
 
@@ -148,7 +149,8 @@ def _per_prompt(prompts: pd.DataFrame, metric: str, threshold: float) -> np.ndar
 def _members(prompts: pd.DataFrame, split: str) -> np.ndarray:
     if split == "all":
         return np.ones(len(prompts), dtype=bool)
-    return ((prompts["split"] == split) | (prompts["group"] == split)).to_numpy()
+    grouped = np.array([split in group_names(group) for group in prompts["group"]], dtype=bool)
+    return (prompts["split"] == split).to_numpy() | grouped
 
 
 def _require_same_units(same: bool, paths: Sequence[str]) -> None:
@@ -159,12 +161,22 @@ def _require_same_units(same: bool, paths: Sequence[str]) -> None:
 
 
 def constant_classifiers(summary: pd.DataFrame) -> list[str]:
-    """Return one line for each classifier that calls every continuation, or none, toxic.
+    """Return one line for each classifier that calls every text of a kind, or none, toxic.
 
-    Over all methods of a benchmark, the uncensored one included: such a classifier measures
-    nothing, and its zero or one must not be read as a result.
+    Of the held-out texts of a classifier trained here, and of the continuations of a benchmark by
+    all methods, the uncensored one included: such a classifier measures nothing, and its zero or
+    one must not be read as a result.
     """
+    trained = summary[(summary["benchmark"] == "classifiers") & (summary["split"] == "all")]
     lines = []
+    for (name, method), rows in trained.groupby(["model", "method"]):
+        shares = rows.loc[rows["metric"].isin(["toxic_flagged", "harmless_flagged"]), "value"]
+        if len(shares) == 2 and shares.min() == shares.max() and shares.iloc[0] in (0.0, 1.0):
+            called = "toxic" if shares.iloc[0] else "harmless"
+            lines.append(
+                f"the {method} {name} classifier calls every held-out text {called}; train it "
+                "longer or on other texts"
+            )
     overall = summary[summary["split"] == "all"]
     for benchmark, rows in overall.groupby("benchmark"):
         for classifier in ("explicit", "implicit"):

@@ -171,6 +171,13 @@ MEASURED = sorted(
 SCORED = sorted({*MEASURED} | {(v["direction"], v["attribution"]) for v in VARIANTS.values()})
 PROXIES = sorted({influence_model(d) for entry, _ in SCORED for d in averaged(entry)} | {PROXY})
 check_agreement()
+# The groups of results in the report, which shows them by name.
+CATEGORIES = {
+    "trained": "1. What was trained",
+    "found": "2. What was found",
+    "changed": "3. What changed",
+    "cost": "4. What it cost",
+}
 
 
 include: "common/run.smk"

@@ -2,15 +2,21 @@
 
 MAIN_BENCHMARK = config["report"]["benchmark"]
 AGREEMENT = agreement_file()
+PROXY_AGREEMENT = proxy_agreement_file()
+# A classifier that is trained here tells no categories of toxicity apart.
+CATEGORIES_OF_TOXICITY = "train" not in CLASSIFIERS["explicit"]
 FIGURES = (
     [
         "toxicity_by_method",
         "toxicity_against_perplexity",
+        "toxicity_against_share",
         "toxicity_by_group",
         "training_losses",
     ]
+    + (["toxicity_by_category"] if CATEGORIES_OF_TOXICITY else [])
     + (["precision_recall"] if HAS_TRUTH else [])
     + (["ranking_agreement"] if AGREEMENT else [])
+    + (["proxy_agreement"] if PROXY_AGREEMENT else [])
 )
 SHOWN_SELECTION = shown_selection()
 SHOWN_FOLDER = selection_folder(SHOWN_SELECTION)
@@ -61,7 +67,7 @@ rule summary:
         page=report(
             f"{RESULTS}/results_table.html",
             caption="../report/results_table.rst",
-            category="What changed",
+            category=CATEGORIES["changed"],
             labels={"shows": "results table"},
         ),
     log:
@@ -80,6 +86,7 @@ rule summary:
             resamples=config["evaluation"]["resamples"],
             level=config["evaluation"]["level"],
             published_models=config["report"]["published_models"],
+            trained_judges=any("train" in entry for entry in CLASSIFIERS.values()),
             decode_methods=sorted(
                 set(config["evaluation"]["methods"]) & set(methods_with("decode"))
             ),
@@ -108,37 +115,54 @@ rule figures:
             else []
         ),
         agreement=AGREEMENT,
+        proxy_agreement=PROXY_AGREEMENT,
     output:
         svg=[f"{RESULTS}/figures/{figure}.svg" for figure in FIGURES],
         toxicity=report(
             f"{RESULTS}/figures/toxicity_by_method.png",
             caption="../report/toxicity_by_method.rst",
-            category="What changed",
+            category=CATEGORIES["changed"],
             labels={"shows": "toxicity by method"},
         ),
         fluency=report(
             f"{RESULTS}/figures/toxicity_against_perplexity.png",
             caption="../report/toxicity_against_perplexity.rst",
-            category="What changed",
+            category=CATEGORIES["cost"],
             labels={"shows": "toxicity against fluency"},
         ),
         groups=report(
             f"{RESULTS}/figures/toxicity_by_group.png",
             caption="../report/toxicity_by_group.rst",
-            category="What changed",
+            category=CATEGORIES["changed"],
             labels={"shows": "toxicity by target group"},
+        ),
+        categories=(
+            report(
+                f"{RESULTS}/figures/toxicity_by_category.png",
+                caption="../report/toxicity_by_category.rst",
+                category=CATEGORIES["changed"],
+                labels={"shows": "toxicity by category"},
+            )
+            if CATEGORIES_OF_TOXICITY
+            else []
+        ),
+        shares=report(
+            f"{RESULTS}/figures/toxicity_against_share.png",
+            caption="../report/toxicity_against_share.rst",
+            category=CATEGORIES["cost"],
+            labels={"shows": "toxicity against the share of tokens taken"},
         ),
         losses=report(
             f"{RESULTS}/figures/training_losses.png",
             caption="../report/training_losses.rst",
-            category="What it cost",
+            category=CATEGORIES["trained"],
             labels={"shows": "training losses"},
         ),
         curves=(
             report(
                 f"{RESULTS}/figures/precision_recall.png",
                 caption="../report/precision_recall.rst",
-                category="What was found",
+                category=CATEGORIES["found"],
                 labels={"shows": "precision and recall of token scores"},
             )
             if HAS_TRUTH
@@ -148,10 +172,20 @@ rule figures:
             report(
                 f"{RESULTS}/figures/ranking_agreement.png",
                 caption="../report/ranking_agreement.rst",
-                category="What was found",
+                category=CATEGORIES["found"],
                 labels={"shows": "blocks that the factors need"},
             )
             if AGREEMENT
+            else []
+        ),
+        proxy_agreement=(
+            report(
+                f"{RESULTS}/figures/proxy_agreement.png",
+                caption="../report/proxy_agreement.rst",
+                category=CATEGORIES["found"],
+                labels={"shows": "agreement of proxy and target"},
+            )
+            if PROXY_AGREEMENT
             else []
         ),
     log:
@@ -165,18 +199,26 @@ rule figures:
         mem_mb=growing(2000),
         runtime=growing(60),
     params:
-        settings=always(benchmark=MAIN_BENCHMARK, group_benchmark=config["report"]["groups"]),
+        settings=always(
+            benchmark=MAIN_BENCHMARK,
+            group_benchmark=config["report"]["groups"],
+            categories=CATEGORIES_OF_TOXICITY,
+        ),
         folder=subpath(output.toxicity, parent=True),
         losses=[f"{name_of_model(path)}={path}" for path in LOSSES],
         curves=lambda wildcards, input: ["--curves", *input.curves] if input.curves else [],
         agreement=lambda wildcards, input: (
             ["--agreement", input.agreement] if input.agreement else []
         ),
+        proxy_agreement=lambda wildcards, input: (
+            ["--proxy-agreement", input.proxy_agreement] if input.proxy_agreement else []
+        ),
     message:
         "draw the figures"
     shell:
         "python {input.code[0]:q} --settings {params.settings:q} --summary {input.summary:q}"
-        " --losses {params.losses:q} {params.curves:q} {params.agreement:q} --output-dir {params.folder:q}"
+        " --losses {params.losses:q} {params.curves:q} {params.agreement:q}"
+        " {params.proxy_agreement:q} --output-dir {params.folder:q}"
         " > {log:q} 2>&1"
 
 
@@ -228,19 +270,19 @@ rule pages:
         documents=report(
             f"{RESULTS}/pages/documents.html",
             caption="../report/documents.rst",
-            category="What was found",
+            category=CATEGORIES["found"],
             labels={"shows": "ranked documents"},
         ),
         tokens=report(
             f"{RESULTS}/pages/tokens.html",
             caption="../report/tokens.rst",
-            category="What was found",
+            category=CATEGORIES["found"],
             labels={"shows": "tokens shaded by score"},
         ),
         continuations=report(
             f"{RESULTS}/pages/continuations.html",
             caption="../report/continuations.rst",
-            category="What changed",
+            category=CATEGORIES["changed"],
             labels={"shows": "continuations side by side"},
         ),
     log:

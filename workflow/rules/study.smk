@@ -16,7 +16,7 @@ rule study_table:
         png=report(
             f"{RESULTS}/figures/study.png",
             caption="../report/study.rst",
-            category="What was found",
+            category=CATEGORIES["found"],
             labels={"shows": "variants of the token scores"},
         ),
     log:
@@ -57,7 +57,7 @@ rule agreement:
         table=report(
             f"{RESULTS}/influence/{{model}}/{{direction}}/ranking_agreement.csv",
             caption="../report/ranking_agreement.rst",
-            category="What was found",
+            category=CATEGORIES["found"],
             labels={"shows": "blocks that the factors need (numbers)"},
         ),
     log:
@@ -100,7 +100,63 @@ rule agreement:
         " {params.safe:q} --output {output.table:q} > {log:q} 2>&1"
 
 
+rule proxy_agreement:
+    input:
+        code=code("measure_proxy_agreement.py"),
+        corpus=lambda wildcards: corpus_files(
+            config["models"][wildcards.model]["tokenizer"], "tokens", "documents"
+        ),
+        proxy=lambda wildcards: model_files(
+            influence_model(wildcards.direction), "none", PROXY_SEED
+        ),
+        proxy_direction=lambda wildcards: (
+            f"{influence_folder(wildcards.direction)}/direction.safetensors"
+        ),
+        target=lambda wildcards: model_files(wildcards.model, "none", PROXY_SEED),
+        target_direction=f"{RESULTS}/influence/{{model}}/{{direction}}/direction.safetensors",
+    output:
+        found=f"{RESULTS}/influence/{{model}}/{{direction}}/proxy_agreement.json",
+    log:
+        f"{LOGS}/proxy_agreement/{{model}}/{{direction}}.log",
+    benchmark:
+        f"{BENCHMARKS}/proxy_agreement/{{model}}/{{direction}}.tsv"
+    conda:
+        "../../envs/main.yaml"
+    threads: 1
+    resources:
+        mem_mb=growing(4000),
+        runtime=growing(240),
+        gpu=0,
+    params:
+        settings=always(
+            blocks=config["report"].get("proxy_agreement", {}).get("blocks"),
+            share=config["influence"]["selections"][shown_selection()]["limit"],
+            scores={
+                key: config["influence"]["scores"][key]
+                for key in ("batch_size", "logits_budget_mib")
+            },
+            seed=SEED,
+            resamples=config["evaluation"]["ranking_resamples"],
+            level=config["evaluation"]["level"],
+        ),
+        corpus=lambda wildcards: corpus_of(wildcards.model),
+        proxy=lambda wildcards: (
+            f"{RESULTS}/models/{influence_model(wildcards.direction)}/none/{PROXY_SEED}"
+        ),
+        proxy_name=lambda wildcards: influence_model(wildcards.direction),
+        target=proxy_directory,
+    message:
+        "how far the scores of the proxy and of {wildcards.model} agree"
+    shell:
+        "python {input.code[0]:q} --settings {params.settings:q} --corpus {params.corpus:q}"
+        " --proxy {params.proxy:q} --proxy-name {params.proxy_name:q}"
+        " --proxy-direction {input.proxy_direction:q} --target {params.target:q}"
+        " --target-name {wildcards.model:q} --target-direction {input.target_direction:q}"
+        " --output {output.found:q} > {log:q} 2>&1"
+
+
 rule study:
     input:
         rules.study_table.output if STUDY else [],
         agreement_file(),
+        proxy_agreement_file(),

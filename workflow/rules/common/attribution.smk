@@ -79,6 +79,15 @@ def agreement_file():
     return f"{influence_folder(direction)}/ranking_agreement.csv"
 
 
+def proxy_agreement_file():
+    """The comparison of proxy and target by their token scores, where the config asks for it."""
+    if "proxy_agreement" not in config["report"]:
+        return []
+    model = config["evaluation"]["models"][0]
+    direction = config["report"]["proxy_agreement"]["direction"]
+    return f"{RESULTS}/influence/{model}/{direction}/proxy_agreement.json"
+
+
 def shown_selection():
     """The selection that the report shows: the order of keys in the config must not choose it."""
     compared = [

@@ -55,6 +55,11 @@ def check_names():
     if config["report"]["selection"]:
         key = "report.selection"
         named.append((key, config["report"]["selection"], influence["selections"]))
+    if "proxy_agreement" in config["report"]:
+        key = "report.proxy_agreement.direction"
+        named.append(
+            (key, config["report"]["proxy_agreement"]["direction"], influence["directions"])
+        )
     for number, entry in enumerate(config["report"]["study"]):
         key = f"report.study.{number}.variants"
         named += [(key, variant, influence["variants"]) for variant in entry["variants"]]
@@ -141,7 +146,7 @@ def check_study():
 
 
 def check_agreement():
-    """Refuse a comparison of factors for a direction that has none."""
+    """Refuse a comparison of factors that are not there, or of scores that cannot be compared."""
     direction = config["influence"]["selections"][shown_selection()]["direction"]
     entry = config["influence"]["directions"].get(direction)
     if config["report"]["agreement_blocks"] and (not entry or entry["hessian"] == "identity"):
@@ -149,6 +154,19 @@ def check_agreement():
             "report.agreement_blocks",
             f"{direction}, whose selection the report shows, uses no factors; set 0",
         )
+    if "proxy_agreement" in config["report"]:
+        target = config["evaluation"]["models"][0]
+        proxy = influence_model(config["report"]["proxy_agreement"]["direction"])
+        if config["models"][target]["tokenizer"] != config["models"][proxy]["tokenizer"]:
+            refuse_config(
+                "report.proxy_agreement",
+                f"{proxy} and {target} have different tokenizers, so that their scores speak of "
+                "different tokens; remove it",
+            )
+        if target == proxy:
+            refuse_config(
+                "report.proxy_agreement.direction", f"belongs to {target} itself; name another"
+            )
 
 
 def check_queries():
