@@ -180,6 +180,9 @@ def test_a_covariance_by_hand(width):
 
 
 def test_arithmetic_by_hand():
+    sums = costs.gram_flops(3) + costs.gram_flops(4)
+    half = costs.activation_gradient_flops(SMALL, 7) + sums / 2
+    assert costs.covariance_flops(SMALL, 7, 0.5) == half
     assert costs.forward_flops(SMALL, 7) == 2 * 60 + 4 * 1 * 2 * 7
     assert costs.activation_gradient_flops(SMALL, 7) == 4 * 60 + 3 * 4 * 2 * 7
     assert SMALL.tracked == 15

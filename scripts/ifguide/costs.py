@@ -55,8 +55,8 @@ def gram_flops(width: int) -> float:
     )
 
 
-def covariance_flops(shape: ModelShape, length: float) -> float:
-    """Return the FLOPs of the covariance pass for each token.
+def covariance_flops(shape: ModelShape, length: float, positions: float = 1.0) -> float:
+    """Return the FLOPs of the covariance pass for each token; `positions` is the share summed over.
 
     An upper bound: layers that read one tensor share its covariance.
     """
@@ -64,7 +64,7 @@ def covariance_flops(shape: ModelShape, length: float) -> float:
         gram_flops(layer.outputs) + gram_flops(layer.inputs - layer.has_bias)
         for layer in shape.layers
     )
-    return activation_gradient_flops(shape, length) + sums
+    return activation_gradient_flops(shape, length) + positions * sums
 
 
 def eigenvalue_flops(shape: ModelShape, length: int) -> float:
