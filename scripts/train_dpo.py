@@ -14,7 +14,7 @@ from command_line import argument_parser, run
 from ifguide.artifacts import file_sha256, read_json, read_jsonl, write_json
 from ifguide.checkpoints import keep_only_own_checkpoints
 from ifguide.dpo import LOSS_COLUMNS, tokenize_pairs, train_on_pairs
-from ifguide.models import TRAINING_RECORD, load_model, weights_sha256
+from ifguide.models import TRAINING_RECORD, load_model, require_vocabulary, weights_sha256
 from ifguide.preferences import PreferencePair
 from ifguide.seeds import derive_seed
 from ifguide.tokenizers import load_tokenizer
@@ -29,7 +29,8 @@ def main(arguments: Namespace) -> None:
     model_name, method = settings["names"]
     start, output = arguments.start_from, arguments.output
     model = load_model(start)
-    tokenizer = load_tokenizer(start)
+    tokenizer = load_tokenizer(arguments.tokenizer)
+    require_vocabulary(start, model.config.vocab_size, tokenizer)
     pairs = [PreferencePair(**record) for record in read_jsonl(arguments.pairs)]
     positions = getattr(model.config, "max_position_embeddings", None) or 2**31
     examples = tokenize_pairs(tokenizer, pairs, positions)
@@ -47,7 +48,7 @@ def main(arguments: Namespace) -> None:
     losses, steps = train_on_pairs(
         model,
         load_model(start),
-        load_tokenizer(start),
+        load_tokenizer(arguments.tokenizer),
         examples,
         settings={**settings["training"], "checkpoint_steps": arguments.checkpoint_steps},
         beta=settings["beta"],
@@ -66,8 +67,7 @@ def main(arguments: Namespace) -> None:
             "parameters": sum(parameter.numel() for parameter in model.parameters()),
             "seconds": seconds,
             "pairs": len(examples),
-            # Of the corpus that the first model of the chain was trained on.
-            "tokens_sha256": read_json(start / TRAINING_RECORD)["tokens_sha256"],
+            "tokens_sha256": corpus_of_chain(start),
             **made_from,
             "weights_sha256": weights_sha256(output),
         },
@@ -75,9 +75,19 @@ def main(arguments: Namespace) -> None:
     shutil.rmtree(checkpoints, ignore_errors=True)
 
 
+def corpus_of_chain(start: Path) -> str | None:
+    """Return the hash of the tokens that the first model of the chain was trained on.
+
+    None where nothing tells: a directory made elsewhere has no training record.
+    """
+    record = start / TRAINING_RECORD
+    return read_json(record)["tokens_sha256"] if record.exists() else None
+
+
 if __name__ == "__main__":
     parser = argument_parser(__doc__)
     parser.add_argument("--start-from", type=Path, required=True, help="model directory")
+    parser.add_argument("--tokenizer", type=Path, required=True, help="that of the corpus")
     parser.add_argument("--pairs", type=Path, required=True, help="pairs.jsonl of read_pairs.py")
     parser.add_argument("--checkpoint-steps", type=int, required=True)
     parser.add_argument("--output", type=Path, required=True)

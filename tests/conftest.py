@@ -72,9 +72,14 @@ def rules_to_run(printed: str) -> set[str]:
     """The rules in the job table of a dry run, less `all`; empty where there is nothing to do."""
     if "Nothing to be done" in printed:
         return set()
+    return set(jobs_to_run(printed)) - {"all"}
+
+
+def jobs_to_run(printed: str) -> dict[str, int]:
+    """The number of jobs of each rule in the job table of a dry run."""
     table = re.search(r"^job +count\n-+ +-+\n(.*?)^total +\d+$", printed, re.M | re.S)
     assert table, printed
-    return {line.split()[0] for line in table[1].splitlines()} - {"all"}
+    return {line.split()[0]: int(line.split()[1]) for line in table[1].splitlines()}
 
 
 def error_line(printed: str) -> str:

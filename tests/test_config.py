@@ -400,6 +400,15 @@ CHANGES: dict[str, tuple[object, set[str] | str]] = {
     "report.proxy_agreement.blocks": (15, PROXY_AGREEMENT),
     "report.groups": ("bold", {"figures"} | REPORT),
     "report.published_models": (["Pythia-160M"], SUMMARY),
+    # A plan changes no result.
+    "plan.devices": (["h100"], set()),
+    "plan.own_devices": ({"own": {"bfloat16": 1e12, "float32": 1e12}}, set()),
+    "plan.calibration": ("device.json", set()),
+    "plan.utilisation": ({"training": 0.5}, set()),
+    "plan.start_seconds": (7, set()),
+    "plan.tokens": (1000, set()),
+    "plan.characters_per_token": (3.0, set()),
+    "plan.records": ({"queries.toxic": 5}, set()),
 }
 
 # Sections whose keys are names that the user chose.
@@ -416,6 +425,8 @@ NAMED = {
     ("influence", "variants"),
     ("influence", "selections"),
     ("benchmarks",),
+    ("plan", "records"),
+    ("plan", "own_devices"),
 }
 
 

@@ -1,20 +1,11 @@
 """The published experiment: the settings of the paper, and a plan for every job of it."""
 
-import re
-
 import pytest
 import yaml
 
-from conftest import copy_repository, run_snakemake
+from conftest import copy_repository, jobs_to_run, run_snakemake
 
 PAPER, ABLATIONS = "config/paper.yaml", "config/paper_ablations.yaml"
-
-
-def jobs(printed: str) -> dict[str, int]:
-    """The number of jobs of each rule in the table of a dry run."""
-    table = re.search(r"^job +count\n-+ +-+\n(.*?)^total +\d+$", printed, re.M | re.S)
-    assert table, printed
-    return {line.split()[0]: int(line.split()[1]) for line in table[1].splitlines()}
 
 
 def test_a_step_and_a_selection_are_those_of_the_paper(repository):
@@ -32,7 +23,7 @@ def test_every_job_is_planned_without_a_file_of_the_hub(tmp_path, configs, model
     clone = copy_repository(tmp_path / "clone")
     ran = run_snakemake(clone, "--configfile", *configs, "--cores", "1", "--dry-run")
     assert ran.returncode == 0, ran.stdout
-    assert jobs(ran.stdout)["train_model"] == models
+    assert jobs_to_run(ran.stdout)["train_model"] == models
 
 
 def test_a_revision_that_is_not_a_commit_is_refused(tmp_path):

@@ -3,17 +3,23 @@
 import json
 import math
 import shutil
+import subprocess
+import sys
+from dataclasses import asdict
 
 import pytest
 import torch
 from torch.nn.functional import logsigmoid
 
+from conftest import REPOSITORY, environment, error_line
+from ifguide.artifacts import read_json, write_jsonl
 from ifguide.benchmark_formats import PromptRecord
 from ifguide.corpus import train_tokenizer
 from ifguide.dpo import tokenize_pairs, train_on_pairs
 from ifguide.errors import InputError
-from ifguide.models import build_model
+from ifguide.models import build_model, load_model, weights_sha256
 from ifguide.preferences import PreferencePair, read_pairs, require_pairs_disjoint
+from ifguide.tokenizers import load_tokenizer
 from ifguide.training import LogLine
 
 SEED = 1
@@ -223,3 +229,43 @@ def test_an_interrupted_dpo_ends_as_an_uninterrupted_one(tokenizer, tmp_path, mo
     for name, weight in whole.state_dict().items():
         assert torch.equal(weight, resumed.state_dict()[name]), name
     shutil.rmtree(tmp_path)
+
+
+def train_dpo(tokenizer, folder, start):
+    """Run the script on a model directory, as the workflow does."""
+    tokenizer.save_pretrained(folder / "tokenizer")
+    write_jsonl(folder / "pairs.jsonl", [asdict(pair) for pair in PAIRS])
+    settings = {
+        "training": SETTINGS | {"epochs": 1},
+        "beta": BETA,
+        "names": ["target", "dpo"],
+        "training_seed": 0,
+        "seed": SEED,
+    }
+    command = [sys.executable, str(REPOSITORY / "scripts/train_dpo.py")]
+    command += ["--settings", json.dumps(settings), "--pairs", str(folder / "pairs.jsonl")]
+    command += ["--tokenizer", str(folder / "tokenizer"), "--start-from", str(start)]
+    command += ["--checkpoint-steps", "5", "--output", str(folder / "made" / "0")]
+    return subprocess.run(command, env=environment(), capture_output=True, text=True, check=False)
+
+
+def test_dpo_begins_with_a_directory_that_was_made_elsewhere(tokenizer, tmp_path):
+    """It has weights and a configuration, but no training record and no tokenizer."""
+    start = tmp_path / "given"
+    model(tokenizer).save_pretrained(start)
+    ran = train_dpo(tokenizer, tmp_path, start)
+    assert ran.returncode == 0, ran.stderr
+    made = tmp_path / "made" / "0"
+    record = read_json(made / "training.json")
+    assert record["start_from_sha256"] == weights_sha256(start) != record["weights_sha256"]
+    assert record["tokens_sha256"] is None and record["steps"] == 2
+    assert load_tokenizer(made).get_vocab() == tokenizer.get_vocab()
+    assert load_model(made).config.vocab_size == len(tokenizer)
+
+
+def test_dpo_refuses_a_directory_of_another_vocabulary(tokenizer, tmp_path):
+    start = tmp_path / "given"
+    model(train_tokenizer([pair.chosen for pair in PAIRS], 270)).save_pretrained(start)
+    ran = train_dpo(tokenizer, tmp_path, start)
+    assert ran.returncode == 1
+    assert error_line(ran.stderr).startswith(f"error: {start}: its vocabulary of 2")

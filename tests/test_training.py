@@ -16,12 +16,10 @@ from safetensors.torch import load_file
 from transformers import AutoConfig, AutoModelForCausalLM, TrainerState
 
 import train_model
-from ifguide.architectures import PUBLISHED
 from ifguide.artifacts import read_json, write_json
 from ifguide.checkpoints import CONTENTS, ListContents, last_whole_checkpoint
 from ifguide.errors import InputError
 from ifguide.objective import IGNORED_LABEL, suppression_loss
-from ifguide.throughput import flops_per_token, peak_flops
 from ifguide.tokenizers import load_tokenizer
 from ifguide.training import training_arguments
 from ifguide.training_blocks import BlockOrder, Blocks, OrderOfEpoch, divide_step
@@ -230,18 +228,6 @@ def test_speed_is_recorded_and_utilisation_where_the_peak_is_known(corpus, mask,
     assert record["flops_utilisation"] == pytest.approx(
         record["tokens_per_second"] * record["flops_per_token"] / 1e12
     )
-
-
-def test_arithmetic_of_a_token():
-    published = PUBLISHED["pythia-160m"]
-    config = AutoConfig.for_model(**published.settings, vocab_size=published.vocabulary_size)
-    with torch.device("meta"):
-        model = AutoModelForCausalLM.from_config(config)
-    body_and_head = 162_322_944 - 50_304 * 768
-    assert flops_per_token(model, 2048) == 6 * body_and_head + 12 * 12 * 768 * 2048
-    assert peak_flops("NVIDIA H100 80GB HBM3", "bfloat16") == 989e12
-    assert peak_flops("NVIDIA H100 PCIe", "bfloat16") == 756e12
-    assert peak_flops("cpu", "float32") is None
 
 
 # --- when it has to stop --------------------------------------------------------------------------

@@ -1,43 +1,6 @@
-"""How much arithmetic training a token takes, and how much of it a device can do."""
+"""How fast a training is, and how much of its devices' arithmetic it takes."""
 
 import time
-
-from transformers import PreTrainedModel
-
-# Dense peak of a device in FLOP/s, by a part of its name, for products of bfloat16 and float32
-# (without TF32): NVIDIA's data sheets. The first name that fits is taken.
-PEAK_FLOPS = {
-    "B200": {"bfloat16": 2250e12, "float32": 75e12},
-    "H200": {"bfloat16": 989e12, "float32": 67e12},
-    "H100 PCIe": {"bfloat16": 756e12, "float32": 51e12},
-    "H100": {"bfloat16": 989e12, "float32": 67e12},
-    "A100": {"bfloat16": 312e12, "float32": 19.5e12},
-    "L40S": {"bfloat16": 362e12, "float32": 91.6e12},
-    "A10G": {"bfloat16": 70e12, "float32": 35e12},
-    "L4": {"bfloat16": 121e12, "float32": 30.3e12},
-}
-
-
-def peak_flops(device_name: str, precision: str) -> float | None:
-    """Return a device's peak in FLOP/s, or None for one that is not in the table."""
-    return next(
-        (peaks[precision] for name, peaks in PEAK_FLOPS.items() if name in device_name), None
-    )
-
-
-def flops_per_token(model: PreTrainedModel, block_size: int) -> float:
-    """Return the FLOPs of one training step for each token of a block of `block_size`.
-
-    6 N + 12 · layers · width · T (Chowdhery et al., 2022, arXiv 2204.02311, appendix B), N being
-    the parameters that multiply activations: all but an input embedding that is not the head too.
-    """
-    config = model.config
-    parameters = sum(parameter.numel() for parameter in model.parameters())
-    embedding = model.get_input_embeddings().weight
-    head = model.get_output_embeddings()
-    if head is None or head.weight is not embedding:
-        parameters -= embedding.numel()
-    return 6 * parameters + 12 * config.num_hidden_layers * config.hidden_size * block_size
 
 
 class Speed:

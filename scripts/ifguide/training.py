@@ -14,8 +14,11 @@ from transformers.trainer_callback import PrinterCallback
 from ifguide.artifacts import atomic_path
 from ifguide.checkpoints import ListContents, keep_only_own_checkpoints, last_whole_checkpoint
 from ifguide.corpus import Corpus, ShardedArray
+from ifguide.costs import training_flops
+from ifguide.devices import peak_flops
+from ifguide.model_shapes import model_shape
 from ifguide.objective import IGNORED_LABEL, suppression_loss
-from ifguide.throughput import Speed, flops_per_token, peak_flops
+from ifguide.throughput import Speed
 from ifguide.training_blocks import BlockOrder, Blocks, OrderOfEpoch, divide_step
 from ifguide.training_progress import LogLine, ProgressBar, StartClock, StopAtBadLoss
 
@@ -63,7 +66,7 @@ class SuppressionTrainer(OwnParameterNames, Trainer):
         # Sums of label losses and their counts, selected and unselected, since the last log.
         self.loss_sums = torch.zeros(2, 2, dtype=torch.float64, device=self.args.device)
         self.speed = Speed(
-            flops_per_token(self.model, self.train_dataset.corpus.block_size),
+            training_flops(model_shape(self.model), self.train_dataset.corpus.block_size),
             None if peak is None else peak * self.args.world_size,
         )
 

@@ -41,6 +41,7 @@ rule train_dpo:
     input:
         code=code("train_dpo.py"),
         pairs=f"{RESULTS}/pairs/{{method}}.jsonl",
+        tokenizer=lambda wildcards: f"{corpus_of(wildcards.model)}/tokenizer/tokenizer.json",
         start_from=start_files,
     output:
         weights=f"{RESULTS}/models/{{model}}/{{method}}/{{seed}}/model.safetensors",
@@ -73,6 +74,7 @@ rule train_dpo:
             seed=SEED,
         ),
         folder=subpath(output.weights, parent=True),
+        tokenizer=subpath(input.tokenizer, parent=True),
         start_from=start_directory,
         # Not tracked, for the reason given in train_model.
         checkpoint_steps=lambda wildcards, input: dpo_training_of(
@@ -82,8 +84,8 @@ rule train_dpo:
         "train {wildcards.model} by {wildcards.method}, seed {wildcards.seed}"
     shell:
         "python {input.code[0]:q} --settings {params.settings:q} --pairs {input.pairs:q}"
-        " --start-from {params.start_from:q} --checkpoint-steps {params.checkpoint_steps:q}"
-        " --output {params.folder:q} > {log:q} 2>&1"
+        " --tokenizer {params.tokenizer:q} --start-from {params.start_from:q}"
+        " --checkpoint-steps {params.checkpoint_steps:q} --output {params.folder:q} > {log:q} 2>&1"
 
 
 rule train_reward:

@@ -139,6 +139,7 @@ def code(script):
 include: "common/sources.smk"
 include: "common/methods.smk"
 include: "common/attribution.smk"
+include: "common/plan.smk"
 include: "common/checks.smk"
 
 

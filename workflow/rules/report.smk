@@ -344,7 +344,7 @@ rule report_html:
         mem_mb=growing(2000),
         runtime=growing(60),
     params:
-        settings=always(**config),
+        settings=always(**without(config, "plan")),
         snakefile=os.path.relpath(SOURCE / "workflow" / "Snakefile"),
     message:
         "build the report"

@@ -63,6 +63,8 @@ def check_names():
     for number, entry in enumerate(config["report"]["study"]):
         key = f"report.study.{number}.variants"
         named += [(key, variant, influence["variants"]) for variant in entry["variants"]]
+    named += [("plan.devices", device, planned_devices()) for device in config["plan"]["devices"]]
+    named += [("plan.records", name, planned_records()) for name in config["plan"]["records"]]
     for key, name, known in named:
         if name not in known:
             refuse_config(key, f"{name!r} is none of {', '.join(sorted(known)) or 'nothing'}")

@@ -13,11 +13,18 @@ from ifguide.run_lock import hold_run_lock
 
 def begin_run():
     """Lock the results folder and write down what the run is made with; no dry run gets here."""
+    if only_plans():
+        return
     try:
         hold_run_lock(f"{RESULTS}/.run.lock")
         write_run_config()
     except InputError as error:
         raise SystemExit(f"error: {error}") from None
+
+
+def only_plans():
+    """Whether nothing but a plan is made, which is no run: it disturbs none, and is not recorded."""
+    return set(workflow.dag_settings.targets) == {"plan"}
 
 
 def write_run_config():
@@ -39,7 +46,7 @@ def write_run_config():
 
 def print_results():
     table = Path(RESULTS, "results_table.txt")
-    if table.exists():
+    if table.exists() and not only_plans():
         print(table.read_text(encoding="utf-8"))
         print(
             f"report   {RESULTS}/report.html\nfigures  {RESULTS}/figures/\ntable    {RESULTS}/summary.csv"

@@ -1,0 +1,267 @@
+"""`snakemake plan`: the jobs of the run itself, work that files and models confirm, no network."""
+
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pandas as pd
+import pytest
+import yaml
+
+from conftest import TINY, copy_repository, copy_run, environment, jobs_to_run, run_snakemake
+from ifguide.artifacts import read_json, write_json
+from ifguide.config_schema import with_defaults
+from ifguide.devices import DEVICES, GIB, KINDS
+from ifguide.errors import InputError
+from ifguide.plan import PlannedJob, Work, plan_table, shown, stage_table
+from plan import planned_devices
+from planned_counts import Counts
+
+RESULTS = Path("results/tiny")
+PAPER = ["config/paper.yaml", "config/scale_1b.yaml"]
+
+
+def planned(clone: Path, *configs: str, results: Path = RESULTS) -> tuple[pd.DataFrame, str]:
+    ran = run_snakemake(clone, "plan", "--cores", "1", "--configfile", *configs)
+    assert ran.returncode == 0, ran.stdout
+    return pd.read_csv(clone / results / "plan.csv"), ran.stdout
+
+
+def size(clone: Path, pattern: str) -> float:
+    return sum(path.stat().st_size for path in clone.glob(f"{RESULTS}/{pattern}")) / GIB
+
+
+@pytest.fixture(scope="module")
+def before(tmp_path_factory):
+    """The plan of a clone in which nothing has run, and the dry run of everything."""
+    clone = copy_repository(tmp_path_factory.mktemp("before") / "clone")
+    table, printed = planned(clone, TINY)
+    dry = run_snakemake(clone, "--configfile", TINY, "--cores", "1", "--dry-run")
+    return clone, table, printed, jobs_to_run(dry.stdout)
+
+
+@pytest.fixture(scope="module")
+def after(finished, tmp_path_factory):
+    """The plan of a finished run."""
+    clone = copy_run(finished, tmp_path_factory.mktemp("after") / "clone")
+    return clone, *planned(clone, TINY)
+
+
+def test_the_jobs_are_those_of_a_dry_run(before):
+    _, table, printed, dry = before
+    assert table.groupby("rule")["jobs"].sum().to_dict() == dry
+    assert (table["remaining_jobs"] == table["jobs"]).all()
+    assert table["measured_jobs"].sum() == 0
+    total = re.search(r"^total +(\d+) +(\d+) ", printed, re.M)
+    assert [int(number) for number in total.groups()] == [sum(dry.values())] * 2
+
+
+def test_a_plan_says_where_its_numbers_come_from(before):
+    clone, _, printed, _ = before
+    written = (clone / RESULTS / "plan.md").read_text(encoding="utf-8")
+    for text in (printed, written):
+        assert "tokens of the corpus, bpe" in text and "planted documents" in text
+        assert "records of queries.toxic: 24 (config section planted)" in text
+        assert "assumed utilisation" in text
+    # It is no run: nothing is recorded or locked.
+    assert not (clone / RESULTS / "run_config.yaml").exists()
+
+
+def test_every_stage_that_computes_has_work(before):
+    _, table, _, _ = before
+    work = table.groupby("rule")[["flops", "tokens", "disk_gib"]].sum()
+    for rule in (
+        *("train_model", "train_dpo", "train_classifier", "train_reward", "covariance"),
+        *("eigenvalues", "query_gradient", "score", "generate", "classify", "perplexity"),
+        *("lambada", "agreement"),
+    ):
+        assert work.loc[rule, "flops"] > 0, rule
+    for rule in ("tokenize", "train_model", "factors", "score", "select_tokens", "generate"):
+        assert rule == "factors" or work.loc[rule, "disk_gib"] > 0, rule
+    methods = set(table[table["rule"] == "train_model"]["subject"])
+    assert methods == {"proxy/none", "target/none", "target/word_filter", "target/ifguide"}
+
+
+def test_a_finished_run_is_measured_and_compared(after):
+    clone, table, printed = after
+    assert table["remaining_jobs"].sum() == 0
+    measured = table[table["measured_jobs"] > 0]
+    assert set(table["rule"]) - set(measured["rule"]) == {"all"}
+    assert (measured["measured_jobs"] == measured["jobs"]).all()
+    benchmarks = (clone / "logs/tiny/benchmarks").rglob("*.tsv")
+    seconds = sum(float(path.read_text().splitlines()[1].split("\t")[0]) for path in benchmarks)
+    assert measured["measured_hours"].sum() == pytest.approx(seconds / 3600, rel=1e-4)
+    scores = measured[measured["rule"] == "score"].iloc[0]
+    expected = scores["hours_cpu-core"] / scores["measured_hours"]
+    assert scores["estimated_over_measured"] == pytest.approx(expected, rel=1e-4)
+    assert "measured" in printed and "estimated" in printed
+
+
+def test_counts_and_sizes_are_those_of_the_files(after):
+    clone, table, _ = after
+    rules = table.groupby("rule")[["tokens", "disk_gib"]].sum()
+    corpus = read_json(clone / RESULTS / "corpus/bpe/meta.json")
+    assert rules.loc["tokenize", "tokens"] == corpus["tokens"]
+    trained = table[table["subject"] == "target/ifguide"].set_index("rule")
+    assert trained.loc["train_model", "tokens"] == 2 * corpus["tokens"]
+    filtered = read_json(clone / RESULTS / "corpus/bpe/filtered/word_filter/meta.json")
+    assert filtered["tokens"] < corpus["tokens"]
+    for rule, pattern in (
+        ("train_model", "models/*/[niw]*/0/model.safetensors"),
+        ("score", "influence/*/[dp]*/scores/*/shard-*.npy"),
+        ("covariance", "influence/proxy/covariances/*.safetensors"),
+        ("merge_factors", "influence/proxy/factors.safetensors"),
+        ("tokenize", "corpus/bpe/[td]*/shard-*.npy"),
+        ("select_tokens", "influence/proxy/differential/top/mask/*.npy"),
+    ):
+        # Headers, and what pads a block's end, are all that is left out.
+        assert rules.loc[rule, "disk_gib"] == pytest.approx(size(clone, pattern), rel=0.15), rule
+
+
+def test_the_plan_of_a_billion_tokens_needs_no_network(tmp_path):
+    clone = copy_repository(tmp_path / "clone")
+    table, printed = planned(clone, *PAPER, results=Path("results/paper"))
+    dry = run_snakemake(clone, "--configfile", *PAPER, "--cores", "1", "--dry-run")
+    assert table.groupby("rule")["jobs"].sum().to_dict() == jobs_to_run(dry.stdout)
+    assert "tokens of the corpus, pythia: 1,000,000,000 (config key plan.tokens)" in printed
+    rows = table.set_index(["rule", "subject"])
+    target = rows.loc[("train_model", "pythia-1b/none")]
+    assert target["tokens"] == pytest.approx(1e9, rel=1e-4)
+    # 6 N T, and attention; on 989 TFLOP/s of which 40 % are reached.
+    flops = 1e9 * (6 * (1_011_781_632 - 50_304 * 2048) + 12 * 16 * 2048 * 2048)
+    assert target["flops"] == pytest.approx(flops, rel=1e-4)
+    assert target["hours_h100"] == pytest.approx(flops / (0.4 * 989e12) / 3600, rel=0.01)
+    scores = rows.loc[("score", "pythia-160m/differential/loss")]
+    assert scores["tokens"] == pytest.approx(1e9, rel=1e-4)
+    assert scores["jobs"] == 64
+
+
+def error_of(clone: Path, overlay: dict, *configs: str) -> str:
+    (clone / "overlay.yaml").write_text(yaml.safe_dump(overlay), encoding="utf-8")
+    ran = run_snakemake(clone, "plan", "--cores", "1", "--configfile", *configs, "overlay.yaml")
+    assert ran.returncode == 1
+    return next(line for line in ran.stdout.splitlines() if line.startswith("error: "))
+
+
+def test_what_cannot_be_planned_is_one_line(before, tmp_path):
+    clone, *_ = before
+    assert error_of(clone, {"plan": {"devices": ["h1000"]}}, TINY) == (
+        "error: config: plan.devices: 'h1000' is none of a100, a10g, b200, cpu-core, h100, "
+        "h100-pcie, h200, l4, l40s"
+    )
+    assert error_of(clone, {"plan": {"records": {"queries.none": 5}}}, TINY).startswith(
+        "error: config: plan.records: 'queries.none' is none of benchmarks.lambada, "
+    )
+    missing = {"plan": {"calibration": "device.json", "devices": ["calibrated"]}}
+    assert error_of(clone, missing, TINY).startswith(
+        "error: config key plan.calibration: device.json does not exist; write it with "
+    )
+    assert error_of(clone, {"plan": {"tokens": None}}, "config/paper.yaml") == (
+        "error: config key plan.tokens: missing, and the files of corpus source openwebtext are "
+        "not here yet; give the number of tokens, or fetch the files first"
+    )
+
+
+def test_a_measured_device_can_be_planned_with(tmp_path, repository, counts):
+    path = tmp_path / "device.json"
+    command = [sys.executable, repository / "scripts/measure_device.py", "--output", path]
+    command += ["--architecture", "pythia-14m", "--blocks", "1", "--block-size", "32"]
+    subprocess.run(list(map(str, command)), check=True, env=environment())
+    plan = counts.plan | {"calibration": str(path), "devices": ["calibrated"]}
+    (device,), start_seconds, notes = planned_devices(plan)
+    measured = read_json(path)
+    assert start_seconds == measured["start_seconds"] > 0
+    assert device.peak == {name: measured[name] for name in ("bfloat16", "float32")}
+    assert set(device.utilisation) == set(KINDS)
+    assert all(0 < share <= 1 for share in device.utilisation.values())
+    assert f"measured in {path}" in notes[0]
+
+
+# --- the parts ------------------------------------------------------------------------------------
+
+
+def job(stage, seconds, measured=None, remaining=True, **work):
+    work = Work(processor_seconds=seconds, loads=False, **work)
+    return PlannedJob(stage, "rule", "subject", work, remaining, measured)
+
+
+def test_a_ratio_compares_measured_jobs_alone():
+    jobs = [
+        job("a", 3600, memory=GIB),
+        job("a", 7200, measured=3600.0, remaining=False, memory=2 * GIB),
+        job("b", 1800, measured=3600.0, remaining=False),
+    ]
+    device = DEVICES["cpu-core"]
+    table = plan_table(jobs, [device], 0.0)
+    assert table["jobs"].tolist() == [2, 1] and table["remaining_jobs"].tolist() == [1, 0]
+    assert table["hours_cpu-core"].tolist() == [3, 0.5]
+    assert table["memory_gib"].tolist() == [2, 0]
+    assert table["longest_job_hours"].tolist() == [2, 0.5]
+    assert table["estimated_over_measured"].tolist() == [2, 0.5]
+    stages = stage_table(table).set_index("stage")
+    assert stages.loc["total", "estimated_over_measured"] == pytest.approx(2.5 / 2)
+    assert stages.loc["total", "memory_gib"] == 2
+    heading, lines = shown(stages.reset_index(), [device])
+    assert heading[-1] == "estimated / measured (cpu-core)" and lines[-1][-1] == "1.25"
+
+
+def test_work_that_loads_libraries_waits_for_them():
+    device = DEVICES["h100"]
+    work = Work(kind="scores", flops=67e12, processor_seconds=1)
+    assert work.seconds(device, 5.0) == pytest.approx(2 + 1 + 5)
+    assert Work(processor_seconds=1, loads=False).seconds(device, 5.0) == pytest.approx(1 + 0.5)
+
+
+@pytest.fixture
+def counts(tmp_path, repository):
+    """Counts of a small config of local files."""
+    schema = yaml.safe_load((repository / "workflow/schemas/config.schema.yaml").read_text("utf-8"))
+    config = with_defaults(schema, yaml.safe_load((repository / TINY).read_text("utf-8")))
+    texts = tmp_path / "texts.jsonl"
+    texts.write_text("".join(json.dumps({"text": "x" * 100}) + "\n" for _ in range(20)))
+    source = {"name": "texts", "text": "text", "documents": "line", "limit": None}
+    config["corpus"]["sources"] = [source | {"held_out": 0.25}]
+    facts = {
+        "planted": "nowhere",
+        "sources": [[str(texts)]],
+        "corpora": {"bpe": str(tmp_path / "corpus")},
+        "records": {
+            "queries.toxic": {
+                "report": str(tmp_path / "toxic.json"),
+                "entries": [{"paths": [str(texts)], "part": [0.0, 0.5]}],
+            },
+            "queries.safe": {"report": None, "entries": [{"paths": ["missing"], "limit": 7}]},
+        },
+    }
+    return Counts(config, facts)
+
+
+def test_tokens_are_reckoned_until_they_are_counted(counts, tmp_path):
+    assert counts.tokens("bpe") == 20 * 100 * 0.75 / 4
+    assert counts.held_out_tokens("bpe") == 20 * 100 * 0.25 / 4
+    assert "local files, read; plan.characters_per_token: 4" in str(counts.found.values())
+    counts.plan["tokens"] = 900
+    counts.found.clear()
+    assert (counts.tokens("bpe"), counts.held_out_tokens("bpe")) == (900, 300)
+    write_json(tmp_path / "corpus/meta.json", {"tokens": 123})
+    counts.found.clear()
+    assert counts.tokens("bpe") == 123
+
+
+def test_a_source_that_is_not_here_needs_a_number(counts):
+    counts.facts["sources"] = [["missing/*.parquet"]]
+    with pytest.raises(InputError, match=r"^config key plan.tokens: missing, .* source texts are"):
+        counts.tokens("bpe")
+
+
+def test_records_are_reckoned_until_they_are_counted(counts, tmp_path):
+    assert counts.records("queries.toxic") == 10
+    assert counts.records("queries.safe") == 7
+    counts.plan["records"]["queries.toxic"] = 8
+    counts.found.clear()
+    assert counts.records("queries.toxic") == 8
+    write_json(tmp_path / "toxic.json", {"kept": {"toxic": 2, "nontoxic": 4}})
+    counts.found.clear()
+    assert counts.records("queries.toxic") == 6
