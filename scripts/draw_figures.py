@@ -51,12 +51,11 @@ def main(arguments: argparse.Namespace) -> None:
         logs = {label: read_table(path, ["step", "loss"]) for label, path in runs.items()}
         drawn["training_losses"] = figures.training_losses(logs)
     if arguments.curves is not None:
-        columns = [
-            "direction", "attribution", "recall", "precision", "base_rate", "selected_share",
-        ]  # fmt: skip
+        columns = ["ranking", "recall", "precision", "base_rate"]
         tables = [read_table(path, columns) for path in arguments.curves]
         points = pd.concat(tables) if tables else pd.DataFrame(columns=columns)
-        drawn["precision_recall"] = score_figures.precision_recall(points)
+        removed = score_figures.removed_tokens(summary) if arguments.summary else None
+        drawn["precision_recall"] = score_figures.precision_recall(points, removed)
     if arguments.agreement:
         drawn["ranking_agreement"] = score_figures.ranking_agreement(
             read_table(arguments.agreement, ["blocks", "spearman", "top_overlap"])

@@ -14,10 +14,10 @@ import numpy as np
 import pandas as pd
 
 from command_line import argument_parser, run
-from ifguide.artifacts import atomic_path, read_json, write_json
+from ifguide.artifacts import atomic_path, write_json
 from ifguide.corpus import Corpus, open_corpus
 from ifguide.generation_metrics import metric_row
-from ifguide.metrics import precision_at, precision_recall_curve, ranking_intervals, thin_curve
+from ifguide.metrics import precision_recall_curve, ranking_intervals, thin_curve
 from ifguide.seeds import derive_seed
 from ifguide.token_weights import TokenRanking
 from ifguide.truth_splits import truth_splits
@@ -46,9 +46,6 @@ def main(arguments: Namespace) -> None:
         )
         units = len(np.unique(documents[members]))
         rows += [metric_row(split, name, found, units) for name, found in intervals.items()]
-    selected_share = None
-    if arguments.selection:
-        selected_share = read_json(arguments.selection / "selection.json")["selected_share"]
     write_json(
         arguments.output,
         {
@@ -58,21 +55,15 @@ def main(arguments: Namespace) -> None:
             "seed": arguments.training_seed,
             "rows": rows,
             "base_rate": float(truth.mean()),
-            "precision_at_0.001": precision_at(truth, scores, 0.001),
-            "precision_at_selected_share": (
-                precision_at(truth, scores, selected_share) if selected_share else None
-            ),
         },
     )
     curve = thin_curve(precision_recall_curve(truth, scores))
     table = pd.DataFrame(
         {
-            "direction": arguments.direction,
-            "attribution": arguments.attribution,
+            "ranking": arguments.ranking,
             "recall": curve.recall,
             "precision": curve.precision,
             "base_rate": truth.mean(),
-            "selected_share": selected_share,
         }
     )
     with atomic_path(arguments.curve) as temporary:
@@ -98,10 +89,7 @@ if __name__ == "__main__":
     parser = argument_parser(__doc__)
     parser.add_argument("--corpus", type=Path, required=True)
     parser.add_argument("--scores", type=Path, nargs="+", required=True)
-    parser.add_argument("--selection", type=Path)
     parser.add_argument("--model", required=True)
-    parser.add_argument("--direction", required=True)
-    parser.add_argument("--attribution", required=True)
     parser.add_argument("--ranking", required=True, help="name of the ranking in the summary")
     parser.add_argument("--training-seed", type=int, required=True)
     parser.add_argument("--output", type=Path, required=True)

@@ -46,8 +46,8 @@ PROXY_AGREEMENT = {"proxy_agreement", "figures"} | REPORT
 # The direction `identity` of the proxy and of the target, which are only compared.
 COMPARED = {"direction"} | PROXY_AGREEMENT
 REMOVAL = {"removal"} | SUMMARY
-SELECTION = {"select_tokens"} | REMOVAL | SHOWN | ATTRIBUTION | SUPPRESSED
-SCORES = {"score"} | AVERAGE | SELECTION
+SELECTION = {"select_tokens"} | REMOVAL | SHOWN | SUPPRESSED
+SCORES = {"score"} | AVERAGE | ATTRIBUTION | SELECTION
 DIRECTION = {"direction"} | SCORES
 QUERY = AGREEMENT | DIRECTION
 HESSIAN = {"covariance", "eigenbases", "eigenvalues", "merge_factors"}

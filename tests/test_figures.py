@@ -59,11 +59,23 @@ def curves():
     recall = np.linspace(0.01, 1, 50)
     return pd.concat(
         pd.DataFrame(
-            {"direction": direction, "attribution": "loss", "recall": recall,
-             "precision": 0.02 + (1 - recall) * height, "base_rate": 0.02, "selected_share": 0.02}
+            {"ranking": ranking, "recall": recall, "precision": 0.02 + (1 - recall) * height,
+             "base_rate": 0.02}
         )
-        for direction, height in (("differential", 0.9), ("toxic queries only", 0.4))
+        for ranking, height in (("differential/loss", 0.9), ("toxic queries only/loss", 0.4))
     )  # fmt: skip
+
+
+def removed():
+    taken = {"word filter": (0.3, 0.1), "if-guide": (0.5, 0.4), "fine-tuned": (0.5, 0.4)}
+    rows = [
+        ("target", method, "removal", metric, value)
+        for method, values in taken.items()
+        for metric, value in zip(("recall", "precision"), values, strict=True)
+    ]
+    rows += [("target", "true spans", "removal", "removed_share", 0.02)]
+    columns = ["model", "method", "benchmark", "metric", "value"]
+    return score_figures.removed_tokens(pd.DataFrame(rows, columns=columns))
 
 
 def agreement():
@@ -100,7 +112,7 @@ def all_figures():
         "shares of two": figures.toxicity_against_share(summary(("target", "larger"))),
         "proxy": score_figures.proxy_agreement(proxy_agreement()),
         "losses": figures.training_losses(losses()),
-        "curves": score_figures.precision_recall(curves()),
+        "curves": score_figures.precision_recall(curves(), removed()),
         "agreement": score_figures.ranking_agreement(agreement()),
     }
 
@@ -222,13 +234,17 @@ def test_pareto_front_equals_brute_force():
         assert list(cost[front]) == sorted(cost[front])
 
 
-def test_selected_share_is_marked_where_the_curve_passes_it():
-    axes = score_figures.precision_recall(curves()).axes[0]
-    marked = [line for line in axes.lines if len(line.get_xdata()) == 1]
-    assert len(marked) == 2
-    for line in marked:
-        taken = line.get_xdata()[0] * 0.02 / line.get_ydata()[0]
-        assert taken == pytest.approx(0.02, rel=0.1)
+def test_what_methods_take_is_marked_once_for_equal_masks():
+    axes = score_figures.precision_recall(curves(), removed()).axes[0]
+    marked = {
+        line.get_label(): (line.get_xdata()[0], line.get_ydata()[0])
+        for line in axes.lines
+        if len(line.get_xdata()) == 1
+    }
+    assert marked == {
+        "taken: word filter": (0.3, 0.1),
+        "taken: if-guide, fine-tuned": (0.5, 0.4),
+    }
 
 
 def test_suppressed_runs_show_selected_tokens_apart():

@@ -1,5 +1,7 @@
 """Figures of the token scores: how well they find what is known, and what they depend on."""
 
+import textwrap
+
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
@@ -16,45 +18,43 @@ from ifguide.figure_style import (
 )
 
 
-@styled
-def precision_recall(curves: pd.DataFrame) -> Figure:
-    """Draw precision against recall of the token scores.
+def removed_tokens(summary: pd.DataFrame) -> pd.DataFrame:
+    """Return columns methods, recall and precision of what is kept from training.
 
-    `curves`: columns direction, attribution, recall, precision, base_rate, selected_share; the
-    last is the share of tokens that the selection takes, marked where the curve passes it.
+    `summary`: the results table. Methods that drop or suppress the same tokens share a row.
+    """
+    rows = summary[
+        (summary["benchmark"] == "removal") & summary["metric"].isin(["recall", "precision"])
+    ]
+    found = rows.pivot_table(
+        index=["model", "method"], columns="metric", values="value", sort=False
+    ).reindex(columns=["recall", "precision"])
+    alike = found.dropna().reset_index().groupby(["recall", "precision"], sort=False)
+    methods = alike["method"].agg(lambda names: ", ".join(dict.fromkeys(names)))
+    return methods.rename("methods").reset_index()
+
+
+@styled
+def precision_recall(curves: pd.DataFrame, removed: pd.DataFrame | None = None) -> Figure:
+    """Draw precision against recall of token rankings, and of what methods take from training.
+
+    `curves`: columns ranking, recall, precision, base_rate. `removed`: as `removed_tokens` returns.
     """
     if curves.empty:
         return nothing_to_draw("no token-level truth in this corpus")
     figure = Figure(figsize=(5.6, 3.7), layout="constrained")
     axes = figure.subplots()
-    curves = curves.assign(label=curves["direction"] + ", " + curves["attribution"])
-    looks = appearance(list(dict.fromkeys(curves["label"])))
-    for label, points in curves.groupby("label", sort=False):
-        colour, marker = looks[label]
+    removed = pd.DataFrame(columns=["methods"]) if removed is None else removed
+    looks = appearance([*dict.fromkeys(curves["ranking"]), *removed["methods"]])
+    for ranking, points in curves.groupby("ranking", sort=False):
         points = points.sort_values("recall", kind="stable")
-        recall, precision = points["recall"].to_numpy(), points["precision"].to_numpy()
-        axes.plot(recall, precision, color=colour, drawstyle="steps-pre", label=label)
-        base, share = points["base_rate"].iloc[0], points["selected_share"].iloc[0]
-        with np.errstate(divide="ignore", invalid="ignore"):
-            taken = np.where(recall > 0, recall * base / precision, 0.0)
-        if pd.isna(share):
-            continue
-        place = int(np.argmin(np.abs(taken - share)))
         axes.plot(
-            recall[place],
-            precision[place],
-            marker=marker,
-            color=colour,
-            markersize=7,
-            markeredgecolor="white",
-            linestyle="none",
-            zorder=3,
-            clip_on=False,
+            points["recall"],
+            points["precision"],
+            color=looks[ranking][0],
+            drawstyle="steps-pre",
+            label=f"scores: {ranking}",
         )
-    shares = curves["selected_share"].dropna()
-    if len(shares):
-        label = f"selected: {100 * shares.iloc[0]:.2g} % of tokens"
-        axes.plot([], [], marker="o", color=NEUTRAL, linestyle="none", markersize=7, label=label)
     for place, base in enumerate(sorted(set(curves["base_rate"]))):
         axes.axhline(
             base,
@@ -62,6 +62,20 @@ def precision_recall(curves: pd.DataFrame) -> Figure:
             linestyle="--",
             linewidth=1.0,
             label=None if place else f"base rate: {100 * base:.2g} %",
+        )
+    for row in removed.itertuples():
+        colour, marker = looks[row.methods]
+        axes.plot(
+            row.recall,
+            row.precision,
+            marker=marker,
+            color=colour,
+            markersize=7,
+            markeredgecolor="white",
+            linestyle="none",
+            zorder=3,
+            clip_on=False,
+            label="taken: " + textwrap.fill(row.methods, 24),
         )
     axes.set_xlabel("recall: share of the toxic tokens found")
     axes.set_ylabel("precision: share of those found that are toxic")

@@ -111,6 +111,11 @@ rule figures:
                 f"{influence_folder(direction)}/scores/{attribution}/precision_recall.csv"
                 for direction, attribution in MEASURED
             ]
+            + [
+                str(Path(variant_file(variant)).with_name("precision_recall.csv"))
+                for variant in VARIANTS
+                if variant not in STUDIED
+            ]
             if HAS_TRUTH
             else []
         ),

@@ -102,12 +102,6 @@ rule attribution:
         ),
         scores=lambda wildcards: score_files(wildcards.direction, wildcards.attribution),
         records=lambda wildcards: score_files(wildcards.direction, wildcards.attribution, "json"),
-        selection=lambda wildcards: sorted(
-            f"{selection_folder(name)}/selection.json"
-            for name, entry in config["influence"]["selections"].items()
-            if (entry["direction"], entry["attribution"])
-            == (wildcards.direction, wildcards.attribution)
-        )[:1],
     output:
         metrics=f"{SCORES}/attribution.json",
         curve=f"{SCORES}/precision_recall.csv",
@@ -124,9 +118,6 @@ rule attribution:
     params:
         settings=always(ranking=AS_SCORED, **INTERVAL_SETTINGS),
         corpus=lambda wildcards: corpus_of(PROXY),
-        selection=lambda wildcards, input: (
-            ["--selection", os.path.dirname(input.selection[0])] if input.selection else []
-        ),
         seed=PROXY_SEED,
         # The name of the ranking in the summary.
         ranking=lambda wildcards: f"{wildcards.direction}/{wildcards.attribution}",
@@ -134,9 +125,7 @@ rule attribution:
         "precision and recall of {wildcards.attribution} scores along {wildcards.direction}"
     shell:
         "python {input.code[0]:q} --settings {params.settings:q} --corpus {params.corpus:q}"
-        " --scores {input.scores:q} {params.selection:q} --model {wildcards.model:q}"
-        " --direction {wildcards.direction:q} --attribution {wildcards.attribution:q}"
-        " --ranking {params.ranking:q} --training-seed {params.seed:q}"
+        " --scores {input.scores:q} --model {wildcards.model:q} --ranking {params.ranking:q} --training-seed {params.seed:q}"
         " --output {output.metrics:q} --curve {output.curve:q} > {log:q} 2>&1"
 
 
@@ -163,7 +152,6 @@ use rule attribution as variant with:
             **INTERVAL_SETTINGS,
         ),
         corpus=lambda wildcards: corpus_of(PROXY),
-        selection=[],
         seed=PROXY_SEED,
         ranking=lambda wildcards: wildcards.variant,
     message:
