@@ -1,17 +1,22 @@
 # reproduce: install and run the default experiment.  test: install and run the tests.
+# test-slurm: run the small experiment on a Slurm of one node, where its packages are installed.
 
 PYTHON ?= python3
 VENV := .venv
 INSTALLED := $(VENV)/installed
 PEER := $(VENV)/peer
 
-.PHONY: reproduce test lint clean
+.PHONY: reproduce test test-slurm lint clean
 
 reproduce: $(INSTALLED)
 	$(VENV)/bin/snakemake --cores all
 
 test: $(INSTALLED) $(PEER)
-	$(VENV)/bin/python -m pytest -n 2 --dist loadfile $(PYTEST_OPTIONS)
+	$(VENV)/bin/python -m pytest -n 2 --dist loadfile --ignore tests/slurm $(PYTEST_OPTIONS)
+
+# A Slurm of one node takes all cores for minutes; without one this says so and does nothing.
+test-slurm: $(INSTALLED)
+	$(VENV)/bin/python -m pytest tests/slurm $(PYTEST_OPTIONS)
 
 lint: $(INSTALLED)
 	$(VENV)/bin/ruff check benchmarks scripts tests
