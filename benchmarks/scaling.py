@@ -64,6 +64,7 @@ def overlay(scale: int, documents: int, blocks: int, prompts: int) -> dict:
         "training": {"epochs": 1, "max_steps": 20},
         "influence": {"factors": {"shards": 1, "blocks": scale * blocks}},
         "evaluation": {"models": ["proxy"]},
+        "report": {"proxy_agreement": None},
     }
 
 

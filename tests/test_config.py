@@ -565,7 +565,12 @@ def test_the_order_of_keys_reruns_nothing(dry_runs, tiny):
     [
         ("training", "learning_rate", "weight_decay", TRAINING),
         ("generation", "top_p", "temperature", GENERATE),
-        ("evaluation", "resamples", "ranking_resamples", INTERVALS | ATTRIBUTION | VARIANT),
+        (
+            "evaluation",
+            "resamples",
+            "ranking_resamples",
+            INTERVALS | ATTRIBUTION | VARIANT | PROXY_AGREEMENT,
+        ),
         ("planted", "prompts", "pairs", set()),  # both are 10
     ],
 )

@@ -35,6 +35,7 @@ def test_a_target_of_another_tokenizer_gets_the_mask_in_its_own_tokens(clone):
         "models": {"target": {"tokenizer": "other"}},
         # A model that scores tokens has the tokens of the corpus that it scores.
         "influence": {"directions": {"plain": {"model": "proxy"}}},
+        "report": {"proxy_agreement": None},
     }
     model = RESULTS / "models/target/ifguide/0"
     run_overlay(clone, overlay, model / "training.json")

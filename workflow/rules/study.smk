@@ -129,7 +129,7 @@ rule proxy_agreement:
         gpu=0,
     params:
         settings=always(
-            blocks=config["report"].get("proxy_agreement", {}).get("blocks"),
+            blocks=(config["report"]["proxy_agreement"] or {}).get("blocks"),
             share=config["influence"]["selections"][shown_selection()]["limit"],
             scores={
                 key: config["influence"]["scores"][key]

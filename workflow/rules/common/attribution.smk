@@ -81,7 +81,7 @@ def agreement_file():
 
 def proxy_agreement_file():
     """The comparison of proxy and target by their token scores, where the config asks for it."""
-    if "proxy_agreement" not in config["report"]:
+    if not config["report"]["proxy_agreement"]:
         return []
     model = config["evaluation"]["models"][0]
     direction = config["report"]["proxy_agreement"]["direction"]

@@ -55,7 +55,7 @@ def check_names():
     if config["report"]["selection"]:
         key = "report.selection"
         named.append((key, config["report"]["selection"], influence["selections"]))
-    if "proxy_agreement" in config["report"]:
+    if config["report"]["proxy_agreement"]:
         key = "report.proxy_agreement.direction"
         named.append(
             (key, config["report"]["proxy_agreement"]["direction"], influence["directions"])
@@ -156,7 +156,7 @@ def check_agreement():
             "report.agreement_blocks",
             f"{direction}, whose selection the report shows, uses no factors; set 0",
         )
-    if "proxy_agreement" in config["report"]:
+    if config["report"]["proxy_agreement"]:
         target = config["evaluation"]["models"][0]
         proxy = influence_model(config["report"]["proxy_agreement"]["direction"])
         if config["models"][target]["tokenizer"] != config["models"][proxy]["tokenizer"]:
