@@ -1,21 +1,22 @@
 # reproduce: install and run the default experiment.  test: install and run the tests.
-# test-slurm: run the small experiment on a Slurm of one node, where its packages are installed.
+# test-all: also the slow ones, and the small experiment on a Slurm of one node, where there is one.
 
 PYTHON ?= python3
 VENV := .venv
 INSTALLED := $(VENV)/installed
 PEER := $(VENV)/peer
 
-.PHONY: reproduce test test-slurm lint clean
+.PHONY: reproduce test test-all lint clean
 
 reproduce: $(INSTALLED)
 	$(VENV)/bin/snakemake --cores all
 
 test: $(INSTALLED) $(PEER)
-	$(VENV)/bin/python -m pytest -n 2 --dist loadfile --ignore tests/slurm $(PYTEST_OPTIONS)
+	$(VENV)/bin/python -m pytest -n 2 --dist loadfile -m "not slow" $(PYTEST_OPTIONS)
 
-# A Slurm of one node takes all cores for minutes; without one this says so and does nothing.
-test-slurm: $(INSTALLED)
+# The Slurm takes all cores for minutes, so that it runs after the others.
+test-all: test
+	$(VENV)/bin/python -m pytest -n 2 --dist loadfile -m slow --ignore tests/slurm $(PYTEST_OPTIONS)
 	$(VENV)/bin/python -m pytest tests/slurm $(PYTEST_OPTIONS)
 
 lint: $(INSTALLED)

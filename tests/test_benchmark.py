@@ -5,8 +5,11 @@ import subprocess
 import sys
 
 import pandas as pd
+import pytest
 
 from conftest import environment
+
+pytestmark = pytest.mark.slow
 
 
 def run_benchmark(repository, *arguments) -> str:

@@ -4,8 +4,11 @@ import subprocess
 import sys
 
 import pandas as pd
+import pytest
 
 from conftest import environment
+
+pytestmark = pytest.mark.slow
 
 
 def test_the_smoke_run_compares_and_writes(repository, tmp_path):

@@ -10,6 +10,7 @@ import pytest
 import scaling
 
 
+@pytest.mark.slow
 def test_scaling_runs_on_a_small_corpus(repository, tmp_path):
     ran = subprocess.run(
         [

@@ -216,6 +216,7 @@ KILLED_TARGETS = [] if WHOLE else [SELECTION / "selection.json", MODEL / "traini
 LEFT_TO_DO = [RESULTS] if WHOLE else [PROXY / "factors.safetensors", PROXY / "differential", MODEL]
 
 
+@pytest.mark.slow
 def test_killed_at_random_moments_the_same_command_completes_with_the_same_bits(finished, tmp_path):
     """The moments differ from run to run, and are printed."""
     clone = copy_run(finished, tmp_path / "clone")

@@ -12,6 +12,8 @@ from ifguide.token_weights import unmoved
 COMPARISON = "config/score_comparison.yaml"
 METHODS = ("published_scores", "best_scores")
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.mark.parametrize("base", [[], ["config/real_text.yaml"]])
 def test_two_trainings_end_in_the_usual_table(repository, tmp_path, base):

@@ -34,6 +34,9 @@ TEST_KEYS = [
 ]
 
 
+pytestmark = pytest.mark.slow
+
+
 @pytest.fixture(scope="module")
 def cluster():
     if importlib.util.find_spec("snakemake_executor_plugin_slurm") is None:
