@@ -338,7 +338,7 @@ CHANGES: dict[str, tuple[object, set[str] | str]] = {
         "influence.selections.wide.direction: 'missing' is none of differential, identity, mean, "
         "plain",
     ),
-    "influence.selections.wide.attribution": ("position", {"select_tokens"} | ATTRIBUTION),
+    "influence.selections.wide.attribution": ("position", REPORT),
     "influence.selections.wide.quantile": (0.7, REPORT),
     "influence.selections.wide.window": (2, REPORT),
     "influence.selections.wide.limit": (0.2, REPORT),
@@ -391,7 +391,7 @@ CHANGES: dict[str, tuple[object, set[str] | str]] = {
     "report.benchmark": ("toxigen", SUMMARY | PAGES),
     "report.selection": ("wide", {"select_tokens"} | SHOWN | AGREEMENT | PROXY_AGREEMENT),
     "report.study.0.question": ("Which?", STUDY),
-    "report.study.0.variants": (["rare"], STUDY),
+    "report.study.0.variants": (["rare"], STUDY | {"figures"}),
     "report.agreement_blocks": (17, AGREEMENT),
     "report.proxy_agreement.direction": (
         "plain",
@@ -613,7 +613,7 @@ def test_a_fresh_clone_with_the_results_reruns_nothing(finished, tmp_path):
 @pytest.mark.parametrize(
     "module, expected",
     [
-        ("scripts/ifguide/selection.py", SELECTION | AVERAGE),
+        ("scripts/ifguide/selection.py", SELECTION | AVERAGE | ATTRIBUTION),
         ("scripts/ifguide/page_style.py", SUMMARY | PAGES),
         ("scripts/ifguide/query_direction.py", GRADIENT),
         ("scripts/ifguide/downloads.py", set()),
