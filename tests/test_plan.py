@@ -120,6 +120,7 @@ def test_counts_and_sizes_are_those_of_the_files(after):
         assert rules.loc[rule, "disk_gib"] == pytest.approx(size(clone, pattern), rel=0.15), rule
 
 
+@pytest.mark.slow
 def test_the_plan_of_a_billion_tokens_needs_no_network(tmp_path):
     clone = copy_repository(tmp_path / "clone")
     table, printed = planned(clone, *PAPER, results=Path("results/paper"))
@@ -145,6 +146,7 @@ def error_of(clone: Path, overlay: dict, *configs: str) -> str:
     return next(line for line in ran.stdout.splitlines() if line.startswith("error: "))
 
 
+@pytest.mark.slow
 def test_what_cannot_be_planned_is_one_line(before, tmp_path):
     clone, *_ = before
     assert error_of(clone, {"plan": {"devices": ["h1000"]}}, TINY) == (
@@ -164,6 +166,7 @@ def test_what_cannot_be_planned_is_one_line(before, tmp_path):
     )
 
 
+@pytest.mark.slow
 def test_a_measured_device_can_be_planned_with(tmp_path, repository, counts):
     path = tmp_path / "device.json"
     command = [sys.executable, repository / "scripts/measure_device.py", "--output", path]

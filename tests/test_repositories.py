@@ -254,6 +254,7 @@ def judge_files(folder: Path) -> dict[str, bytes]:
     return {path.name: path.read_bytes() for path in folder.iterdir()}
 
 
+@pytest.mark.slow
 def test_fetch_takes_everything_and_then_no_network_is_needed(hub, tmp_path):
     documents = [f"document {number} has some words of its own" for number in range(40)]
     hub.repositories["datasets", "org/texts"]["data/a.jsonl"] = "".join(

@@ -56,6 +56,7 @@ def test_a_target_of_another_tokenizer_gets_the_mask_in_its_own_tokens(clone):
     assert rules_to_run(dry) == set()
 
 
+@pytest.mark.slow
 def test_a_given_model_is_taken_as_it_is_and_fine_tuned_by_two_processes(clone):
     given = RESULTS / "models/target/none/0"
     overlay = {
