@@ -63,8 +63,8 @@ def write_small_config(clone: Path) -> str:
     config["evaluation"]["methods"] = ["none", "ifguide", "rad"]
     del config["benchmarks"]["toxigen"]
     config["influence"]["directions"]["differential"]["measure"] = []
-    config["influence"]["variants"] = {}
-    config["report"] |= {"study": [], "agreement_blocks": 0}
+    config["influence"]["variants"] = {"pooled": {"direction": "differential", "pooling": 0.9}}
+    config["report"] |= {"study": [], "agreement_blocks": 0, "proxy_agreement": None}
     (clone / "small.yaml").write_text(yaml.safe_dump(config, sort_keys=False), encoding="utf-8")
     return "small.yaml"
 
