@@ -19,6 +19,7 @@ from conftest import (
     rules_to_run,
     run_snakemake,
     snakemake_command,
+    write_small_config,
 )
 
 REPOSITORY = Path(__file__).resolve().parents[2]
@@ -50,23 +51,6 @@ def cluster():
 @pytest.fixture(scope="module")
 def profile() -> dict:
     return yaml.safe_load((REPOSITORY / PROFILE / "profile.yaml").read_text("utf-8"))
-
-
-def write_small_config(clone: Path) -> str:
-    """The tiny config with few methods and measurements, but every rule of the default one."""
-    config = yaml.safe_load((clone / TINY).read_text("utf-8"))
-    # A classifier that learns something, and so a filter that drops some documents but not all.
-    config["classifiers"]["explicit"]["train"] |= {"epochs": 30, "learning_rate": 3.0e-3}
-    config["methods"]["toxicity_filter"]["filter"]["unit"] = "document"
-    # A filtered model that is trained, but not evaluated.
-    config["methods"]["ifguide"]["start_from"] = "toxicity_filter"
-    config["evaluation"]["methods"] = ["none", "ifguide", "rad"]
-    del config["benchmarks"]["toxigen"]
-    config["influence"]["directions"]["differential"]["measure"] = []
-    config["influence"]["variants"] = {"pooled": {"direction": "differential", "pooling": 0.9}}
-    config["report"] |= {"study": [], "agreement_blocks": 0, "proxy_agreement": None}
-    (clone / "small.yaml").write_text(yaml.safe_dump(config, sort_keys=False), encoding="utf-8")
-    return "small.yaml"
 
 
 def submit(
