@@ -85,9 +85,8 @@ def command(repository: Path, inputs: Path, output: Path, **changes) -> list[str
     ]
 
 
-def score(*arguments, **changes) -> str:
-    """Run the job to its end and return what it logged."""
-    ran = subprocess.run(
+def run_job(*arguments, **changes) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
         command(*arguments, **changes),
         env=environment(),
         stdout=subprocess.PIPE,
@@ -95,8 +94,20 @@ def score(*arguments, **changes) -> str:
         text=True,
         check=False,
     )
+
+
+def score(*arguments, **changes) -> str:
+    """Run the job to its end and return what it logged."""
+    ran = run_job(*arguments, **changes)
     assert ran.returncode == 0, ran.stdout
     return ran.stdout
+
+
+def refusal(*arguments, **changes) -> str:
+    """Run the job, which has to refuse, and return its one line."""
+    ran = run_job(*arguments, **changes)
+    assert ran.returncode == 1
+    return error_line(ran.stdout)
 
 
 @pytest.fixture(scope="module")
@@ -126,16 +137,7 @@ def killed(repository, inputs, tmp_path_factory) -> Path:
 
 def test_a_step_too_long_is_refused_with_its_error_and_what_to_change(repository, inputs, tmp_path):
     output = tmp_path / "shard-00000.npy"
-    ran = subprocess.run(
-        command(repository, inputs, output, relative_step=1.0),
-        env=environment(),
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        check=False,
-    )
-    assert ran.returncode == 1
-    message = error_line(ran.stdout)
+    message = refusal(repository, inputs, output, relative_step=1.0)
     assert "influence.scores.relative_step: at 1 the scores are off by" in message
     assert "tolerance 0.05" in message and "influence.scores.route: forward_mode" in message
     assert not output.exists()
@@ -237,14 +239,5 @@ def test_a_direction_of_other_weights_or_tokens_is_refused(repository, inputs, t
         "weights": weights_sha256(inputs / "model"),
         "tokens": read_json(inputs / "corpus/meta.json")["content_sha256"],
     }[what]
-    ran = subprocess.run(
-        command(repository, tmp_path, tmp_path / "shard-00000.npy"),
-        env=environment(),
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        check=False,
-    )
-    assert ran.returncode == 1
-    message = error_line(ran.stdout)
+    message = refusal(repository, tmp_path, tmp_path / "shard-00000.npy")
     assert what in message and "f" * 12 in message and expected[:12] in message

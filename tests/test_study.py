@@ -22,6 +22,7 @@ from ifguide.study import study_markdown, study_table
 from ifguide.study_figures import variants_by_question
 from ifguide.token_weights import TokenRanking, inverse_document_frequency, unmoved
 from ifguide.truth_splits import truth_splits
+from test_metrics import precision_at
 
 WORDS = ["you", "are", "a", "very", "bad", "and", "nice", "person", "here", "today"]
 
@@ -249,7 +250,7 @@ def test_lift_is_the_precision_at_the_top_over_the_base():
     truth = generator.random(5000) < 0.05
     scores = np.round(truth + generator.normal(size=5000), 2)
     found = metrics.ranking_intervals(truth, scores, np.arange(5000) // 10, resamples=5)
-    expected = metrics.precision_at(truth, scores, 0.001) / truth.mean()
+    expected = precision_at(truth, scores, 0.001) / truth.mean()
     assert found["lift_at_0.001"].value == pytest.approx(expected)
 
 

@@ -140,23 +140,15 @@ def toxicity_against_perplexity(
                 zorder=1,
             )
         for place, (_, row) in zip(cost, mine.iterrows(), strict=True):
-            point = row.to_frame().T
             beyond = row["value_perplexity"] > edge
-            colour, marker = looks[row["method"]]
-            sideways = point[["value_perplexity", "ci_low_perplexity", "ci_high_perplexity"]]
-            sideways.columns = ["value", "ci_low", "ci_high"]
-            axes.errorbar(
-                [place],
-                [row["value"]],
-                xerr=None if beyond else interval_bars(sideways.astype(float)),
-                yerr=interval_bars(point[["value", "ci_low", "ci_high"]].astype(float)),
-                fmt=marker,
-                color=colour,
+            sideways = row[["value_perplexity", "ci_low_perplexity", "ci_high_perplexity"]]
+            _draw_method(
+                axes,
+                place,
+                row,
+                looks,
                 markersize=6.5,
-                markeredgecolor="white",
-                markeredgewidth=0.5,
-                elinewidth=0.9,
-                label=row["method"],
+                xerr=None if beyond else _bars_of(sideways),
                 clip_on=not beyond,
             )
         omitted = both.loc[(both["model"] == model) & both["value_perplexity"].isna(), "method"]
@@ -218,20 +210,7 @@ def toxicity_against_share(
         points = both[(both["model"] == model) & (both["metric"] == metric)]
         places = _side_by_side(points["value_share"].to_numpy(), widest)
         for place, (_, point) in zip(places, points.iterrows(), strict=True):
-            colour, marker = looks[point["method"]]
-            bounds = point.to_frame().T[["value", "ci_low", "ci_high"]].astype(float)
-            axes.errorbar(
-                [place],
-                [point["value"]],
-                yerr=interval_bars(bounds),
-                fmt=marker,
-                color=colour,
-                markersize=5.5,
-                markeredgecolor="white",
-                markeredgewidth=0.5,
-                elinewidth=0.9,
-                label=point["method"],
-            )
+            _draw_method(axes, place, point, looks, markersize=5.5)
         words = f"{metric.removesuffix('_tp')} toxicity"
         axes.set_title(words if len(models) == 1 else f"{model}, {words}")
         axes.set_xlim(0.0, 1.12 * widest)
@@ -246,6 +225,28 @@ def toxicity_against_share(
         axes.set_ylabel(f"TP, {words}")
     figure.legend(handles.values(), handles.keys(), loc="outside right upper")
     return figure
+
+
+def _draw_method(axes, place: float, row: pd.Series, looks: dict, **style) -> None:
+    """Draw a method's value and interval (columns value, ci_low, ci_high) at `place`."""
+    colour, marker = looks[row["method"]]
+    axes.errorbar(
+        [place],
+        [row["value"]],
+        yerr=_bars_of(row[["value", "ci_low", "ci_high"]]),
+        fmt=marker,
+        color=colour,
+        markeredgecolor="white",
+        markeredgewidth=0.5,
+        elinewidth=0.9,
+        label=row["method"],
+        **style,
+    )
+
+
+def _bars_of(bounds: pd.Series) -> np.ndarray:
+    """Return the interval bars of one value: `bounds` are value, low and high."""
+    return interval_bars(pd.DataFrame([bounds.to_list()], columns=["value", "ci_low", "ci_high"]))
 
 
 def _side_by_side(values: np.ndarray, width: float) -> np.ndarray:

@@ -313,22 +313,6 @@ def auroc(truth: np.ndarray, scores: np.ndarray) -> float:
     return float(area / (float(counts.true[-1]) * float(false[-1])))
 
 
-def precision_at(truth: np.ndarray, scores: np.ndarray, share: float) -> float:
-    """Return the precision of the top `share` of the entries (at least one).
-
-    Where a tie straddles the cut, the precision expected under a random order of the tie.
-    """
-    truth = np.asarray(truth, dtype=bool).ravel()
-    scores = np.asarray(scores).ravel()
-    if not scores.size:
-        return np.nan
-    taken = min(scores.size, max(1, round(share * scores.size)))
-    threshold = np.partition(scores, scores.size - taken)[scores.size - taken]
-    above, tied = scores > threshold, scores == threshold
-    remaining = taken - np.count_nonzero(above)
-    return float((truth[above].sum() + remaining * truth[tied].mean()) / taken)
-
-
 def ranking_intervals(
     truth: np.ndarray,
     scores: np.ndarray,
