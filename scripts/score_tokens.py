@@ -1,13 +1,14 @@
 """Token scores of one shard of the corpus; a job that was interrupted goes on where it stopped.
 
-settings: {"attribution": "loss" or "position", "scores": {"route", "relative_step", "tolerance",
-"check_blocks", "batch_size", "logits_budget_mib", "blocks"}, "seed": int}. With "blocks", the
-scores of blocks outside that sample are NaN.
+settings: {"attribution": "loss" or "position", "scores": {"route", "precision", "relative_step",
+"tolerance", "check_blocks", "batch_size", "logits_budget_mib", "blocks"}, "seed": int}. With
+"blocks", the scores of blocks outside that sample are NaN.
 """
 
 import logging
 from argparse import Namespace
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -22,6 +23,7 @@ from ifguide.errors import InputError
 from ifguide.factor_blocks import sampled_blocks
 from ifguide.models import compute_device, load_model, verified_weights_sha256
 from ifguide.partial_array import PartialArray
+from ifguide.precision import matrix_products
 from ifguide.query_direction import Direction
 from ifguide.seeds import derive_seed
 from ifguide.tensor_files import CHECKSUM, read_tensors
@@ -103,48 +105,76 @@ def block_tokens(corpus: Corpus, rows) -> torch.Tensor:
 def scorer(
     model: PreTrainedModel, direction: Direction, settings: dict, corpus: Corpus
 ) -> tuple[Callable[[torch.Tensor, torch.Tensor], torch.Tensor], float | None]:
-    """Return (tokens, valid) -> scores, and the error of two-forward scores on a few blocks."""
+    """Return (tokens, valid) -> scores, and the measured error of scores that are not exact."""
     budget = settings["scores"]["logits_budget_mib"] * 2**20
     if settings["attribution"] == "position":
         layers, _ = tracked_layers(model)
         return position_scorer(model, layers, direction, logits_budget_bytes=budget), None
     # A step is measured against the weights that it moves: layers left out must not lengthen it.
     direction = {name: tensor for name, tensor in direction.items() if tensor.any()} or direction
-    error = None
-    if settings["scores"]["route"] == "forward_mode":
-        score = forward_mode_scorer(model, direction, logits_budget_bytes=budget)
-    elif settings["scores"]["route"] == "backward":
-        score = backward_scorer(model, direction, logits_budget_bytes=budget)
-    else:
-        score, error = checked_two_forward_scorer(model, direction, settings, corpus, budget)
+    exact = [] if is_exact(settings["scores"]) else exact_scores(model, direction, settings, corpus)
+    score = loss_scorer(model, direction, settings["scores"])
+    error = error_on_blocks(score, exact, settings["scores"]) if exact else None
     return lambda tokens, valid: score(tokens), error
 
 
-def checked_two_forward_scorer(
-    model: PreTrainedModel, direction: Direction, settings: dict, corpus: Corpus, budget: int
-) -> tuple[Scorer, float | None]:
-    """Return the scorer and its error relative to exact scores; refuse it where that is too large.
+def is_exact(settings: dict) -> bool:
+    return settings["route"] != "two_forward" and settings["precision"] == "float32"
+
+
+def loss_scorer(model: PreTrainedModel, direction: Direction, settings: dict) -> Scorer:
+    """Return the scorer of the configured route, its products in the configured precision."""
+    route = {
+        "two_forward": partial(two_forward_scorer, relative_step=settings["relative_step"]),
+        "forward_mode": forward_mode_scorer,
+        "backward": backward_scorer,
+    }[settings["route"]]
+    score = route(model, direction, logits_budget_bytes=settings["logits_budget_mib"] * 2**20)
+
+    def in_precision(tokens: torch.Tensor) -> torch.Tensor:
+        with matrix_products(settings["precision"], model.device):
+            return score(tokens)
+
+    return in_precision
+
+
+def exact_scores(
+    model: PreTrainedModel, direction: Direction, settings: dict, corpus: Corpus
+) -> list[tuple[torch.Tensor, torch.Tensor]]:
+    """Return a few blocks of the shard, drawn by seed, each with its exact scores.
 
     Block by block: forward mode takes the memory of more blocks than it is asked for.
     """
-    step, tolerance = settings["scores"]["relative_step"], settings["scores"]["tolerance"]
     sample = np.random.default_rng(derive_seed(settings["seed"], "checked blocks"))
     checked = sample.permutation(len(corpus.tokens))[: settings["scores"]["check_blocks"]]
+    exact = {**settings["scores"], "route": "forward_mode", "precision": "float32"}
+    score = loss_scorer(model, direction, exact)
     blocks = [block_tokens(corpus, [row]).to(model.device) for row in checked]
-    exact_score = forward_mode_scorer(model, direction, logits_budget_bytes=budget)
-    exact = [exact_score(block) for block in blocks]
-    score = two_forward_scorer(model, direction, relative_step=step, logits_budget_bytes=budget)
-    if not blocks:
-        return score, None
-    error = relative_error(torch.cat([score(block) for block in blocks]), torch.cat(exact))
-    log.info("relative error of the two-forward scores on %d blocks: %.2e", len(blocks), error)
-    if error > tolerance:
+    return [(block, score(block)) for block in blocks]
+
+
+def error_on_blocks(
+    score: Scorer, exact: list[tuple[torch.Tensor, torch.Tensor]], settings: dict
+) -> float:
+    """Return the scores' error relative to exact ones; refuse it above the tolerance."""
+    found = torch.cat([score(block) for block, _ in exact])
+    error = relative_error(found, torch.cat([scores for _, scores in exact]))
+    log.info("relative error of the scores on %d blocks: %.2e", len(exact), error)
+    # Not a number is above any tolerance.
+    if not error <= settings["tolerance"]:
+        advice = []
+        if settings["route"] == "two_forward":
+            step = settings["relative_step"]
+            advice.append(f"try a relative_step ten times larger or smaller than {step:g}")
+            advice.append("influence.scores.route: forward_mode")
+        if settings["precision"] != "float32":
+            advice.append("influence.scores.precision: float32")
         raise InputError(
-            f"config key influence.scores.relative_step: at {step:g} the scores are off by "
-            f"{error:.1e} (tolerance {tolerance:g}); try a step ten times larger or smaller, or "
-            "influence.scores.route: forward_mode"
+            f"config key influence.scores: by route {settings['route']} in {settings['precision']} "
+            f"the scores are off by {error:.1e} (tolerance {settings['tolerance']:g}); "
+            + ", or ".join(advice)
         )
-    return score, error
+    return error
 
 
 if __name__ == "__main__":

@@ -306,6 +306,7 @@ CHANGES: dict[str, tuple[object, set[str] | str]] = {
     "influence.variants.rare.token_weight": ("none", VARIANT),
     "influence.variants.rare.token_weight_power": (0.5, VARIANT),
     "influence.scores.route": ("forward_mode", SCORES),
+    "influence.scores.precision": ("bfloat16", SCORES),
     "influence.scores.relative_step": (0.002, SCORES),
     "influence.scores.tolerance": (0.02, SCORES),
     "influence.scores.check_blocks": (3, SCORES),

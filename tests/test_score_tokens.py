@@ -26,6 +26,7 @@ SETTINGS = {
     "attribution": "loss",
     "scores": {
         "route": "two_forward",
+        "precision": "float32",
         "relative_step": 1e-3,
         "tolerance": 0.05,
         "check_blocks": 2,
@@ -138,9 +139,35 @@ def killed(repository, inputs, tmp_path_factory) -> Path:
 def test_a_step_too_long_is_refused_with_its_error_and_what_to_change(repository, inputs, tmp_path):
     output = tmp_path / "shard-00000.npy"
     message = refusal(repository, inputs, output, relative_step=1.0)
-    assert "influence.scores.relative_step: at 1 the scores are off by" in message
-    assert "tolerance 0.05" in message and "influence.scores.route: forward_mode" in message
+    assert "config key influence.scores: by route two_forward in float32 the scores are" in message
+    assert "(tolerance 0.05); try a relative_step ten times larger or smaller than 1" in message
+    assert "influence.scores.route: forward_mode" in message
     assert not output.exists()
+
+
+def test_a_difference_of_bfloat16_losses_is_refused(repository, inputs, tmp_path):
+    output = tmp_path / "shard-00000.npy"
+    message = refusal(repository, inputs, output, precision="bfloat16")
+    assert "by route two_forward in bfloat16" in message
+    assert message.endswith("or influence.scores.precision: float32")
+    assert not output.exists()
+
+
+@pytest.mark.parametrize("route", ["forward_mode", "backward"])
+def test_the_error_of_bfloat16_products_is_measured(repository, tmp_path, route):
+    """Half of the bits make an error of some thousandths, and no other scores."""
+    write_corpus(tmp_path / "corpus", 3 * LENGTH)
+    write_model(tmp_path / "model")
+    found = {}
+    for precision in ("float32", "bfloat16"):
+        output = tmp_path / precision / "shard-00000.npy"
+        score(repository, tmp_path, output, route=route, precision=precision, check_blocks=3)
+        found[precision] = torch.from_numpy(np.load(output))
+    error = relative_error(found["bfloat16"], found["float32"])
+    assert 1e-4 < error < 0.03
+    record = read_json(tmp_path / "bfloat16/shard-00000.json")
+    # All blocks of this shard were checked.
+    assert record["relative_error"] == pytest.approx(error, rel=1e-3)
 
 
 def copied(folder: Path, target: Path) -> Path:

@@ -1,9 +1,9 @@
 """Devices by name: peak arithmetic, memory, and the share of the peak that each kind of work takes.
 
-Peaks are dense FLOP/s of NVIDIA's data sheets: products of bfloat16, and of float32 without TF32.
-`cpu-core` is one core with two 512-bit multiply-add units at 3 GHz, which takes two bfloat16
-products in place of one. Utilisations are assumptions; `scripts/measure_device.py` measures those
-of a machine.
+Peaks are dense FLOP/s of NVIDIA's data sheets: products of bfloat16, of TF32 (half as many on all
+of these), and of float32 without TF32. `cpu-core` is one core with two 512-bit multiply-add units
+at 3 GHz, which takes two bfloat16 products in place of one. Utilisations are assumptions;
+`scripts/measure_device.py` measures those of a machine.
 """
 
 from collections.abc import Mapping
@@ -51,7 +51,7 @@ class Device:
 def _gpu(
     name: str, reported: str, bfloat16: float, float32: float, memory_gib: float
 ) -> tuple[str, Device]:
-    peak = {"bfloat16": bfloat16, "float32": float32}
+    peak = {"bfloat16": bfloat16, "tf32": bfloat16 / 2, "float32": float32}
     return name, Device(name, peak, memory_gib, GPU_UTILISATION, reported)
 
 
@@ -68,7 +68,12 @@ DEVICES = dict(
         _gpu("l4", "L4", 121e12, 30.3e12, 24),
         (
             "cpu-core",
-            Device("cpu-core", {"bfloat16": 384e9, "float32": 192e9}, None, CPU_UTILISATION),
+            Device(
+                "cpu-core",
+                {"bfloat16": 384e9, "tf32": 192e9, "float32": 192e9},
+                None,
+                CPU_UTILISATION,
+            ),
         ),
     ]
 )
@@ -89,12 +94,14 @@ def peak_flops(reported_name: str, precision: str) -> float | None:
 def described_device(name: str, description: Mapping) -> Device:
     """Return a device that a config or a measurement describes.
 
-    description: {"float32": FLOP/s, "bfloat16": FLOP/s, "memory_gib": GiB or null, "utilisation":
-    {kind: share}}; what `utilisation` leaves out is that of a GPU.
+    description: {"float32": FLOP/s, "bfloat16": FLOP/s, "tf32": FLOP/s or null where the device has
+    none, "memory_gib": GiB or null, "utilisation": {kind: share}}; what `utilisation` leaves out is
+    that of a GPU.
     """
+    peak = {precision: description[precision] for precision in ("bfloat16", "float32")}
     return Device(
         name,
-        {precision: description[precision] for precision in ("bfloat16", "float32")},
+        peak | {"tf32": description.get("tf32") or peak["float32"]},
         description.get("memory_gib"),
         GPU_UTILISATION | dict(description.get("utilisation", {})),
     )
