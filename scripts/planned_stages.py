@@ -2,7 +2,9 @@
 
 STAGES = {
     "fetch": ("fetch_file", "fetch_repository", "published_detoxify"),
-    "corpus": ("plant", "documents", "tokenizer", "tokenize", "tokenize_held_out"),
+    "corpus": (
+        *("plant", "documents", "tokenizer", "tokenize_part", "tokenize", "tokenize_held_out"),
+    ),
     "queries and prompts": (
         *("queries", "prompts", "passages", "pairs", "disjoint", "prompt_lengths"),
     ),

@@ -17,6 +17,7 @@ from ifguide.errors import InputError
 from ifguide.model_shapes import ModelShape, model_shape
 from ifguide.models import build_model
 from ifguide.plan import Work
+from ifguide.token_parts import TOKEN
 from planned_counts import (
     LABELLED_TOKENS,
     PAIR_TOKENS,
@@ -29,6 +30,7 @@ from planned_stages import LIGHT
 
 # Tokens a second of a processor core.
 TOKENIZED = 6e5
+PACKED = 1e7
 READ = 2e6
 SELECTED = 1e7
 RANKED = 2e5
@@ -126,11 +128,22 @@ class PlannedWork:
         tokens = self.counts.tokens(tokenizer) if trained else 0
         return Work(processor_seconds=tokens / TOKENIZED)
 
-    def _tokenize(self, tokenizer: str) -> Work:
-        tokens = self.counts.tokens(tokenizer)
+    def _tokenize_part(self, tokenizer: str, shard: str) -> Work:
+        tokens = self.counts.tokens(tokenizer) / self.shards
         return Work(
             tokens=tokens,
             processor_seconds=tokens / TOKENIZED,
+            # A part is joined in memory.
+            memory=footprints.LIBRARIES + 2 * tokens * TOKEN.itemsize,
+            disk=tokens * TOKEN.itemsize,
+        )
+
+    def _tokenize(self, tokenizer: str) -> Work:
+        """A corpus of several shards has been tokenized in parts: here they are packed."""
+        tokens = self.counts.tokens(tokenizer)
+        return Work(
+            tokens=tokens,
+            processor_seconds=tokens / (TOKENIZED if self.shards == 1 else PACKED),
             memory=2 * footprints.LIBRARIES,
             disk=tokens * self._bytes_a_token(tokenizer),
         )
@@ -281,8 +294,9 @@ class PlannedWork:
         scored = min(total, (settings["blocks"] or math.inf) * length) / self.shards
         route = settings["route"] if attribution == "loss" else "position"
         flops = scored * costs.score_flops(shape, length, route)
-        if route == "two_forward":
-            # The exact scores of a few blocks, and the two passes over them.
+        precision = settings["precision"] if attribution == "loss" else "float32"
+        if route == "two_forward" or precision != "float32":
+            # The exact scores of a few blocks, and those of the route.
             checked = min(settings["check_blocks"], scored / length) * length
             exact = costs.score_flops(shape, length, "forward_mode")
             flops += checked * (exact + costs.score_flops(shape, length, route))
@@ -290,6 +304,7 @@ class PlannedWork:
             kind="gradients" if route in ("position", "backward") else "scores",
             tokens=scored,
             flops=flops,
+            precision=precision,
             memory=footprints.score_memory(shape, *self._batch_and_budget("scores")),
             disk=footprints.FLOAT * total / self.shards,
         )

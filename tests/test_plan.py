@@ -104,6 +104,7 @@ def test_counts_and_sizes_are_those_of_the_files(after):
     rules = table.groupby("rule")[["tokens", "disk_gib"]].sum()
     corpus = read_json(clone / RESULTS / "corpus/bpe/meta.json")
     assert rules.loc["tokenize", "tokens"] == corpus["tokens"]
+    assert rules.loc["tokenize_part", "tokens"] == corpus["tokens"]
     trained = table[table["subject"] == "target/ifguide"].set_index("rule")
     assert trained.loc["train_model", "tokens"] == 2 * corpus["tokens"]
     filtered = read_json(clone / RESULTS / "corpus/bpe/filtered/word_filter/meta.json")
@@ -113,6 +114,7 @@ def test_counts_and_sizes_are_those_of_the_files(after):
         ("score", "influence/*/[dp]*/scores/*/shard-*.npy"),
         ("covariance", "influence/proxy/covariances/*.safetensors"),
         ("merge_factors", "influence/proxy/factors.safetensors"),
+        ("tokenize_part", "corpus/bpe/parts/shard-*.npy"),
         ("tokenize", "corpus/bpe/[td]*/shard-*.npy"),
         ("select_tokens", "influence/proxy/differential/top/mask/*.npy"),
     ):
