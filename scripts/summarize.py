@@ -19,6 +19,7 @@ from ifguide.results_table import (
     comparison_columns,
     latex,
     markdown,
+    numbers,
     plain_text,
     prompt_set_columns,
     published_figures,
@@ -105,6 +106,10 @@ def main(arguments: argparse.Namespace) -> None:
     text += "".join(f"warning: {line}\n" for line in warnings)
     if arguments.table:
         write_text(arguments.table, "".join(sections))
+    if arguments.csv:
+        of_methods = result_columns(main_benchmark) + comparison_columns(main_benchmark)
+        with atomic_path(arguments.csv) as temporary:
+            numbers(summary, of_methods + removal_columns()).to_csv(temporary, index=False)
     if arguments.html:
         write_text(arguments.html, results_page(tables, notes, warnings))
     if arguments.latex:
@@ -121,6 +126,7 @@ if __name__ == "__main__":
     parser.add_argument("--published", help="CSV of published figures")
     parser.add_argument("--output", required=True, help="summary.csv")
     parser.add_argument("--table", help="results table in Markdown")
+    parser.add_argument("--csv", help="the columns of methods as numbers, a row a method")
     parser.add_argument("--html", help="results tables as a page of the report")
     parser.add_argument("--latex", help="results table in LaTeX")
     parser.add_argument("--text", help="results table for a terminal")

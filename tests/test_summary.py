@@ -18,6 +18,7 @@ from ifguide.results_table import (
     comparison_columns,
     latex,
     markdown,
+    numbers,
     plain_text,
     prompt_set_columns,
     published_figures,
@@ -294,6 +295,18 @@ def test_renderings_hold_every_number():
     plain = plain_text(table)
     assert "0.00*" in plain and "0.00–0.31" in plain
     assert max(map(len, plain.splitlines())) < 180
+
+
+def test_numbers_are_those_of_the_summary_a_row_a_method():
+    summary = summarize(experiment(), resamples=100)
+    table = numbers(summary, result_columns() + comparison_columns()).set_index("method")
+    assert list(table.index) == ["none", "if-guide"] and set(table["model"]) == {"target"}
+    rows = summary[(summary["method"] == "if-guide") & (summary["split"] == "toxic")]
+    row = rows.set_index("metric").loc["explicit_tp"]
+    shown = table.loc["if-guide", ["explicit TP, toxic" + end for end in ("", " (low)", " (high)")]]
+    assert list(shown) == [row["value"], row["ci_low"], row["ci_high"]]
+    assert math.isnan(table.loc["none", "rise of perplexity"])
+    assert "distinct-4" not in table and len(table.columns) == len(set(table.columns))
 
 
 def test_comparisons_show_infinite_ratios_and_signs():

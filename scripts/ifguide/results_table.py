@@ -182,6 +182,27 @@ def results_table(summary: pd.DataFrame, columns: list[Column]) -> Table:
     return Table(found, labels, cells)
 
 
+def numbers(summary: pd.DataFrame, columns: list[Column]) -> pd.DataFrame:
+    """Return the table of `columns` as numbers: each value, and beside it the ends of its interval.
+
+    A row a (model, method) of the tidy `summary`, in its order; NaN where nothing was measured.
+    """
+    keys = ["benchmark", "metric", "split"]
+    rows = over_seeds(summary).set_index(["model", "method", *keys])
+    labels = list(dict.fromkeys((model, method) for model, method, *_ in rows.index))
+    index = pd.MultiIndex.from_tuples(labels, names=["model", "method"])
+    parts = {}
+    for column in columns:
+        key = (column.benchmark, column.metric, column.split)
+        if key not in set(rows.index.droplevel(["model", "method"])):
+            continue
+        found = rows.xs(key, level=keys).reindex(index)
+        parts[column.heading] = found["value"]
+        parts[f"{column.heading} (low)"] = found["ci_low"]
+        parts[f"{column.heading} (high)"] = found["ci_high"]
+    return pd.DataFrame(parts, index=index).dropna(how="all").reset_index()
+
+
 def _cell(row: dict | None, rivals: list[dict | None], column: Column) -> Cell:
     if row is None or math.isnan(row["value"]):
         return Cell("–", "", False)

@@ -62,6 +62,7 @@ rule summary:
     output:
         summary=f"{RESULTS}/summary.csv",
         markdown=f"{RESULTS}/results_table.md",
+        csv=f"{RESULTS}/results_table.csv",
         latex=f"{RESULTS}/results_table.tex",
         text=f"{RESULTS}/results_table.txt",
         page=report(
@@ -98,7 +99,7 @@ rule summary:
         "python {input.code[0]:q} --settings {params.settings:q} --metrics {input.metrics:q}"
         " --benchmark {params.benchmark:q} --published {input.published:q}"
         " --output {output.summary:q} --table {output.markdown:q} --latex {output.latex:q}"
-        " --text {output.text:q} --html {output.page:q} > {log:q} 2>&1"
+        " --csv {output.csv:q} --text {output.text:q} --html {output.page:q} > {log:q} 2>&1"
 
 
 rule figures:
