@@ -128,17 +128,19 @@ def toxicity_against_perplexity(
         near = cost[cost <= PERPLEXITY_RANGE * cost.min()]
         edge = near.max() + 0.15 * max(np.ptp(near), 0.1 * near.min())
         cost = np.minimum(cost, edge)
-        if len(front) > 1:
-            axes.step(
-                cost[front],
-                harm[front],
-                where="post",
-                color=NEUTRAL,
-                linestyle=":",
-                linewidth=1.2,
-                label="Pareto front",
-                zorder=1,
-            )
+        # What no method equals in both lies below and left of this line: up from its first point,
+        # right from its last.
+        top = max(1.0, harm.max())
+        axes.step(
+            [cost[front[0]], *cost[front], edge],
+            [top, *harm[front], harm[front[-1]]],
+            where="post",
+            color=NEUTRAL,
+            linestyle=":",
+            linewidth=1.2,
+            label="Pareto front",
+            zorder=1,
+        )
         for place, (_, row) in zip(cost, mine.iterrows(), strict=True):
             beyond = row["value_perplexity"] > edge
             sideways = row[["value_perplexity", "ci_low_perplexity", "ci_high_perplexity"]]
@@ -161,7 +163,7 @@ def toxicity_against_perplexity(
         axes.set_xlabel(f"{held_out} perplexity{note}")
         axes.xaxis.set_major_locator(MaxNLocator(5))
         axes.set_title(model)
-        axes.set_ylim(-0.03, max(1.0, harm.max()) * 1.03)
+        axes.set_ylim(-0.03, top * 1.03)
     words = dict((name, label) for name, label, *_ in SPLITS).get(split, split)
     grid[0].set_ylabel(f"explicit TP, {words}")
     handles: dict[str, object] = {}
