@@ -9,7 +9,7 @@ import pytest
 import torch
 from scipy.stats import chi2_contingency
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
-from transformers import PreTrainedTokenizerFast
+from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedTokenizerFast
 
 from ifguide import generation
 from ifguide.errors import InputError
@@ -18,11 +18,14 @@ from ifguide.generation import (
     draw,
     generate,
     generate_batch,
+    hides_padding,
     nucleus,
     nucleus_sample,
+    padded,
+    similar_length_batches,
     uniform_numbers,
 )
-from small_models import FAMILIES, POSITIONS, VOCABULARY, small_model
+from small_models import FAMILIES, OTHER_DECODERS, POSITIONS, VOCABULARY, small_model
 
 LETTERS = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ"
 PROMPTS = ["abc", "xyz", "hello", "a", "Zz", "longer", "abcd", "bcda", "qq", "middle"]
@@ -108,6 +111,37 @@ def test_neither_batch_size_nor_order_nor_company_changes_a_continuation(family,
         part = by_owner(generate(model, tokenizer, PROMPTS[shard::3], SAMPLING, seed=SEED))
         for (index, sample), continuation in part.items():
             assert continuation.text == whole[shard + 3 * index, sample].text
+
+
+def test_prompts_of_other_lengths_share_a_batch_unless_padding_shows(tokenizer):
+    encoded = [np.array(ids) for ids in ([1, 2, 3], [4, 5], [6, 7, 8, 9], [1] * 9, [2, 3])]
+    together = list(similar_length_batches(encoded, 3, padding=True))
+    assert together == [[1, 4, 0], [2], [3]]  # at most three, at most twice the shortest
+    apart = list(similar_length_batches(encoded, 3, padding=False))
+    assert apart == [[1, 4], [0], [2], [3]]
+
+
+@pytest.mark.parametrize("family", [*FAMILIES, *OTHER_DECODERS])
+def test_padding_is_hidden_from_attention(family):
+    model = small_model(family, torch.float32)
+    prompts = [np.array([5, 6]), np.array([7, 8, 9, 10])]
+    assert hides_padding(model, prompts, 0)
+    uniform = torch.from_numpy(np.concatenate([uniform_numbers(s, SAMPLING) for s in (1, 2)]))
+    tokens, visible = padded(prompts, 0)
+    together = generate_batch(model, tokens, uniform, SAMPLING, end_of_text=0, visible=visible)
+    alone = [
+        generate_batch(model, torch.from_numpy(prompt)[None], part, SAMPLING, end_of_text=0)
+        for prompt, part in zip(prompts, uniform.chunk(2), strict=True)
+    ]
+    assert torch.equal(together, torch.cat(alone))
+
+
+def test_a_recurrent_model_is_given_no_padding(tokenizer):
+    config = AutoConfig.for_model(
+        "mamba", vocab_size=VOCABULARY, hidden_size=16, state_size=4, num_hidden_layers=2
+    )
+    model = AutoModelForCausalLM.from_config(config).eval()
+    assert not hides_padding(model, [np.array([5, 6]), np.array([7, 8, 9, 10])], 0)
 
 
 def test_a_continuation_follows_from_its_own_prefix_alone(tokenizer):

@@ -1,9 +1,12 @@
 """Continuations of prompts: nucleus sampling whose random numbers belong to prompt and sample.
 
-Prompts of equal length form a batch, so nothing is padded; the prompt is read once and its
-key-value cache is shared out to all continuations of it. Rows that have ended leave the batch.
+Prompts of similar length form a batch, padded on the left where that changes no logits. A prompt is
+read once, and its key-value cache is shared out to all continuations of it. Rows that have ended
+leave the batch.
 """
 
+import inspect
+from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Protocol
@@ -14,10 +17,14 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from ifguide.corpus import end_of_text_id, tokenize
 from ifguide.errors import InputError
+from ifguide.roomy_cache import share_out
 from ifguide.seeds import prompt_seed
 
-# A nucleus of trained models rarely has more tokens; rows where it has are sorted whole.
+# A nucleus of trained models rarely has more tokens. Rows where it has are searched eight times as
+# wide.
 NARROW_NUCLEUS = 256
+# What is computed from logits on the way to a token: little enough for a processor's cache.
+LOGITS_AT_ONCE = defaultdict(lambda: 2**26, cpu=2**18)
 # Rows that have ended are taken out of the batch once they are so large a share of it.
 ENDED_SHARE = 0.125
 
@@ -60,6 +67,7 @@ class Guidance(Protocol):
     """A decode-time method: it weighs the `top_k` most probable tokens of the nucleus anew."""
 
     top_k: int | None
+    reads_prompts: bool  # so that they must not be padded
 
     def begin(self, prompts: torch.Tensor, copies: int) -> Rows:
         """Begin a batch: `copies` rows for each of the prompts (prompts, length), prompt-major."""
@@ -81,7 +89,9 @@ def nucleus(
     logits: (rows, vocabulary). Returns tokens int64 (rows, at most `width`), most probable first;
     their probabilities float64, zero outside the nucleus; and bool (rows,).
     """
-    scaled = logits.float() / sampling.temperature
+    scaled = logits.float()
+    if sampling.temperature != 1:
+        scaled = scaled / sampling.temperature
     total = scaled.logsumexp(-1, keepdim=True)
     width = min(width, logits.shape[-1])
     if width < logits.shape[-1]:
@@ -109,12 +119,21 @@ def draw(tokens: torch.Tensor, weights: torch.Tensor, uniform: torch.Tensor) -> 
 
 def nucleus_sample(logits: torch.Tensor, uniform: torch.Tensor, sampling: Sampling) -> torch.Tensor:
     """Draw one token a row from the nucleus: logits (rows, vocabulary), uniform (rows,)."""
-    tokens, probabilities, complete = nucleus(logits, sampling, NARROW_NUCLEUS)
-    drawn = draw(tokens, probabilities, uniform)
-    if not complete.all():
-        wide = (~complete).nonzero().squeeze(1)
-        tokens, probabilities, _ = nucleus(logits[wide], sampling, logits.shape[-1])
-        drawn[wide] = draw(tokens, probabilities, uniform[wide])
+    at_once = max(1, LOGITS_AT_ONCE[logits.device.type] // logits.shape[-1])
+    parts = zip(logits.split(at_once), uniform.split(at_once), strict=True)
+    return torch.cat([_nucleus_sample(*part, sampling) for part in parts])
+
+
+def _nucleus_sample(
+    logits: torch.Tensor, uniform: torch.Tensor, sampling: Sampling
+) -> torch.Tensor:
+    drawn = torch.empty(len(logits), dtype=torch.int64, device=logits.device)
+    rows, width = torch.arange(len(logits), device=logits.device), NARROW_NUCLEUS
+    while len(rows):
+        tokens, probabilities, complete = nucleus(logits, sampling, width)
+        drawn[rows] = draw(tokens, probabilities, uniform)
+        wider = ~complete
+        rows, logits, uniform, width = rows[wider], logits[wider], uniform[wider], 8 * width
     return drawn
 
 
@@ -132,6 +151,17 @@ def guided_sample(
     return draw(tokens, rows.weights(tokens, probabilities), uniform)
 
 
+def attention(visible: torch.Tensor | None, new: int) -> dict[str, torch.Tensor]:
+    """Return the model's arguments that hide padding, of which there is none where visible is None.
+
+    visible: int64 (rows, T), 0 at padding and 1 at tokens, the last `new` of which are read now.
+    """
+    if visible is None:
+        return {}
+    places = (visible.cumsum(-1) - 1).clamp(min=0)
+    return {"attention_mask": visible, "position_ids": places[:, -new:]}
+
+
 @torch.no_grad()
 def generate_batch(
     model: PreTrainedModel,
@@ -140,19 +170,25 @@ def generate_batch(
     sampling: Sampling,
     *,
     end_of_text: int,
+    visible: torch.Tensor | None = None,
     guidance: Guidance | None = None,
 ) -> torch.Tensor:
     """Return continuations int64 (prompts · continuations, max_new_tokens), prompt-major.
 
-    prompts: int64 (prompts, length); uniform: float64 (prompts · continuations, max_new_tokens).
-    After the end of text a row is filled with the end-of-text token.
+    prompts: int64 (prompts, length); uniform: float64 (prompts · continuations, max_new_tokens);
+    visible: int64 like prompts, 0 where they are padded on the left, None where they are not. After
+    the end of text a row is filled with the end-of-text token.
     """
     copies = sampling.continuations
     guided = guidance.begin(prompts, copies) if guidance else None
-    output = model(input_ids=prompts, use_cache=True, logits_to_keep=1)
+    output = model(
+        input_ids=prompts, use_cache=True, logits_to_keep=1, **attention(visible, prompts.shape[1])
+    )
     cache = output.past_key_values
-    cache.batch_repeat_interleave(copies)
+    share_out(cache, copies, room=sampling.max_new_tokens)
     logits = output.logits[:, -1].repeat_interleave(copies, dim=0)
+    if visible is not None:
+        visible = visible.repeat_interleave(copies, dim=0)
     continuations = torch.full(uniform.shape, end_of_text, device=prompts.device)
     rows = torch.arange(len(uniform), device=prompts.device)  # those that still go on
     for step in range(sampling.max_new_tokens):
@@ -169,24 +205,60 @@ def generate_batch(
         if len(going) <= (1 - ENDED_SHARE) * len(rows):
             rows, token = rows[going], token[going]
             cache.batch_select_indices(going)
+            visible = None if visible is None else visible[going]
             if guided is not None:
                 guided.keep(going)
         if guided is not None:
             guided.append(token)
-        output = model(input_ids=token.unsqueeze(1), past_key_values=cache, use_cache=True)
+        if visible is not None:
+            visible = torch.nn.functional.pad(visible, (0, 1), value=1)
+        output = model(
+            input_ids=token.unsqueeze(1),
+            past_key_values=cache,
+            use_cache=True,
+            **attention(visible, 1),
+        )
         logits = output.logits[:, -1]
     return continuations
 
 
-def equal_length_batches(
-    prompts: Sequence[np.ndarray], prompts_per_batch: int
+def padded(prompts: Sequence[np.ndarray], end_of_text: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return prompts as int64 (prompts, longest), padded on the left, and `visible` beside them."""
+    longest = max(map(len, prompts))
+    tokens = np.full((len(prompts), longest), end_of_text, dtype=np.int64)
+    visible = np.zeros_like(tokens)
+    for row, prompt in enumerate(prompts):
+        tokens[row, longest - len(prompt) :] = prompt
+        visible[row, longest - len(prompt) :] = 1
+    return torch.from_numpy(tokens), torch.from_numpy(visible)
+
+
+@torch.no_grad()
+def hides_padding(model: PreTrainedModel, prompts: Sequence[np.ndarray], end_of_text: int) -> bool:
+    """Whether the shortest prompt, padded to the longest, leaves the model's logits as they are.
+
+    Not so for recurrent models, and for those that cannot be told where a text begins.
+    """
+    if "position_ids" not in inspect.signature(model.forward).parameters:
+        return False
+    shortest, longest = min(prompts, key=len), max(prompts, key=len)
+    tokens, visible = (part.to(model.device) for part in padded([shortest, longest], end_of_text))
+    alone = model(input_ids=tokens[:1, -len(shortest) :]).logits[0, -1]
+    beside = model(input_ids=tokens, **attention(visible, len(longest))).logits[0, -1]
+    # Half of the digits may be lost to rounding; a padded text that is read is off by more.
+    return bool((beside - alone).norm() <= torch.finfo(alone.dtype).eps ** 0.5 * alone.norm())
+
+
+def similar_length_batches(
+    prompts: Sequence[np.ndarray], prompts_per_batch: int, *, padding: bool
 ) -> Iterator[list[int]]:
-    """Yield indices of prompts that have the same number of tokens."""
+    """Yield indices of prompts of equal length; with padding, of at most twice the shortest's."""
     order = sorted(range(len(prompts)), key=lambda index: len(prompts[index]))
     batch: list[int] = []
     for index in order:
+        least = len(prompts[batch[0]]) if batch else 0
         if batch and (
-            len(prompts[index]) != len(prompts[batch[0]]) or len(batch) == prompts_per_batch
+            len(prompts[index]) > (2 if padding else 1) * least or len(batch) == prompts_per_batch
         ):
             yield batch
             batch = []
@@ -227,14 +299,19 @@ def generate_ids(
     before its end of text.
     """
     copies = sampling.continuations
-    for batch in equal_length_batches(prompts, max(1, rows_per_batch // copies)):
+    padding = not (guidance and guidance.reads_prompts)
+    padding = padding and hides_padding(model, prompts, end_of_text)
+    per_batch = max(1, rows_per_batch // copies)
+    for batch in similar_length_batches(prompts, per_batch, padding=padding):
         uniform = np.concatenate([uniform_numbers(seeds[index], sampling) for index in batch])
+        tokens, visible = padded([prompts[index] for index in batch], end_of_text)
         rows = generate_batch(
             model,
-            torch.from_numpy(np.stack([prompts[index] for index in batch])).to(model.device),
+            tokens.to(model.device),
             torch.from_numpy(uniform).to(model.device),
             sampling,
             end_of_text=end_of_text,
+            visible=None if visible.all() else visible.to(model.device),
             guidance=guidance,
         ).tolist()
         rows = [row[: row.index(end_of_text)] if end_of_text in row else row for row in rows]

@@ -15,6 +15,7 @@ from transformers import DynamicCache, PreTrainedModel, PreTrainedTokenizerBase
 
 from ifguide.corpus import end_of_text_id
 from ifguide.errors import InputError
+from ifguide.roomy_cache import share_out
 
 
 @dataclass(frozen=True)
@@ -33,26 +34,31 @@ class RewardGuidance:
     end_of_text: int
     max_new_tokens: int
 
+    @property
+    def reads_prompts(self) -> bool:
+        return self.context == "prompt"
+
     def begin(self, prompts: torch.Tensor, copies: int) -> "RewardedRows":
         text = torch.full_like(prompts[:, :1], self.end_of_text)
         if self.context == "prompt":
             room = self.reward.config.max_position_embeddings - self.max_new_tokens - 1
             text = torch.cat([text, prompts[:, -room:]], dim=1)
-        return RewardedRows(self.reward, self.beta, text, copies)
+        room = self.max_new_tokens + (self.top_k or 0)
+        return RewardedRows(self.reward, self.beta, text, copies, room)
 
 
 class RewardedRows:
     """The rows of one batch, and the reward model's key-value cache of their texts so far."""
 
     def __init__(
-        self, reward: PreTrainedModel, beta: float, texts: torch.Tensor, copies: int
+        self, reward: PreTrainedModel, beta: float, texts: torch.Tensor, copies: int, room: int
     ) -> None:
-        """texts: int64 (texts, length), each of which `copies` rows begin with."""
+        """texts: int64 (texts, length), each of which `copies` rows begin with; room: tokens."""
         self.reward = reward
         self.beta = beta
         self.cache = DynamicCache(config=reward.config)
         reward(input_ids=texts, past_key_values=self.cache, use_cache=True)
-        self.cache.batch_repeat_interleave(copies)
+        share_out(self.cache, copies, room)
         self.unread = texts.new_empty(len(texts) * copies, 0)
 
     def toxicity(self, candidates: torch.Tensor) -> torch.Tensor:
