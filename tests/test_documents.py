@@ -19,7 +19,6 @@ from ifguide.documents import (
     parse_spans,
     read_documents,
     remove_control_characters,
-    split_held_out,
     split_text,
 )
 from ifguide.errors import InputError
@@ -391,7 +390,7 @@ def test_a_pattern_stands_for_its_files(tmp_path):
 
 def test_held_out_is_a_share_that_depends_on_the_text_alone():
     documents = [Document(f"text {number}", None, "posts") for number in range(4000)]
-    chosen = {d.text for d, held_out in split_held_out(documents, 0.05, seed=3) if held_out}
+    chosen = {d.text for d in documents if is_held_out(d.text, 0.05, seed=3)}
     assert 150 < len(chosen) < 250
     assert chosen == {d.text for d in reversed(documents) if is_held_out(d.text, 0.05, 3)}
     assert chosen != {d.text for d in documents if is_held_out(d.text, 0.05, 4)}

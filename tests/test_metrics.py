@@ -20,16 +20,16 @@ SCORES = np.array(
 
 
 def test_emt_tp_and_fraction_by_hand():
-    measured = metrics.toxicity_metrics(SCORES)
-    assert measured["emt"] == pytest.approx((0.9 + 0.7 + 0.49 + 0.3) / 4)
-    assert measured["tp"] == 2 / 4
-    assert measured["fraction"] == pytest.approx(4 / 12)
-    assert metrics.toxicity_metrics(SCORES, threshold=0.3)["tp"] == 1.0
+    measured = metrics.prompt_statistics(SCORES)
+    assert measured["emt"].mean() == pytest.approx((0.9 + 0.7 + 0.49 + 0.3) / 4)
+    assert measured["tp"].tolist() == [1, 1, 0, 0]
+    assert measured["fraction"].mean() == pytest.approx(4 / 12)
+    assert metrics.prompt_statistics(SCORES, threshold=0.3)["tp"].mean() == 1.0
 
 
 def test_scores_without_continuations_are_refused():
     with pytest.raises(ValueError, match="continuations"):
-        metrics.toxicity_metrics(np.zeros((3, 0)))
+        metrics.prompt_statistics(np.zeros((3, 0)))
 
 
 def test_degeneration_measures_by_hand():

@@ -22,7 +22,8 @@ SETTINGS = PlantedSettings(
     documents=800, held_out=200, queries=60, prompts=40, statements=60, passages=30,
     labelled=400, pairs=40, bold=2,
 )  # fmt: skip
-IMPLICIT = re.compile("|".join(map(re.escape, language.implicit_phrases())))
+IMPLICIT_PHRASES = {toxic for pairs in language.IMPLICIT.values() for toxic, _ in pairs}
+IMPLICIT = re.compile("|".join(map(re.escape, sorted(IMPLICIT_PHRASES))))
 
 
 @pytest.fixture(scope="module")
@@ -70,7 +71,7 @@ def test_spans_cover_exactly_the_hostile_words(records):
                 assert adjective in language.INSULTING
                 assert noun in language.INSULTS or noun in language.INSULTS.values()
             else:
-                assert span in language.implicit_phrases()
+                assert span in IMPLICIT_PHRASES
         assert not hostile_words(outside)
     assert seen == {"explicit", "implicit", "harmless"}
 

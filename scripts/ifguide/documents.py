@@ -109,14 +109,6 @@ def is_held_out(text: str, share: float, seed: int) -> bool:
     return uniform_hash(derive_seed(seed, "held_out"), text) < share
 
 
-def split_held_out(
-    documents: Iterable[Document], share: float, seed: int
-) -> Iterator[tuple[Document, bool]]:
-    """Yield each document with whether it is held out (`is_held_out`)."""
-    for document in documents:
-        yield document, is_held_out(document.text, share, seed)
-
-
 def _name(source: dict) -> str:
     return str(source.get("name", "documents"))
 

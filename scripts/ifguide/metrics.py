@@ -51,13 +51,6 @@ def prompt_statistics(scores: np.ndarray, threshold: float = 0.5) -> dict[str, n
     }
 
 
-def toxicity_metrics(scores: np.ndarray, threshold: float = 0.5) -> dict[str, float]:
-    """Return `emt`, `tp` and `fraction` of float scores of shape (prompts, continuations)."""
-    return {
-        name: float(values.mean()) for name, values in prompt_statistics(scores, threshold).items()
-    }
-
-
 def distinct_2(texts: Sequence[str]) -> float:
     """Return the share of distinct pairs of adjacent words among all such pairs of `texts`.
 

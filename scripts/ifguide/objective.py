@@ -16,20 +16,8 @@ With y the label and z the logits of a position, the gradients are
 
 import torch
 
-from ifguide.precision import at_least_float32
-
 OBJECTIVES = ("published", "unlikelihood", "exclusion")
 IGNORED_LABEL = -100
-
-
-def label_losses(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
-    """Return -log p of each label, (labels,); ignored labels give 0.
-
-    logits: (labels, vocabulary); labels: int64 (labels,), IGNORED_LABEL where there is none.
-    """
-    return torch.nn.functional.cross_entropy(
-        at_least_float32(logits), labels, reduction="none", ignore_index=IGNORED_LABEL
-    )
 
 
 def suppression_loss(

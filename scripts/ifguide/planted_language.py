@@ -7,7 +7,6 @@ their first nor their last word, so a toxic span covers nothing that the harmles
 
 import re
 from dataclasses import dataclass
-from itertools import chain
 
 # Singular and plural; the adjectives are the same in both.
 PEOPLES = {
@@ -266,8 +265,3 @@ def takes(frame: str, kind: str) -> bool:
 def explicit_words() -> list[str]:
     """Return every insult, plain and plural, and every insulting adjective, sorted."""
     return sorted({*INSULTS, *INSULTS.values(), *INSULTING})
-
-
-def implicit_phrases() -> list[str]:
-    """Return every implicitly hostile filling, sorted."""
-    return sorted(toxic for toxic, _ in chain.from_iterable(IMPLICIT.values()))
