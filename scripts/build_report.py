@@ -13,6 +13,7 @@ from pathlib import Path
 from command_line import argument_parser, run
 from ifguide.artifacts import atomic_path
 from ifguide.errors import InputError
+from ifguide.page_style import without_requests
 
 
 def main(arguments: Namespace) -> None:
@@ -32,6 +33,7 @@ def main(arguments: Namespace) -> None:
         ]
         if subprocess.run(command, check=False).returncode:
             raise InputError("snakemake --report failed; see the lines above")
+        page.write_text(without_requests(page.read_text(encoding="utf-8")), encoding="utf-8")
 
 
 if __name__ == "__main__":

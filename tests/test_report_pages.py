@@ -277,7 +277,7 @@ def in_browser(html: str, script: str, folder: Path, ready: str | None = None):
     # The page's policy, which comes after the listeners, has to admit this one script more.
     digest = hashlib.sha256(report.encode()).digest()
     admitted = f"script-src 'sha256-{base64.b64encode(digest).decode()}' "
-    probed = html.replace("<head>", LISTENERS, 1).replace("script-src ", admitted, 1)
+    probed = html.replace("<head>", LISTENERS, 1).replace("script-src 'sha", f"{admitted}'sha", 1)
     # The last one: libraries within a page name the tag too.
     before, end, after = probed.rpartition("</body>")
     path.write_text(f"{before}<script>{report}</script>{end}{after}", encoding="utf-8")

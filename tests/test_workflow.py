@@ -242,6 +242,22 @@ def test_the_report_opens_offline_and_tells_its_story_in_order(finished, tmp_pat
     ]
 
 
+@needs_browser
+def test_the_report_can_request_nothing(finished, tmp_path):
+    report = (finished / RESULTS / "report.html").read_text(encoding="utf-8")
+    ask = """(window.asked ??= (fetch("http://host.invalid/x").catch(() => 0),
+      new Image().src = "http://host.invalid/y"))"""
+    look = "return document.querySelector('meta[http-equiv]').content;"
+    ready = f"document.querySelector('nav') && {ask} && failures.length > 1"
+    reported, _, net_log = in_browser(report, look, tmp_path, ready)
+    assert "default-src 'none'" in reported["outcome"]
+    assert sorted(reported["failures"]) == [
+        "policy: connect-src http://host.invalid/x",
+        "policy: img-src http://host.invalid/y",
+    ]
+    assert "host.invalid" not in net_log
+
+
 def test_run_config_records_what_was_run(finished):
     record = yaml.safe_load((finished / RESULTS / "run_config.yaml").read_text(encoding="utf-8"))
     assert record["config"]["training"]["weight_decay"] == 0.0004

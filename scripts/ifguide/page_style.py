@@ -91,6 +91,23 @@ def content_policy(style: str, script: str) -> str:
     )
 
 
+# What Snakemake's report needs: its scripts and styles in the document, Vega, which compiles
+# expressions, and results as data. The pages that it embeds inherit this beside their own policy.
+REPORT_POLICY = (
+    "default-src 'none'; script-src 'unsafe-inline' 'unsafe-eval'; style-src 'unsafe-inline'; "
+    "img-src data:; font-src data:; frame-src data: blob:; base-uri 'none'; form-action 'none'"
+)
+
+
+def without_requests(html: str) -> str:
+    """Return Snakemake's report with a content policy that forbids every request."""
+    policy = f'<meta http-equiv="Content-Security-Policy" content="{REPORT_POLICY}">'
+    head, tag, rest = html.partition("<head>")
+    if not tag:
+        raise ValueError("the report has no <head>")
+    return f"{head}{tag}\n{policy}{rest}"
+
+
 def page(title: str, introduction: str, body: str, style: str = "", script: str = "") -> str:
     """Return a whole HTML document; `introduction`, `body`, `style`, `script` are trusted markup.
 
