@@ -30,7 +30,7 @@ from planned_stages import LIGHT
 
 # Tokens a second of a processor core.
 TOKENIZED = 6e5
-PACKED = 1e7
+PACKED = 8e6
 READ = 2e6
 SELECTED = 1e7
 RANKED = 2e5
