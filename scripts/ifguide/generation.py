@@ -6,7 +6,6 @@ leave the batch.
 """
 
 import inspect
-from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Protocol
@@ -23,8 +22,8 @@ from ifguide.seeds import prompt_seed
 # A nucleus of trained models rarely has more tokens. Rows where it has are searched eight times as
 # wide.
 NARROW_NUCLEUS = 256
-# What is computed from logits on the way to a token: little enough for a processor's cache.
-LOGITS_AT_ONCE = defaultdict(lambda: 2**26, cpu=2**18)
+# So many logits make tokens at once on a processor: what is computed on the way fits its cache.
+LOGITS_AT_ONCE = 2**18
 # Rows that have ended are taken out of the batch once they are so large a share of it.
 ENDED_SHARE = 0.125
 
@@ -119,7 +118,8 @@ def draw(tokens: torch.Tensor, weights: torch.Tensor, uniform: torch.Tensor) -> 
 
 def nucleus_sample(logits: torch.Tensor, uniform: torch.Tensor, sampling: Sampling) -> torch.Tensor:
     """Draw one token a row from the nucleus: logits (rows, vocabulary), uniform (rows,)."""
-    at_once = max(1, LOGITS_AT_ONCE[logits.device.type] // logits.shape[-1])
+    on_processor = logits.device.type == "cpu"
+    at_once = max(1, LOGITS_AT_ONCE // logits.shape[-1]) if on_processor else len(logits)
     parts = zip(logits.split(at_once), uniform.split(at_once), strict=True)
     return torch.cat([_nucleus_sample(*part, sampling) for part in parts])
 
