@@ -190,6 +190,13 @@ def test_recomputed_activations_change_no_loss(corpus, mask, alone, tmp_path):
     np.testing.assert_allclose(losses[LOSSES], alone[LOSSES], rtol=1e-6)
 
 
+@pytest.mark.parametrize(("vectors", "warns"), [("AVX2", True), ("AVX512", False)])
+def test_a_slow_precision_is_warned_of(corpus, tmp_path, monkeypatch, caplog, vectors, warns):
+    monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: vectors)
+    train_here(corpus, tmp_path / "0", batch_size=4, max_steps=1, precision="bfloat16")
+    assert ("training.precision" in caplog.text) == warns
+
+
 def test_bfloat16_products_keep_float32_weights_and_similar_losses(corpus, mask, alone, tmp_path):
     output = tmp_path / "0"
     losses = train_here(

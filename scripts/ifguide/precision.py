@@ -11,6 +11,14 @@ def at_least_float32(tensor: torch.Tensor) -> torch.Tensor:
     return tensor.to(torch.promote_types(tensor.dtype, torch.float32))
 
 
+def emulates_bfloat16() -> bool:
+    """Whether this processor has no wide enough vectors for fast products of bfloat16 matrices.
+
+    They then take about ten times as long as those of float32.
+    """
+    return torch.backends.cpu.get_cpu_capability() in ("NO AVX", "DEFAULT", "AVX2")
+
+
 @contextmanager
 def matrix_products(precision: str, device: torch.device) -> Iterator[None]:
     """Within, products of float32 matrices are computed in this precision on `device`.

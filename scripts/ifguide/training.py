@@ -1,6 +1,7 @@
 """Training a causal language model with suppressed tokens, on the Trainer of `transformers`."""
 
 import csv
+import logging
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -18,9 +19,12 @@ from ifguide.costs import training_flops
 from ifguide.devices import peak_flops
 from ifguide.model_shapes import model_shape
 from ifguide.objective import IGNORED_LABEL, suppression_loss
+from ifguide.precision import emulates_bfloat16
 from ifguide.throughput import Speed
 from ifguide.training_blocks import BlockOrder, Blocks, OrderOfEpoch, divide_step
 from ifguide.training_progress import LogLine, ProgressBar, StartClock, StopAtBadLoss
+
+log = logging.getLogger(__name__)
 
 
 class OwnParameterNames:
@@ -212,6 +216,11 @@ def train(
             keep_only_own_checkpoints(checkpoints, made_from)
         resumed = last_whole_checkpoint(checkpoints)
     device = "cpu" if use_cpu else torch.cuda.get_device_name()
+    if use_cpu and settings["precision"] == "bfloat16" and emulates_bfloat16():
+        log.warning(
+            "config key training.precision: this processor is many times slower with bfloat16 than "
+            "with float32"
+        )
     trainer = SuppressionTrainer(
         model=model,
         args=arguments,
