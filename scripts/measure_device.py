@@ -29,6 +29,7 @@ from ifguide.generation import Sampling, generate_ids
 from ifguide.model_shapes import ModelShape, model_shape
 from ifguide.models import build_model, compute_device
 from ifguide.objective import suppression_loss
+from ifguide.precision import matrix_products
 from ifguide.token_scores import two_forward_scorer
 from ifguide.tracked_layers import tracked_layers
 
@@ -49,8 +50,7 @@ def main(arguments: Namespace) -> None:
         seed=0,
     ).to(device)
     peaks = {
-        str(dtype).removeprefix("torch."): product_speed(device, dtype)
-        for dtype in (torch.float32, torch.bfloat16)
+        precision: product_speed(device, precision) for precision in ("float32", "tf32", "bfloat16")
     }
     random = np.random.default_rng(0)
     shape = (arguments.blocks, arguments.block_size)
@@ -91,11 +91,12 @@ def seconds(work: Callable[[], object], repetitions: int = REPETITIONS) -> float
     return min(found[1:])
 
 
-def product_speed(device: torch.device, dtype: torch.dtype) -> float:
+def product_speed(device: torch.device, precision: str) -> float:
     """Return the FLOP/s of a product of two large square matrices."""
     width = round((PRODUCT_FLOPS[device.type] / 2) ** (1 / 3))
-    matrix = torch.randn(width, width, device=device).to(dtype)
-    return 2 * width**3 / seconds(lambda: matrix @ matrix)
+    matrix = torch.randn(width, width, device=device)
+    with matrix_products(precision, device):
+        return 2 * width**3 / seconds(lambda: matrix @ matrix)
 
 
 def works(

@@ -178,7 +178,7 @@ def test_a_measured_device_can_be_planned_with(tmp_path, repository, counts):
     (device,), start_seconds, notes = planned_devices(plan)
     measured = read_json(path)
     assert start_seconds == measured["start_seconds"] > 0
-    assert device.peak == {name: measured[name] for name in ("bfloat16", "float32")}
+    assert device.peak == {name: measured[name] for name in ("bfloat16", "tf32", "float32")}
     assert set(device.utilisation) == set(KINDS)
     assert all(0 < share <= 1 for share in device.utilisation.values())
     assert f"measured in {path}" in notes[0]
