@@ -9,7 +9,12 @@ import pytest
 import torch
 from scipy.stats import chi2_contingency
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
-from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedTokenizerFast
+from transformers import (
+    AutoConfig,
+    AutoModelForCausalLM,
+    GPTNeoXForCausalLM,
+    PreTrainedTokenizerFast,
+)
 
 from ifguide import generation
 from ifguide.errors import InputError
@@ -142,6 +147,18 @@ def test_a_recurrent_model_is_given_no_padding(tokenizer):
     )
     model = AutoModelForCausalLM.from_config(config).eval()
     assert not hides_padding(model, [np.array([5, 6]), np.array([7, 8, 9, 10])], 0)
+
+
+def test_a_model_that_reads_its_padding_is_found_out():
+    class ReadsPadding(GPTNeoXForCausalLM):
+        def forward(self, input_ids, attention_mask=None, position_ids=None, **others):
+            return super().forward(input_ids=input_ids, position_ids=position_ids, **others)
+
+    model = small_model("gpt_neox", torch.float32)
+    model.__class__ = ReadsPadding
+    prompts = [np.array([5, 6]), np.array([7, 8, 9, 10])]
+    assert not hides_padding(model, prompts, 0)
+    assert hides_padding(model, prompts[:1], 0)  # nothing is padded
 
 
 def test_a_continuation_follows_from_its_own_prefix_alone(tokenizer):

@@ -135,7 +135,8 @@ def test_without_a_selection_every_objective_is_the_plain_loss():
     ).sum()
     for objective in OBJECTIVES:
         total, _ = suppression_loss(logits, labels, selected, objective=objective, strength=3.0)
-        torch.testing.assert_close(total, plain)
+        # The order of a sum is the processor's.
+        torch.testing.assert_close(total, plain, rtol=1e-13, atol=0)
 
 
 def test_unlikelihood_of_a_single_label():
