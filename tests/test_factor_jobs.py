@@ -1,4 +1,4 @@
-"""The jobs of the factor stage and of the query gradient, on models that were never trained."""
+"""The jobs of the factor stage and of the query gradient, on small random models."""
 
 import logging
 from argparse import Namespace
@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from transformers import AutoConfig, AutoModelForCausalLM
 
 import correct_eigenvalues
 import decompose_covariances
@@ -16,14 +17,14 @@ from ifguide.artifacts import write_json, write_jsonl
 from ifguide.ekfac import merge
 from ifguide.errors import InputError
 from ifguide.factor_blocks import sampled_blocks
-from ifguide.models import load_model, weights_sha256
+from ifguide.models import load_model, require_trained, weights_sha256
 from ifguide.query_direction import precondition
 from ifguide.ranking_agreement import agreement
 from ifguide.tensor_files import read_tensors
 from ifguide.token_scores import forward_mode_scorer, relative_error
 from ifguide.tracked_layers import tracked_layers
 from make_direction import read_factors, read_query
-from small_models import small_model
+from small_models import FAMILIES, OTHER_DECODERS, random_tokens, small_model
 from small_training import small_corpus
 
 FACTORS = {
@@ -152,10 +153,28 @@ def test_layers_that_cannot_be_tracked_are_named_in_a_warning_and_in_every_file(
     assert experts in record["untracked"]
 
 
-def test_weights_that_were_never_trained_are_refused_unless_allowed(corpus, tmp_path):
+@pytest.mark.parametrize("family", [*FAMILIES, *OTHER_DECODERS])
+def test_without_a_record_initial_weights_are_told_from_trained_ones(family, tmp_path):
+    model = AutoModelForCausalLM.from_config(small_model(family, torch.float32).config)
+    model.save_pretrained(tmp_path / "initial")
+    with pytest.raises(InputError, match="never trained"):
+        require_trained(tmp_path / "initial")
+    tokens = random_tokens(2)
+    model(input_ids=tokens, labels=tokens).loss.backward()
+    torch.optim.AdamW(model.parameters(), lr=1e-5).step()
+    model.save_pretrained(tmp_path / "one step")
+    require_trained(tmp_path / "one step")
+
+
+@pytest.mark.parametrize("recorded", [True, False])
+def test_weights_that_were_never_trained_are_refused_unless_allowed(corpus, tmp_path, recorded):
     untrained = write_model(tmp_path / "untrained", corpus, "llama")
-    record = {"steps": 0, "weights_sha256": weights_sha256(untrained)}
-    write_json(untrained / "training.json", record)
+    if recorded:
+        record = {"steps": 0, "weights_sha256": weights_sha256(untrained)}
+        write_json(untrained / "training.json", record)
+    else:
+        config = AutoConfig.from_pretrained(untrained, local_files_only=True)
+        AutoModelForCausalLM.from_config(config).save_pretrained(untrained)
     output = tmp_path / "sums.safetensors"
     jobs = [
         (sum_covariances, lambda **changes: pass_arguments(untrained, corpus, output, **changes)),

@@ -4,6 +4,7 @@ import hashlib
 from pathlib import Path
 
 import torch
+from safetensors import safe_open
 from torch import nn
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
 
@@ -157,13 +158,38 @@ def verified_weights_sha256(directory: str | Path) -> str:
 
 
 def require_trained(directory: str | Path) -> None:
-    """Refuse randomly initialised weights: their influence means nothing."""
+    """Refuse randomly initialised weights: their influence means nothing.
+
+    The training record tells, where there is one; else the weights themselves.
+    """
     path = Path(directory) / TRAINING_RECORD
-    if path.exists() and read_json(path)["steps"] == 0:
+    if path.exists():
+        reason = "0 steps" if read_json(path)["steps"] == 0 else None
+    else:
+        reason = "each norm and bias has one value" if _is_as_initialised(directory) else None
+    if reason:
         raise InputError(
-            f"{directory}: the weights were never trained (0 steps), so influence means nothing; "
+            f"{directory}: the weights were never trained ({reason}), so influence means nothing; "
             "set influence.allow_untrained: true to go on all the same"
         )
+
+
+def _is_as_initialised(directory: str | Path) -> bool:
+    """Whether each vector among the weights has one value, and some weight is a vector.
+
+    Gains of norms begin as ones (or zeros, added to one) and biases as zeros in every family;
+    one step of training moves them, each element its own way.
+    """
+    vectors = 0
+    for path in Path(directory).glob("*.safetensors"):
+        with safe_open(path, "pt") as weights:
+            for name in weights.keys():  # noqa: SIM118
+                if len(weights.get_slice(name).get_shape()) == 1:
+                    vector = weights.get_tensor(name)
+                    if (vector != vector[0]).any():
+                        return False
+                    vectors += len(vector) > 1
+    return vectors > 0
 
 
 class HiddenStates(nn.Module):
