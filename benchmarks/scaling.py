@@ -60,7 +60,8 @@ def overlay(scale: int, documents: int, blocks: int, prompts: int) -> dict:
     """The tiny config, `scale` times larger; what is not measured keeps its size."""
     return {
         "planted": {"documents": scale * documents, "prompts": scale * prompts},
-        "corpus": {"shards": 1},
+        # Among many prompts some are longer than the tiny config's blocks.
+        "corpus": {"shards": 1, "block_size": 256},
         "training": {"epochs": 1, "max_steps": 20},
         "influence": {"factors": {"shards": 1, "blocks": scale * blocks}},
         "evaluation": {"models": ["proxy"]},
