@@ -5,6 +5,7 @@ PYTHON ?= python3
 VENV := .venv
 INSTALLED := $(VENV)/installed
 PEER := $(VENV)/peer
+PYTEST := $(VENV)/bin/python -m pytest
 
 .PHONY: reproduce test test-all lint clean
 
@@ -12,14 +13,14 @@ reproduce: $(INSTALLED)
 	$(VENV)/bin/snakemake --cores all
 
 test: $(INSTALLED) $(PEER)
-	$(VENV)/bin/python -m pytest -n 2 --dist loadfile -m "not slow" $(PYTEST_OPTIONS)
+	$(PYTEST) -n 2 --dist loadfile -m "not slow" $(PYTEST_OPTIONS)
 
 # The Slurm takes all cores for minutes, so that it runs after the others; what fails in its daemons and
-# not in the workflow passes at the second attempt.
-test-all: test
-	$(VENV)/bin/python -m pytest -n 2 --dist loadfile -m slow --ignore tests/slurm $(PYTEST_OPTIONS)
-	$(VENV)/bin/python -m pytest tests/slurm $(PYTEST_OPTIONS) || \
-	    $(VENV)/bin/python -m pytest tests/slurm --last-failed $(PYTEST_OPTIONS)
+# not in the workflow passes at the second attempt. All share one finished run.
+test-all: $(INSTALLED) $(PEER)
+	finished=$$(mktemp -d) && trap 'rm -rf "$$finished"' EXIT && export IFGUIDE_FINISHED="$$finished" && \
+	$(PYTEST) -n 2 --dist loadfile --ignore tests/slurm $(PYTEST_OPTIONS) && \
+	{ $(PYTEST) tests/slurm $(PYTEST_OPTIONS) || $(PYTEST) tests/slurm --last-failed $(PYTEST_OPTIONS); }
 
 lint: $(INSTALLED)
 	$(VENV)/bin/ruff check benchmarks scripts tests

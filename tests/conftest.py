@@ -20,6 +20,8 @@ from filelock import FileLock
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 TINY = "tests/configs/tiny.yaml"
+# As a folder's name it is only a name, unless a shell gets to read it.
+AWKWARD = 'it\'s "a" folder; touch it-ran; $(touch it-ran) & `touch it-ran`'
 
 
 @pytest.fixture(scope="session")
@@ -179,10 +181,14 @@ def copy_run(source: Path, target: Path) -> Path:
 
 @pytest.fixture(scope="session")
 def finished(tmp_path_factory) -> Path:
-    """A clone in which the tiny config has run to its end; copy it before changing anything."""
+    """A clone in which the tiny config has run to its end; copy it before changing anything.
+
+    IFGUIDE_FINISHED names a folder that keeps it for the next call of pytest, of the same code.
+    """
     # Workers of pytest-xdist share the parent of their base folders.
     base = tmp_path_factory.getbasetemp()
-    shared = base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
+    own = base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
+    shared = Path(os.environ.get("IFGUIDE_FINISHED", own))
     clone = shared / "finished" / "clone"
     with FileLock(shared / "finished.lock"):
         if not clone.exists():

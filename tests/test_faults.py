@@ -14,8 +14,10 @@ from pathlib import Path
 import pytest
 
 from conftest import (
+    AWKWARD,
     TINY,
     content_of,
+    copy_repository,
     copy_run,
     environment,
     error_line,
@@ -209,30 +211,25 @@ def test_a_full_disk(clone, commands, finished, folder, kib, script, written):
 
 # --- kill -9 --------------------------------------------------------------------------------------
 
-# A whole run where IFGUIDE_KILLS says how often to kill it; else what follows the Hessian factors.
-WHOLE = "IFGUIDE_KILLS" in os.environ
-KILLS = int(os.environ.get("IFGUIDE_KILLS", "3"))
-KILLED_TARGETS = [] if WHOLE else [SELECTION / "selection.json", MODEL / "training.json"]
-LEFT_TO_DO = [RESULTS] if WHOLE else [PROXY / "factors.safetensors", PROXY / "differential", MODEL]
+KILLS = 20
+# Seconds from the first job's start to the kill, at most: so the kills fall all over the run.
+LATEST = 20
 
 
 @pytest.mark.slow
 def test_killed_at_random_moments_the_same_command_completes_with_the_same_bits(finished, tmp_path):
-    """The moments differ from run to run, and are printed."""
-    clone = copy_run(finished, tmp_path / "clone")
-    for path in LEFT_TO_DO:
-        if (clone / path).is_dir():
-            shutil.rmtree(clone / path)
-        else:
-            (clone / path).unlink()
-    command = snakemake_command(*KILLED_TARGETS, "--configfile", TINY, "--cores", "2")
-    log = clone / "killed.log"
-    done = 0
-    while done < KILLS:
+    """A whole run, its folder and code in awkward places. The moments differ each time."""
+    folder = tmp_path / AWKWARD
+    repository = copy_repository(folder / "repository")
+    run = ["--snakefile", repository / "workflow/Snakefile", "--configfile", repository / TINY]
+    command = snakemake_command(*run, "--cores", "2")
+    log = tmp_path / "killed.log"
+    moments = []
+    while len(moments) < KILLS:
         with open(log, "w") as output:
             running = subprocess.Popen(
                 command,
-                cwd=clone,
+                cwd=folder,
                 env=environment(),
                 stdout=output,
                 stderr=subprocess.STDOUT,
@@ -241,35 +238,25 @@ def test_killed_at_random_moments_the_same_command_completes_with_the_same_bits(
         # From the first line of the first job on, not while Python still starts.
         while running.poll() is None and "Execute" not in log.read_text(encoding="utf-8"):
             time.sleep(0.05)
-        moment = random.SystemRandom().uniform(0, 6)
+        moment = random.SystemRandom().uniform(0, LATEST)
         with contextlib.suppress(subprocess.TimeoutExpired):
             running.wait(timeout=moment)
         if running.poll() is not None:
             assert running.returncode == 0, log.read_text(encoding="utf-8")
-            break
+            shutil.rmtree(folder / RESULTS)
+            continue
         os.killpg(running.pid, signal.SIGKILL)
         running.wait()
-        done += 1
-        print(f"killed {moment:.2f} s after the first job began")
-    assert done > 0, "the run ended before it was killed once"
-    again = subprocess.run(
-        command,
-        cwd=clone,
-        env=environment(),
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        check=False,
-    )
+        moments.append(round(moment, 2))
+    print(f"killed these seconds after the first job began: {moments}")
+    again = run_snakemake(folder, *run, "--cores", "2", timeout=1800)
     assert again.returncode == 0, again.stdout
-    found, wanted = content_of(clone, *LEFT_TO_DO), content_of(finished, *LEFT_TO_DO)
-    # Where only some targets were asked for, what is only measured is not there.
-    assert found.keys() == wanted.keys() if WHOLE else found.keys() <= wanted.keys()
+    found, wanted = content_of(folder, RESULTS), content_of(finished, RESULTS)
+    assert found.keys() == wanted.keys()
     assert {name for name in found if found[name] != wanted[name]} == set()
-    ends = [DIRECTION, SCORES / "shard-00001.npy", SELECTION / "mask/shard-00001.npy"]
-    assert {str(path) for path in [*ends, MODEL / "model.safetensors"]} <= found.keys()
-    left = run_snakemake(clone, *KILLED_TARGETS, "--configfile", TINY, "--cores", "1", "--dry-run")
+    left = run_snakemake(folder, *run, "--cores", "1", "--dry-run")
     assert rules_to_run(left.stdout) == set()
+    assert not list(tmp_path.rglob("it-ran"))
 
 
 def test_two_live_runs_in_one_folder_are_refused(clone, tmp_path):

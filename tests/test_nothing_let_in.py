@@ -3,6 +3,7 @@
 import ast
 import json
 import pickle
+import shutil
 from pathlib import Path
 
 import pytest
@@ -10,8 +11,8 @@ import torch
 import yaml
 from transformers import GPTNeoXConfig, GPTNeoXForCausalLM
 
-from conftest import TINY, copy_repository, error_line, run_snakemake
-from ifguide.artifacts import read_jsonl
+from conftest import AWKWARD, TINY, copy_repository, error_line, run_snakemake
+from ifguide.artifacts import file_sha256, read_jsonl
 from ifguide.config_schema import find_mistake
 from ifguide.corpus import train_tokenizer
 from ifguide.errors import InputError
@@ -21,6 +22,7 @@ from ifguide.tokenizers import load_tokenizer
 from ifguide.toxicity import ImplicitClassifier, load_explicit
 
 REPOSITORY = Path(__file__).resolve().parent.parent
+RESULTS = Path("results/tiny")
 SOURCES = sorted(
     [*(REPOSITORY / "scripts").rglob("*.py"), *(REPOSITORY / "workflow").rglob("*.smk")]
 )
@@ -189,31 +191,35 @@ def test_no_name_in_the_config_can_lead_out_of_the_results_folder(name):
         assert find_mistake(schema, wrong).startswith("downloads.file.path")
 
 
-AWKWARD = 'it\'s "a" folder; touch it-ran; $(touch it-ran) & `touch it-ran`'
-
-
-def test_awkward_folder_and_file_names_are_only_names(tmp_path):
-    """A run in such a folder, on a corpus in such a file, up to its tokens."""
+def test_awkward_folder_and_file_names_are_only_names(finished, tmp_path):
+    """Code, config and every kind of text file in such a folder; test_faults.py runs it all."""
     folder = tmp_path / AWKWARD
-    folder.mkdir()
-    copy_repository(folder / "repository")
-    texts = folder / f"texts {AWKWARD.replace('/', '')}.jsonl"
-    texts.write_text(
-        "".join(f'{{"text": "Text number {n}.", "spans": []}}\n' for n in range(40)), "utf-8"
-    )
-    source = {"name": "texts", "files": str(texts), "spans": "spans", "held_out": 0.2}
-    overlay = folder / "over lay.yaml"
-    overlay.write_text(yaml.safe_dump({"corpus": {"sources": [source]}}), encoding="utf-8")
+    repository = copy_repository(folder / "repository")
+    texts = shutil.copytree(finished / RESULTS / "planted", folder / "te xts")
+    config = (repository / TINY).read_text("utf-8").replace("{planted}", "{data_dir}")
+    overlay = {"data_dir": str(texts)}
+    (folder / "its config.yaml").write_text(f"{config}\n{yaml.safe_dump(overlay)}", "utf-8")
+    same = [
+        "corpus/bpe/tokens/shard-00001.npy",
+        "corpus/bpe/filtered/word_filter/tokens/shard-00001.npy",
+        "passages/lambada.jsonl",
+        "pairs/dpo.jsonl",
+    ]
+    placed = ["queries/toxic.jsonl", "prompts/toxigen.jsonl"]
     ran = run_snakemake(
         folder,
-        *("results/tiny/corpus/bpe/meta.json", "results/tiny/queries/toxic.jsonl"),
-        *("--snakefile", folder / "repository/workflow/Snakefile"),
-        *("--configfile", folder / "repository" / TINY, overlay, "--cores", "1"),
+        *(RESULTS / name for name in [*same, *placed]),
+        *("--snakefile", repository / "workflow/Snakefile"),
+        *("--configfile", "its config.yaml", "--cores", "1"),
     )
     assert ran.returncode == 0, ran.stdout
-    kept = read_jsonl(folder / "results/tiny/corpus/documents.jsonl")
-    held_out = read_jsonl(folder / "results/tiny/corpus/held_out.jsonl")
-    assert len(kept) + len(held_out) == 40
+    for name in same:
+        found, wanted = (file_sha256(top / RESULTS / name) for top in (folder, finished))
+        assert found == wanted, name
+    for name in placed:
+        found, wanted = (read_jsonl(top / RESULTS / name) for top in (folder, finished))
+        assert all(str(texts) in record.pop("where") for record in found)
+        assert found == [{k: v for k, v in record.items() if k != "where"} for record in wanted]
     assert not list(tmp_path.rglob("it-ran"))
 
 

@@ -25,7 +25,6 @@ from conftest import (
     run_command,
     run_snakemake,
     snakemake_command,
-    write_small_config,
 )
 from ifguide.artifacts import file_sha256, read_json, read_jsonl
 from ifguide.provenance import code_state
@@ -294,18 +293,6 @@ def test_every_job_has_a_log_and_a_benchmark(finished):
     times = logs / "benchmarks"
     assert names == {path.relative_to(times).with_suffix("") for path in times.rglob("*.tsv")}
     assert len(names) == 93
-
-
-@pytest.mark.slow
-def test_the_small_config_runs_from_nothing_to_the_report(tmp_path):
-    clone = copy_repository(tmp_path / "clone")
-    arguments = ["--configfile", write_small_config(clone), "--cores", "2"]
-    ran = run_snakemake(clone, *arguments)
-    assert ran.returncode == 0, ran.stdout
-    summary = pd.read_csv(clone / RESULTS / "summary.csv")
-    assert set(summary["method"]) >= {"none", "ifguide", "rad"}
-    assert (clone / RESULTS / "report.html").stat().st_size > 100_000
-    assert rules_to_run(run_snakemake(clone, *arguments, "--dry-run").stdout) == set()
 
 
 def test_results_do_not_depend_on_the_number_of_shards(finished, tmp_path):
