@@ -125,8 +125,10 @@ def toxicity_against_perplexity(
         mine = both[(both["model"] == model) & both["value_perplexity"].notna()]
         cost, harm = mine["value_perplexity"].to_numpy(), mine["value"].to_numpy()
         front = pareto_front(cost, harm)
-        near = cost[cost <= PERPLEXITY_RANGE * cost.min()]
+        within = cost <= PERPLEXITY_RANGE * cost.min()
+        near = cost[within]
         edge = near.max() + 0.15 * max(np.ptp(near), 0.1 * near.min())
+        edge = np.nanmax([edge, *mine["ci_high_perplexity"].to_numpy()[within]])
         cost = np.minimum(cost, edge)
         # What no method equals in both lies below and left of this line: up from its first point,
         # right from its last.
