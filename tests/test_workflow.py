@@ -25,6 +25,7 @@ from conftest import (
     run_command,
     run_snakemake,
     snakemake_command,
+    write_small_config,
 )
 from ifguide.artifacts import file_sha256, read_json, read_jsonl
 from ifguide.provenance import code_state
@@ -293,6 +294,21 @@ def test_every_job_has_a_log_and_a_benchmark(finished):
     times = logs / "benchmarks"
     assert names == {path.relative_to(times).with_suffix("") for path in times.rglob("*.tsv")}
     assert len(names) == 93
+
+
+@pytest.mark.slow
+def test_the_small_config_runs_to_the_report(finished, tmp_path):
+    """What it does otherwise than the tiny one: the test of kills runs that one from nothing."""
+    clone = copy_run(finished, tmp_path / "clone")
+    arguments = ["--configfile", write_small_config(clone), "--cores", "2"]
+    for path in (RESULTS / "summary.csv", RESULTS / "report.html"):
+        (clone / path).unlink()
+    ran = run_snakemake(clone, *arguments)
+    assert ran.returncode == 0, ran.stdout
+    summary = pd.read_csv(clone / RESULTS / "summary.csv")
+    assert set(summary["method"]) >= {"none", "ifguide", "rad"}
+    assert (clone / RESULTS / "report.html").stat().st_size > 100_000
+    assert rules_to_run(run_snakemake(clone, *arguments, "--dry-run").stdout) == set()
 
 
 def test_results_do_not_depend_on_the_number_of_shards(finished, tmp_path):
