@@ -37,7 +37,6 @@ SCORES = PROXY / "differential/scores/loss"
 SELECTION = PROXY / "differential/top"
 DIRECTION = PROXY / "differential/direction.safetensors"
 MODELS = RESULTS / "models"
-MODEL = MODELS / "target/ifguide/0"
 
 
 @pytest.fixture(scope="module")

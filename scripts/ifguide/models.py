@@ -180,7 +180,7 @@ def _is_as_initialised(directory: str | Path) -> bool:
     Gains of norms begin as ones (or zeros, added to one) and biases as zeros in every family;
     one step of training moves them, each element its own way.
     """
-    vectors = 0
+    some_vector = False
     for path in Path(directory).glob("*.safetensors"):
         with safe_open(path, "pt") as weights:
             for name in weights.keys():  # noqa: SIM118
@@ -188,8 +188,8 @@ def _is_as_initialised(directory: str | Path) -> bool:
                     vector = weights.get_tensor(name)
                     if (vector != vector[0]).any():
                         return False
-                    vectors += len(vector) > 1
-    return vectors > 0
+                    some_vector |= len(vector) > 1
+    return some_vector
 
 
 class HiddenStates(nn.Module):
