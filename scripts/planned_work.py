@@ -172,6 +172,7 @@ class PlannedWork:
             tokens = float(settings["max_steps"] * step)
         else:
             tokens = settings["epochs"] * epoch
+        tokens *= settings.get("stop_at", 1)
         return self._trained(shape, settings, tokens, self.block_size)
 
     def _trained(self, shape: ModelShape, settings: dict, tokens: float, length: int) -> Work:

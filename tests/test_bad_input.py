@@ -220,6 +220,19 @@ def other_target(**model) -> dict:
             "models.target.architecture: give only one of model_type, or name",
         ),
         (
+            {"models": {"early": {"checkpoint": {"of": "targets", "at": 0.5}}}},
+            "models.early.checkpoint.of: 'targets' is none of the models trained from an "
+            "architecture: proxy, target",
+        ),
+        (
+            {"models": {"early": {"tokenizer": "bpe", "checkpoint": {"of": "proxy", "at": 1}}}},
+            "models.early.checkpoint.at: 1 is greater than or equal to the maximum of 1",
+        ),
+        (
+            {"models": {"early": {"training": {}, "checkpoint": {"of": "proxy", "at": 0.5}}}},
+            "models.early.training: a checkpoint takes this from proxy; remove the key",
+        ),
+        (
             {"models": {"target": {"path": "weights"}}},
             "models.target: give only one of architecture, or path",
         ),

@@ -312,6 +312,24 @@ def test_a_training_killed_again_and_again_ends_with_the_same_bits(corpus, mask,
     assert not checkpoints.exists()
 
 
+def test_a_training_stopped_early_has_the_weights_of_a_checkpoint(corpus, mask, tmp_path):
+    settings = {"mask": mask, "architecture": WITH_DROPOUT, "checkpoint_steps": 3}
+    torch.set_num_threads(1)
+    command = training_command(corpus, tmp_path / "0", **settings)
+    killed = SERVER.Process(target=train_until_killed, args=(command, 13, False))
+    killed.start()
+    killed.join(timeout=600)
+    checkpoint = tmp_path / ".0.checkpoints/checkpoint-12"
+    steps = TrainerState.load_from_json(checkpoint / "trainer_state.json").max_steps
+    train_here(corpus, tmp_path / "early", **settings, stop_at=12 / steps)
+    early, saved = (
+        load_file(path / "model.safetensors") for path in (tmp_path / "early", checkpoint)
+    )
+    assert early.keys() == saved.keys()
+    assert all(early[name].equal(saved[name]) for name in saved)
+    assert read_json(tmp_path / "early/training.json")["steps"] == 12 < steps
+
+
 def test_only_whole_checkpoints_are_taken(tmp_path):
     for step in (5, 10, 15):
         folder = tmp_path / f"checkpoint-{step}"

@@ -56,6 +56,24 @@ def test_a_target_of_another_tokenizer_gets_the_mask_in_its_own_tokens(clone):
     assert rules_to_run(dry) == set()
 
 
+def test_a_checkpoint_is_its_model_on_the_way(clone):
+    overlay = {
+        "models": {"early": {"checkpoint": {"of": "proxy", "at": 0.6}}},
+        "influence": {"directions": {"identity": {"model": "early"}}},
+    }
+    early, proxy = (RESULTS / f"models/{name}/none/0" for name in ("early", "proxy"))
+    # Losses are logged at every fifth step; the proxy that is there is not trained again.
+    run_overlay(clone, overlay, early / "training.json")
+    steps = read_json(clone / early / "training.json")["steps"]
+    assert steps == round(0.6 * read_json(clone / proxy / "training.json")["steps"])
+    losses, whole = (pd.read_csv(clone / folder / "losses.csv") for folder in (early, proxy))
+    pd.testing.assert_frame_equal(losses, whole[whole["step"] <= steps], check_exact=True)
+    # The record of the run is a config of the same run.
+    record = yaml.safe_load((clone / RESULTS / "run_config.yaml").read_text("utf-8"))["config"]
+    assert record["models"]["early"]["architecture"] == record["models"]["proxy"]["architecture"]
+    assert rules_to_run(run_overlay(clone, record, early / "training.json", "--dry-run")) == set()
+
+
 @pytest.mark.slow
 def test_a_given_model_is_taken_as_it_is_and_fine_tuned_by_two_processes(clone):
     given = RESULTS / "models/target/none/0"

@@ -22,7 +22,7 @@ from ifguide.objective import IGNORED_LABEL, suppression_loss
 from ifguide.precision import emulates_bfloat16
 from ifguide.throughput import Speed
 from ifguide.training_blocks import BlockOrder, Blocks, OrderOfEpoch, divide_step
-from ifguide.training_progress import LogLine, ProgressBar, StartClock, StopAtBadLoss
+from ifguide.training_progress import LogLine, ProgressBar, StartClock, StopAtBadLoss, StopAtShare
 
 log = logging.getLogger(__name__)
 
@@ -233,6 +233,7 @@ def train(
     for callback in (
         StartClock(trainer.speed),
         StopAtBadLoss(settings["explosion_factor"]),
+        StopAtShare(settings.get("stop_at", 1)),
         ListContents(),
         LogLine(),
         *([ProgressBar()] if sys.stderr.isatty() and arguments.process_index == 0 else []),

@@ -57,6 +57,17 @@ class StopAtBadLoss(TrainerCallback):
         )
 
 
+class StopAtShare(TrainerCallback):
+    """Stop after this share of the steps: the model is then a checkpoint of the whole training."""
+
+    def __init__(self, share: float) -> None:
+        self.share = share
+
+    def on_step_end(self, arguments, state, control, **_):
+        if state.global_step >= max(1, round(self.share * state.max_steps)):
+            control.should_training_stop = True
+
+
 class LogLine(TrainerCallback):
     """One plain line at each log, for a file that somebody follows."""
 

@@ -50,6 +50,7 @@ def check_config():
 
 check_config()
 
+
 RESULTS = f"results/{config['experiment']}"
 LOGS = f"logs/{config['experiment']}"
 BENCHMARKS = f"{LOGS}/benchmarks"
@@ -111,6 +112,35 @@ def without(entry, *keys):
 
 def shards(count):
     return [f"{shard:05d}" for shard in range(count)]
+
+
+def expand_checkpoints():
+    """Give every checkpoint the tokenizer, architecture and training of its model."""
+    models = config["models"]
+    trained = {
+        name: entry
+        for name, entry in models.items()
+        if "architecture" in entry and "checkpoint" not in entry
+    }
+    for name, entry in models.items():
+        if "checkpoint" not in entry:
+            continue
+        of = entry["checkpoint"]["of"]
+        if of not in trained:
+            refuse_config(
+                f"models.{name}.checkpoint.of",
+                f"{of!r} is none of the models trained from an architecture: {', '.join(trained)}",
+            )
+        # The record of a run repeats what is filled in here.
+        for key in without(entry, "checkpoint"):
+            if entry[key] != trained[of].get(key):
+                refuse_config(
+                    f"models.{name}.{key}", f"a checkpoint takes this from {of}; remove the key"
+                )
+        entry.update(trained[of])
+
+
+expand_checkpoints()
 
 
 @functools.cache

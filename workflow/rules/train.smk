@@ -93,7 +93,7 @@ rule train_model:
                 if config["methods"][wildcards.method].get("suppress")
                 else None
             ),
-            names=[wildcards.model, wildcards.method],
+            names=[seeded_as(wildcards.model), wildcards.method],
             training_seed=int(wildcards.seed),
             seed=SEED,
         ),

@@ -104,7 +104,19 @@ def training_of(model, method):
         **config["training"],
         **config["models"][model].get("training", {}),
         **config["methods"][method].get("training", {}),
+        **({"stop_at": early["at"]} if (early := early_state(model)) else {}),
     }
+
+
+def early_state(model):
+    """The model that this one is an early state of, and the share of its steps; or None."""
+    return config["models"][model].get("checkpoint")
+
+
+def seeded_as(model):
+    """The name from which a model derives its initial weights and the order of its data."""
+    early = early_state(model)
+    return early["of"] if early else model
 
 
 def dpo_training_of(model, method):
