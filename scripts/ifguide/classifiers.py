@@ -28,12 +28,11 @@ from transformers import (
     RobertaConfig,
     RobertaForSequenceClassification,
     Trainer,
-    TrainingArguments,
 )
-from transformers.trainer_callback import PrinterCallback
 
 from ifguide.artifacts import atomic_path
 from ifguide.errors import InputError
+from ifguide.text_training import train_on_texts
 
 # What a file that is no checkpoint makes torch.load, or the look-up of its entries, raise.
 _BAD_CHECKPOINT = (
@@ -149,31 +148,17 @@ def train_classifier(
         num_labels=classes,
     )
     model = RobertaForSequenceClassification(config)
-    trainer = SoftLabelTrainer(
-        model=model,
-        args=TrainingArguments(
-            output_dir=str(scratch),
-            num_train_epochs=settings["epochs"],
-            per_device_train_batch_size=settings["batch_size"],
-            learning_rate=settings["learning_rate"],
-            lr_scheduler_type="cosine",
-            warmup_steps=0.05,
-            weight_decay=0.01,
-            logging_steps=100,
-            save_strategy="no",
-            seed=seed % 2**32,
-            train_sampling_strategy="group_by_length",
-            use_cpu=not torch.cuda.is_available(),
-            remove_unused_columns=False,
-            disable_tqdm=True,
-            report_to="none",
-        ),
-        train_dataset=LabelledTexts(tokenizer, texts, labels, classes),
-        data_collator=DataCollatorWithPadding(tokenizer),
+    train_on_texts(
+        SoftLabelTrainer,
+        model,
+        LabelledTexts(tokenizer, texts, labels, classes),
+        DataCollatorWithPadding(tokenizer),
+        settings=settings,
+        seed=seed,
+        scratch=scratch,
+        train_sampling_strategy="group_by_length",
     )
-    trainer.remove_callback(PrinterCallback)
-    trainer.train()
-    return model.eval(), tokenizer
+    return model, tokenizer
 
 
 def save_detoxify(

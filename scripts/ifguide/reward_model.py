@@ -18,11 +18,10 @@ from transformers import (
     GPTNeoXForTokenClassification,
     PreTrainedTokenizerBase,
     Trainer,
-    TrainingArguments,
 )
-from transformers.trainer_callback import PrinterCallback
 
 from ifguide.corpus import end_of_text_id, tokenize
+from ifguide.text_training import train_on_texts
 from ifguide.tokenizers import local_directory
 
 
@@ -107,30 +106,15 @@ def train_reward_model(
         num_labels=1,
     )
     model = GPTNeoXForTokenClassification(config)
-    trainer = RewardTrainer(
-        model=model,
-        args=TrainingArguments(
-            output_dir=str(scratch),
-            num_train_epochs=settings["epochs"],
-            per_device_train_batch_size=settings["batch_size"],
-            learning_rate=settings["learning_rate"],
-            lr_scheduler_type="cosine",
-            warmup_steps=0.05,
-            weight_decay=0.01,
-            logging_steps=100,
-            save_strategy="no",
-            seed=seed % 2**32,
-            use_cpu=not torch.cuda.is_available(),
-            remove_unused_columns=False,
-            disable_tqdm=True,
-            report_to="none",
-        ),
-        train_dataset=RewardTexts(encode_texts(tokenizer, texts, settings["max_length"]), labels),
-        data_collator=pad_texts,
+    return train_on_texts(
+        RewardTrainer,
+        model,
+        RewardTexts(encode_texts(tokenizer, texts, settings["max_length"]), labels),
+        pad_texts,
+        settings=settings,
+        seed=seed,
+        scratch=scratch,
     )
-    trainer.remove_callback(PrinterCallback)
-    trainer.train()
-    return model.eval()
 
 
 def load_reward_model(directory: str | Path) -> GPTNeoXForTokenClassification:
