@@ -133,8 +133,7 @@ class PlannedWork:
         return Work(
             tokens=tokens,
             processor_seconds=tokens / TOKENIZED,
-            # A part is joined in memory.
-            memory=footprints.LIBRARIES + 2 * tokens * TOKEN.itemsize,
+            memory=2 * footprints.LIBRARIES,
             disk=tokens * TOKEN.itemsize,
         )
 

@@ -68,8 +68,8 @@ def packed(folder: Path, streams) -> tuple[dict, dict[str, bytes]]:
 
 
 @settings(max_examples=25, deadline=None)
-@given(drawn=STREAMS, cut=st.integers(0, 8))
-def test_parts_hold_the_tokens_that_were_written(tmp_path_factory, drawn, cut):
+@given(drawn=STREAMS, cut=st.integers(0, 8), rows=st.integers(1, 9))
+def test_parts_hold_the_tokens_that_were_written(tmp_path_factory, drawn, cut, rows):
     folder = tmp_path_factory.mktemp("parts")
     streams = streams_of(drawn)
     paths = [folder / "first.npy", folder / "second.npy"]
@@ -78,7 +78,7 @@ def test_parts_hold_the_tokens_that_were_written(tmp_path_factory, drawn, cut):
         for path, part in zip(paths, (streams[:cut], streams[cut:]), strict=True)
     ]
     assert sum(tokens) == sum(len(stream.ids) for stream in streams)
-    joined = [stream for path in paths for stream in read_part(path, MADE_FROM)]
+    joined = [stream for path in paths for stream in read_part(path, MADE_FROM, rows)]
     assert packed(folder / "joined", joined) == packed(folder / "whole", streams)
 
 
