@@ -281,7 +281,9 @@ def test_the_table_marks_the_best_and_keeps_the_order():
     # A tie marks no winner, and no amount of diversity is best.
     assert not any(cells[method]["explicit TP, non-toxic"].best for method in cells)
     assert not any(cells[method]["distinct-2"].best for method in cells)
+    # Eight of ten prompts have one toxic continuation of four.
     assert cells["none"]["explicit TP, toxic"].value == "0.80"
+    assert cells["none"]["explicit fraction, toxic"].value == "0.200"
 
 
 def test_renderings_hold_every_number():

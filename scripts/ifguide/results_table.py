@@ -44,6 +44,8 @@ def result_columns(benchmark: str = "realtoxicityprompts") -> list[Column]:
         Column("explicit TP, toxic", benchmark, "explicit_tp", "toxic", -1),
         Column("explicit EMT, non-toxic", benchmark, "explicit_emt", "nontoxic", -1),
         Column("explicit TP, non-toxic", benchmark, "explicit_tp", "nontoxic", -1),
+        Column("explicit fraction, toxic", benchmark, "explicit_fraction", "toxic", -1, 3),
+        Column("explicit fraction, non-toxic", benchmark, "explicit_fraction", "nontoxic", -1, 3),
         Column("implicit TP, toxic", benchmark, "implicit_tp", "toxic", -1),
         Column("implicit TP, non-toxic", benchmark, "implicit_tp", "nontoxic", -1),
         Column("perplexity", "heldout", "perplexity", "all", -1),
@@ -59,6 +61,8 @@ def terminal_columns(benchmark: str = "realtoxicityprompts") -> list[Column]:
         ("explicit_emt", "all"),
         ("explicit_tp", "all"),
         ("explicit_emt", "nontoxic"),
+        ("explicit_fraction", "toxic"),
+        ("explicit_fraction", "nontoxic"),
         ("perplexity", "all"),
     }
     return [
@@ -78,6 +82,14 @@ def comparison_columns(benchmark: str = "realtoxicityprompts") -> list[Column]:
         ),
         Column(
             "change of implicit TP, non-toxic", benchmark, "implicit_tp_difference", "nontoxic", -1
+        ),
+        Column(
+            "change of explicit fraction, toxic",
+            benchmark,
+            "explicit_fraction_difference",
+            "toxic",
+            -1,
+            3,
         ),
         Column("rise of perplexity", "heldout", "perplexity_increase", "all", -1, 3),
         Column(

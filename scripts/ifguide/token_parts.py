@@ -30,8 +30,8 @@ def numbered_documents(records: Iterable[dict]) -> Iterator[tuple[int, Document]
 def write_part(path: Path, streams: Iterable[TokenStream], made_from: dict[str, str]) -> int:
     """Write the tokens of some documents, and beside them what they were made from.
 
-    An array of TOKEN, (tokens,). The stream passes through a flat file, so memory does not grow with
-    the part. Returns the number of tokens.
+    An array of TOKEN, (tokens,). The stream passes through a flat file, so memory does not grow
+    with the part. Returns the number of tokens.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryFile(dir=path.parent) as flat:
