@@ -5,10 +5,13 @@
 
 The stages run one after the other as the workflow runs them, by its own commands, on the planted
 corpus with a small proxy and one shard, on one core. Written: scaling.csv, scaling.md, scaling.png
-and scaling.svg. Memory is the largest resident set of any of a stage's processes. Every process
-first loads its libraries, whatever the size, so that growth shows in the marginal time: what the
-tokens added since the size before have cost, per token. CPU time stands beside wall time because it
-does not count what other programs on the machine took.
+and scaling.svg. Every process first loads its libraries, whatever the size, so that growth shows in
+the marginal time: what the tokens added since the size before have cost, per token. CPU time stands
+beside wall time because it does not count what other programs on the machine took; both are the
+least of some repetitions, as the start of a process varies by more than some stages take.
+
+Memory is the most that any process of a stage holds itself (RssAnon, looked at a hundred times a
+second): the pages of mapped files are the kernel's, which takes them back when it needs room.
 """
 
 import argparse
@@ -92,20 +95,34 @@ def commands_of(folder: Path, config: dict) -> list[list[str]]:
 
 
 def run_measured(command: Sequence[str], folder: Path) -> tuple[float, float, float]:
-    """Run one command on one thread; return wall seconds, CPU seconds and peak MiB."""
+    """Run one command on one thread; return wall seconds, CPU seconds and peak MiB of its own."""
     environment = os.environ | {"OMP_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false"}
     started = time.perf_counter()
     with tempfile.TemporaryFile("w+") as output:
         process = subprocess.Popen(
             command, cwd=folder, env=environment, stdout=output, stderr=subprocess.STDOUT
         )
-        _, status, usage = os.wait4(process.pid, 0)
+        peak = 0.0
+        while not (ended := os.wait4(process.pid, os.WNOHANG))[0]:
+            peak = max(peak, anonymous_mib(process.pid))
+            time.sleep(0.01)
+        _, status, usage = ended
         process.returncode = os.waitstatus_to_exitcode(status)
         if process.returncode:
             output.seek(0)
             raise SystemExit(f"{shlex.join(command)}\n{output.read()}")
     wall = time.perf_counter() - started
-    return wall, usage.ru_utime + usage.ru_stime, usage.ru_maxrss / 2**10
+    return wall, usage.ru_utime + usage.ru_stime, peak
+
+
+def anonymous_mib(process: int) -> float:
+    """Return what a process holds itself, 0 where it has ended."""
+    try:
+        status = Path(f"/proc/{process}/status").read_text(encoding="ascii")
+    except OSError:
+        return 0.0
+    found = re.search(r"^RssAnon:\s+(\d+) kB$", status, re.M)
+    return int(found[1]) / 2**10 if found else 0.0
 
 
 def tokens_of_stages(folder: Path) -> dict[str, int]:
@@ -119,18 +136,22 @@ def tokens_of_stages(folder: Path) -> dict[str, int]:
     return corpus | {"factors": sampled, "generation": generated}
 
 
-def measure(scale: int, sizes: dict[str, int]) -> list[dict]:
-    """Run everything at one size; return a row for each stage."""
+def measure(scale: int, sizes: dict[str, int], repetitions: int) -> list[dict]:
+    """Run everything at one size, what is measured several times; return a row for each stage."""
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch)
         found = {stage: [0.0, 0.0, 0.0] for stage in STAGES}
         for command in commands_of(folder, overlay(scale, **sizes)):
-            wall, cpu, peak = run_measured(command, folder)
             stage = STAGE_OF.get(Path(command[1]).name)
             # The held-out documents are not scaled.
-            if stage and not any("held_out/" in part for part in command):
-                before = found[stage]
-                found[stage] = [before[0] + wall, before[1] + cpu, max(before[2], peak)]
+            if not stage or any("held_out/" in part for part in command):
+                run_measured(command, folder)
+                continue
+            walls, cpus, peaks = zip(
+                *(run_measured(command, folder) for _ in range(repetitions)), strict=True
+            )
+            before = found[stage]
+            found[stage] = [before[0] + min(walls), before[1] + min(cpus), max(before[2], *peaks)]
         tokens = tokens_of_stages(folder)
     return [
         {
@@ -197,15 +218,16 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--output", type=Path, required=True)
-    parser.add_argument("--small", action="store_true", help="begin with a tenth of the corpus")
+    parser.add_argument("--small", action="store_true", help="begin with a small corpus")
     parser.add_argument("--scales", type=int, nargs="+", default=[1, 4, 16])
+    parser.add_argument("--repetitions", type=int, default=3)
     arguments = parser.parse_args()
-    sizes = {"documents": 600, "blocks": 128, "prompts": 40}
+    sizes = {"documents": 2400, "blocks": 512, "prompts": 160}
     if arguments.small:
         sizes = {"documents": 60, "blocks": 16, "prompts": 4}
     rows = []
     for scale in arguments.scales:
-        rows += measure(scale, sizes)
+        rows += measure(scale, sizes, arguments.repetitions)
         print(f"{scale}× done", file=sys.stderr)
     table = with_growth(pd.DataFrame(rows))
     arguments.output.mkdir(parents=True, exist_ok=True)

@@ -31,7 +31,7 @@ from ifguide.token_weights import TokenRanking
 
 log = logging.getLogger(__name__)
 
-TOKENS_AT_ONCE = 1 << 22
+TOKENS_AT_ONCE = 1 << 18
 
 
 def main(arguments: Namespace) -> None:
@@ -44,14 +44,13 @@ def main(arguments: Namespace) -> None:
             "config key influence.scores.blocks: some blocks are not scored, and a selection needs "
             "all of them; set null"
         )
-    by_block = settings["documents"] == "block"
     pieces = Pieces(corpus, scores, settings)
     limit = math.floor(settings["limit"] * corpus.meta["tokens"])
     threshold = exact_quantile(
         lambda: (s[d >= 0] if (d < 0).any() else s for s, d in pieces.with_source_documents()),
         settings["quantile"],
     )
-    count = len(corpus.tokens) if by_block else corpus.meta["documents"]
+    count = len(corpus.tokens) if pieces.by_block else corpus.meta["documents"]
     masks, ranking, selected = select_pieces(
         pieces.scores,
         pieces.documents,
@@ -78,7 +77,7 @@ def main(arguments: Namespace) -> None:
             "f": ranking.flagged_sum,
             "harmonic_mean": ranking.harmonic_mean,
             "selected": selected[ranking.documents],
-            "first_block": first_blocks(corpus, count, by_block)[ranking.documents],
+            "first_block": pieces.first_blocks(count)[ranking.documents],
         }
     )
     if ranking.influence is not None:
@@ -124,7 +123,8 @@ class Pieces:
     """
 
     def __init__(self, corpus: Corpus, scores: list[np.ndarray], settings: dict) -> None:
-        self._corpus, self._scores, self._settings = corpus, scores, settings
+        self._corpus, self._scores = corpus, scores
+        self.by_block = settings["documents"] == "block"
         self.ranking = TokenRanking(
             scores,
             corpus.tokens.shards,
@@ -156,16 +156,33 @@ class Pieces:
     def _piece_documents(self, index: int) -> np.ndarray:
         """Return the ids that ranking and windows respect: source documents, or blocks."""
         documents = self._source_documents(index)
-        if self._settings["documents"] == "source":
+        if not self.by_block:
             return documents
-        shard, rows = self._parts[index]
-        first = int(self._corpus.tokens.first_rows[shard])
-        blocks = np.arange(first + rows.start, first + rows.stop, dtype=np.int32)[:, None]
+        first = self._first_block(index)
+        blocks = np.arange(first, first + len(documents), dtype=np.int32)[:, None]
         return np.where(documents >= 0, blocks, np.int32(PADDING))
 
     def with_source_documents(self) -> Iterator[tuple[np.ndarray, np.ndarray]]:
         for index, scores in enumerate(self.scores):
             yield scores, self._source_documents(index)
+
+    def _first_block(self, index: int) -> int:
+        shard, rows = self._parts[index]
+        return int(self._corpus.tokens.first_rows[shard]) + rows.start
+
+    def first_blocks(self, count: int) -> np.ndarray:
+        """Return the block in which each of `count` documents begins: int, (count,)."""
+        if self.by_block:
+            return np.arange(count)
+        first = np.full(count, -1)
+        for index in range(len(self._parts)):
+            flat = self._source_documents(index).reshape(-1)
+            # A document's tokens stand together, so it begins where the id changes.
+            begins = np.flatnonzero(np.diff(flat, prepend=PADDING))
+            names = flat[begins]
+            new = (names >= 0) & (first[names] < 0)
+            first[names[new]] = self._first_block(index) + begins[new] // self._corpus.block_size
+        return first
 
     def shards_of(self, masks: list[np.ndarray]) -> Iterator[np.ndarray]:
         """Join the flat masks of the pieces to one array (blocks, T) a shard."""
@@ -189,22 +206,6 @@ class OnDemand(Sequence):
         if not 0 <= index < self._length:
             raise IndexError(index)
         return self._make(index)
-
-
-def first_blocks(corpus: Corpus, count: int, by_block: bool) -> np.ndarray:
-    if by_block:
-        return np.arange(count)
-    first = np.full(count, -1)
-    for start, documents in zip(
-        corpus.tokens.first_rows[:-1], corpus.documents.shards, strict=True
-    ):
-        flat = documents.reshape(-1)
-        # A document's tokens stand together, so it begins where the id changes.
-        begins = np.flatnonzero(np.diff(flat, prepend=PADDING))
-        names = flat[begins]
-        new = (names >= 0) & (first[names] < 0)
-        first[names[new]] = start + begins[new] // corpus.block_size
-    return first
 
 
 if __name__ == "__main__":

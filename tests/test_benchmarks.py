@@ -15,7 +15,7 @@ def test_scaling_runs_on_a_small_corpus(repository, tmp_path):
     ran = subprocess.run(
         [
             *(sys.executable, repository / "benchmarks/scaling.py"),
-            *("--small", "--scales", "1", "--output", tmp_path),
+            *("--small", "--scales", "1", "--repetitions", "1", "--output", tmp_path),
         ],
         cwd=repository,
         env=os.environ | {"HF_HUB_OFFLINE": "1"},
