@@ -11,6 +11,7 @@ import json
 import logging
 import os
 from argparse import Namespace
+from collections.abc import Iterator
 from itertools import groupby
 from pathlib import Path
 
@@ -40,8 +41,7 @@ def main(arguments: Namespace) -> None:
     if arguments.reward:
         made_from["reward_sha256"] = weights_sha256(arguments.reward)
     finished = arguments.output.with_name(f".{arguments.output.name}.finished")
-    lines = read_finished(finished, made_from)
-    done = {line["prompt_index"] for line in lines}
+    done = read_finished(finished, made_from)
     left = [index for index in records if index not in done]
     log.info("%d prompts, %d of them finished before", len(records), len(done))
     if left:
@@ -62,9 +62,7 @@ def main(arguments: Namespace) -> None:
                 own = [described(c, index, records[index], made_from) for c in group]
                 kept.write(json.dumps(own, ensure_ascii=False) + "\n")
                 kept.flush()
-                lines += own
-    lines.sort(key=lambda line: (line["prompt_index"], line["sample"]))
-    write_jsonl(arguments.output, lines)
+    write_jsonl(arguments.output, in_order(finished))
     finished.unlink(missing_ok=True)
 
 
@@ -95,8 +93,8 @@ def read_guidance(reward: Path | None, settings: dict, tokenizer, device) -> Rew
     )
 
 
-def read_finished(path: Path, made_from: dict) -> list[dict]:
-    """Return what an interrupted run of the same job left, and begin `path` anew with just that.
+def read_finished(path: Path, made_from: dict) -> set[int]:
+    """Return the prompts that an interrupted run of the same job finished; begin `path` with them.
 
     The first line says what the others were made from; the last may have been cut off.
     """
@@ -112,7 +110,23 @@ def read_finished(path: Path, made_from: dict) -> list[dict]:
     with open(temporary, "w", encoding="utf-8") as begun:
         begun.writelines(f"{line}\n" for line in (json.dumps(made_from, sort_keys=True), *kept))
     os.replace(temporary, path)
-    return [record for line in kept for record in json.loads(line)]
+    return {prompt_index(line) for line in kept}
+
+
+def in_order(path: Path) -> Iterator[dict]:
+    """Yield the records of all finished prompts by prompt and sample, one prompt at a time."""
+    with open(path, "rb") as kept:
+        kept.readline()  # what they were made from
+        places = []
+        while line := kept.readline():
+            places.append((prompt_index(line), kept.tell() - len(line)))
+        for _, place in sorted(places):
+            kept.seek(place)
+            yield from json.loads(kept.readline())
+
+
+def prompt_index(line: str | bytes) -> int:
+    return json.loads(line)[0]["prompt_index"]
 
 
 if __name__ == "__main__":
