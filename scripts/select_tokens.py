@@ -25,7 +25,7 @@ from ifguide.artifacts import (
 )
 from ifguide.corpus import PADDING, Corpus, open_corpus
 from ifguide.errors import InputError
-from ifguide.selection import exact_quantile, select_pieces
+from ifguide.selection import Masks, exact_quantile, select_pieces
 from ifguide.selection_files import write_mask
 from ifguide.token_weights import TokenRanking
 
@@ -184,7 +184,7 @@ class Pieces:
             first[names[new]] = self._first_block(index) + begins[new] // self._corpus.block_size
         return first
 
-    def shards_of(self, masks: list[np.ndarray]) -> Iterator[np.ndarray]:
+    def shards_of(self, masks: Masks) -> Iterator[np.ndarray]:
         """Join the flat masks of the pieces to one array (blocks, T) a shard."""
         for shard, values in enumerate(self._scores):
             parts = [

@@ -8,7 +8,7 @@
 tokens are contiguous in the stream of blocks, so windows and limits work on the flat stream.
 """
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, MutableSequence, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -217,6 +217,29 @@ class _Streams(Sequence[Stream]):
         return self._piece(index)
 
 
+class Masks(MutableSequence[np.ndarray]):
+    """Flat masks, bool (tokens,) each, held as bits."""
+
+    def __init__(self) -> None:
+        self._packed: list[tuple[np.ndarray, int]] = []
+
+    def __len__(self) -> int:
+        return len(self._packed)
+
+    def __getitem__(self, index: int) -> np.ndarray:
+        bits, tokens = self._packed[index]
+        return np.unpackbits(bits, count=tokens).view(bool)
+
+    def __setitem__(self, index: int, mask: np.ndarray) -> None:
+        self._packed[index] = np.packbits(mask), len(mask)
+
+    def __delitem__(self, index: int) -> None:
+        del self._packed[index]
+
+    def insert(self, index: int, mask: np.ndarray) -> None:
+        self._packed.insert(index, (np.packbits(mask), len(mask)))
+
+
 def select_pieces(
     scores: Sequence[np.ndarray],
     documents: Sequence[np.ndarray],
@@ -226,12 +249,12 @@ def select_pieces(
     limit: int,
     document_count: int,
     by_influence: bool = False,
-) -> tuple[list[np.ndarray], DocumentRanking, np.ndarray]:
+) -> tuple["Masks", DocumentRanking, np.ndarray]:
     """Return the masks of all pieces, flat, the ranking, and the selected tokens of each document.
 
     scores: float32 (blocks, T) of each piece in order; documents: the integer ids that windows and
     ranking respect, of the same shapes, PADDING where there is none. Both may make a piece when it
-    is asked for: memory is that of a few pieces and of a byte or two a token. `limit` is in tokens.
+    is asked for: memory is that of a few pieces and of a bit a token. `limit` is in tokens.
     With `by_influence`, documents are ranked by the sum of all their scores.
     """
     streams = _Streams(scores, documents)
@@ -242,10 +265,11 @@ def select_pieces(
         influence = document_statistics(streams, document_count, np.float32(-np.inf))[1]
     ranking = rank_documents(flagged, flagged_sum, influence)
     wanted_count = np.zeros(document_count, np.int64)
-    masks = []
+    masks = Masks()
     for index, stream in enumerate(streams):
-        masks.append(_windows_across(streams, index, threshold, window))
-        np.add.at(wanted_count, stream.documents[masks[-1]], 1)
+        wanted = _windows_across(streams, index, threshold, window)
+        np.add.at(wanted_count, stream.documents[wanted], 1)
+        masks.append(wanted)
     allotment = allotments(wanted_count, ranking.documents, limit)
     selected_count = allotment.copy()
     for index, stream in enumerate(streams):
