@@ -187,9 +187,7 @@ class Pieces:
     def shards_of(self, masks: Masks) -> Iterator[np.ndarray]:
         """Join the flat masks of the pieces to one array (blocks, T) a shard."""
         for shard, values in enumerate(self._scores):
-            parts = [
-                mask for mask, (own, _) in zip(masks, self._parts, strict=True) if own == shard
-            ]
+            parts = [masks[index] for index, (own, _) in enumerate(self._parts) if own == shard]
             yield np.concatenate([np.zeros(0, bool), *parts]).reshape(values.shape)
 
 

@@ -8,7 +8,7 @@
 tokens are contiguous in the stream of blocks, so windows and limits work on the flat stream.
 """
 
-from collections.abc import Callable, Iterable, MutableSequence, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -217,11 +217,11 @@ class _Streams(Sequence[Stream]):
         return self._piece(index)
 
 
-class Masks(MutableSequence[np.ndarray]):
+class Masks(Sequence[np.ndarray]):
     """Flat masks, bool (tokens,) each, held as bits."""
 
-    def __init__(self) -> None:
-        self._packed: list[tuple[np.ndarray, int]] = []
+    def __init__(self, masks: Iterable[np.ndarray]) -> None:
+        self._packed = [(np.packbits(mask), len(mask)) for mask in masks]
 
     def __len__(self) -> int:
         return len(self._packed)
@@ -229,15 +229,6 @@ class Masks(MutableSequence[np.ndarray]):
     def __getitem__(self, index: int) -> np.ndarray:
         bits, tokens = self._packed[index]
         return np.unpackbits(bits, count=tokens).view(bool)
-
-    def __setitem__(self, index: int, mask: np.ndarray) -> None:
-        self._packed[index] = np.packbits(mask), len(mask)
-
-    def __delitem__(self, index: int) -> None:
-        del self._packed[index]
-
-    def insert(self, index: int, mask: np.ndarray) -> None:
-        self._packed.insert(index, (np.packbits(mask), len(mask)))
 
 
 def select_pieces(
@@ -254,7 +245,7 @@ def select_pieces(
 
     scores: float32 (blocks, T) of each piece in order; documents: the integer ids that windows and
     ranking respect, of the same shapes, PADDING where there is none. Both may make a piece when it
-    is asked for: memory is that of a few pieces and of a bit a token. `limit` is in tokens.
+    is asked for: memory is that of a few pieces and of two bits a token. `limit` is in tokens.
     With `by_influence`, documents are ranked by the sum of all their scores.
     """
     streams = _Streams(scores, documents)
@@ -265,15 +256,19 @@ def select_pieces(
         influence = document_statistics(streams, document_count, np.float32(-np.inf))[1]
     ranking = rank_documents(flagged, flagged_sum, influence)
     wanted_count = np.zeros(document_count, np.int64)
-    masks = Masks()
-    for index, stream in enumerate(streams):
-        wanted = _windows_across(streams, index, threshold, window)
-        np.add.at(wanted_count, stream.documents[wanted], 1)
-        masks.append(wanted)
+
+    def counted_windows() -> Iterator[np.ndarray]:
+        for index, stream in enumerate(streams):
+            mask = _windows_across(streams, index, threshold, window)
+            np.add.at(wanted_count, stream.documents[mask], 1)
+            yield mask
+
+    wanted = Masks(counted_windows())
     allotment = allotments(wanted_count, ranking.documents, limit)
     selected_count = allotment.copy()
-    for index, stream in enumerate(streams):
-        masks[index] = cut(masks[index], stream.documents, allotment)
+    masks = Masks(
+        cut(mask, stream.documents, allotment) for mask, stream in zip(wanted, streams, strict=True)
+    )
     return masks, ranking, selected_count
 
 

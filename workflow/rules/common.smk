@@ -50,7 +50,6 @@ def check_config():
 
 check_config()
 
-
 RESULTS = f"results/{config['experiment']}"
 LOGS = f"logs/{config['experiment']}"
 BENCHMARKS = f"{LOGS}/benchmarks"
