@@ -27,6 +27,7 @@ from matplotlib.figure import Figure
 
 from ifguide.artifacts import atomic_path, write_text
 from ifguide.figure_style import NEUTRAL, PALETTE, save_figure, style
+from process_memory import process_memory
 from selection_cost import measure_selection
 from workload import SIZES, Peer, Size, Workload, agreement, tracked_parameters
 
@@ -228,14 +229,6 @@ def peak_bytes(arguments: argparse.Namespace) -> int:
     work_of(row, workload, peer)()
     # Pages of libraries come and go as the kernel likes: they do not count.
     return read + process_memory("VmHWM") - process_memory("RssFile") - before
-
-
-def process_memory(field: str) -> int:
-    """Return a field of this process's status in bytes."""
-    for line in Path("/proc/self/status").read_text().splitlines():
-        if line.startswith(f"{field}:"):
-            return 1024 * int(line.split()[1])
-    raise ValueError(f"/proc/self/status has no {field}")
 
 
 def described(arguments: argparse.Namespace) -> str:

@@ -15,6 +15,7 @@ second): the pages of mapped files are the kernel's, which takes them back when 
 """
 
 import argparse
+import contextlib
 import json
 import os
 import re
@@ -29,6 +30,8 @@ from pathlib import Path
 import matplotlib
 import pandas as pd
 import yaml
+
+from process_memory import process_memory
 
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt  # noqa: E402
@@ -102,9 +105,10 @@ def run_measured(command: Sequence[str], folder: Path) -> tuple[float, float, fl
         process = subprocess.Popen(
             command, cwd=folder, env=environment, stdout=output, stderr=subprocess.STDOUT
         )
-        peak = 0.0
+        peak = 0
         while not (ended := os.wait4(process.pid, os.WNOHANG))[0]:
-            peak = max(peak, anonymous_mib(process.pid))
+            with contextlib.suppress(ValueError):  # it has ended since
+                peak = max(peak, process_memory("RssAnon", process.pid))
             time.sleep(0.01)
         _, status, usage = ended
         process.returncode = os.waitstatus_to_exitcode(status)
@@ -112,17 +116,7 @@ def run_measured(command: Sequence[str], folder: Path) -> tuple[float, float, fl
             output.seek(0)
             raise SystemExit(f"{shlex.join(command)}\n{output.read()}")
     wall = time.perf_counter() - started
-    return wall, usage.ru_utime + usage.ru_stime, peak
-
-
-def anonymous_mib(process: int) -> float:
-    """Return what a process holds itself, 0 where it has ended."""
-    try:
-        status = Path(f"/proc/{process}/status").read_text(encoding="ascii")
-    except OSError:
-        return 0.0
-    found = re.search(r"^RssAnon:\s+(\d+) kB$", status, re.M)
-    return int(found[1]) / 2**10 if found else 0.0
+    return wall, usage.ru_utime + usage.ru_stime, peak / 2**20
 
 
 def tokens_of_stages(folder: Path) -> dict[str, int]:
