@@ -15,8 +15,10 @@ def main(arguments: Namespace) -> None:
     shard = open_pass(arguments)
     bases, metadata = read_bases(arguments.eigenbases)
     require_same_source(shard.metadata, metadata, arguments.eigenbases)
-    sums = eigenvalue_sums(shard.model, shard.layers, bases, shard.batches, **shard.options)
-    shard.write(arguments.output, sums)
+    shard.write_sums(
+        arguments.output,
+        lambda batches: eigenvalue_sums(shard.model, shard.layers, bases, batches, **shard.options),
+    )
 
 
 if __name__ == "__main__":

@@ -4,17 +4,13 @@ from argparse import Namespace
 from pathlib import Path
 
 from command_line import argument_parser, run
-from factor_pass import basis_tensors, require_same_source
-from ifguide.ekfac import eigenbases, merge
-from ifguide.tensor_files import read_tensors, write_tensors
+from factor_pass import basis_tensors, read_total
+from ifguide.ekfac import eigenbases
+from ifguide.tensor_files import write_tensors
 
 
 def main(arguments: Namespace) -> None:
-    shards = [read_tensors(path) for path in arguments.covariances]
-    metadata = shards[0][1]
-    for path, (_, other) in zip(arguments.covariances, shards, strict=True):
-        require_same_source(metadata, other, path)
-    sums = merge(tensors for tensors, _ in shards)
+    sums, metadata = read_total(arguments.covariances)
     tensors = basis_tensors(eigenbases(sums))
     write_tensors(
         arguments.output, {name: tensor.float() for name, tensor in tensors.items()}, metadata

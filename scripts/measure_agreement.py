@@ -34,6 +34,7 @@ from ifguide.ekfac import (
 )
 from ifguide.factor_blocks import block_batches, sampled_blocks
 from ifguide.models import compute_device, load_model, weights_sha256
+from ifguide.ordered_sums import on_cpu
 from ifguide.query_direction import Direction
 from ifguide.ranking_agreement import agreement
 from ifguide.seeds import derive_seed
@@ -110,10 +111,6 @@ def nested_factors(
         sums = eigenvalue_sums(model, layers, bases, batches(sample[:used]), **options)
         yield used, layer_factors(bases, on_cpu(sums))
         before = used
-
-
-def on_cpu(sums: Statistics) -> Statistics:
-    return {name: tensor.cpu() for name, tensor in sums.items()}
 
 
 def block_scores(

@@ -4,19 +4,16 @@ from argparse import Namespace
 from pathlib import Path
 
 from command_line import argument_parser, run
-from factor_pass import basis_tensors, read_bases, require_same_source
-from ifguide.ekfac import layer_factors, merge
-from ifguide.tensor_files import read_tensors, write_tensors
+from factor_pass import basis_tensors, read_bases, read_total
+from ifguide.ekfac import layer_factors
+from ifguide.tensor_files import write_tensors
 
 
 def main(arguments: Namespace) -> None:
     bases, metadata = read_bases(arguments.eigenbases)
-    shards = [read_tensors(path) for path in arguments.eigenvalues]
-    for path, (_, other) in zip(arguments.eigenvalues, shards, strict=True):
-        require_same_source(metadata, other, path)
-    factors = layer_factors(bases, merge(tensors for tensors, _ in shards))
+    sums, _ = read_total(arguments.eigenvalues, metadata)
     tensors = basis_tensors(bases)
-    for name, layer in factors.items():
+    for name, layer in layer_factors(bases, sums).items():
         tensors[f"{name}.eigenvalues"] = layer.eigenvalues
     write_tensors(arguments.output, tensors, metadata)
 

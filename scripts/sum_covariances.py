@@ -13,8 +13,10 @@ from ifguide.ekfac import covariance_sums
 
 def main(arguments: Namespace) -> None:
     shard = open_pass(arguments)
-    sums = covariance_sums(shard.model, shard.layers, shard.batches, **shard.options)
-    shard.write(arguments.output, sums)
+    shard.write_sums(
+        arguments.output,
+        lambda batches: covariance_sums(shard.model, shard.layers, batches, **shard.options),
+    )
 
 
 if __name__ == "__main__":

@@ -25,9 +25,10 @@ from ifguide.documents import Document
 from ifguide.errors import InputError
 from ifguide.factor_blocks import (
     block_batches,
+    block_groups,
     drawn_positions,
+    groups_of_shard,
     sampled_blocks,
-    shard_of_sample,
 )
 
 TEXTS = [
@@ -260,15 +261,26 @@ def test_a_tokenizer_survives_its_directory_and_any_bytes(tokenizer, tmp_path):
     assert end_of_text_id(again) == 0
 
 
-def test_shards_of_a_sample_are_a_partition_and_smaller_samples_its_beginning():
+def test_a_smaller_sample_of_blocks_is_the_beginning_of_a_larger_one():
     blocks = sampled_blocks(1000, 100, seed=3)
     np.testing.assert_array_equal(sampled_blocks(1000, 40, seed=3), blocks[:40])
     assert len(set(blocks.tolist())) == 100
     assert sampled_blocks(1000, None, seed=3).shape == (1000,)
     assert not np.array_equal(sampled_blocks(1000, 100, seed=4), blocks)
-    parts = [shard_of_sample(blocks, shard, 7) for shard in range(7)]
-    assert sorted(np.concatenate(parts).tolist()) == sorted(blocks.tolist())
-    assert all((np.diff(part) > 0).all() for part in parts)
+
+
+@pytest.mark.parametrize("blocks, batch_size, groups", [(100, 8, 13), (1000, 3, 64), (1, 5, 1)])
+def test_groups_of_a_sample_are_whole_batches_in_corpus_order(blocks, batch_size, groups):
+    sample = sampled_blocks(2000, blocks, seed=3)
+    found = block_groups(sample, batch_size)
+    assert len(found) == groups
+    assert all(len(group) % batch_size == 0 for group in found[:-1])
+    batches = [-(-len(group) // batch_size) for group in found]
+    assert max(batches) - min(batches) <= 1
+    np.testing.assert_array_equal(np.concatenate(found), np.sort(sample))
+    for shards in (1, 7, 64):
+        shares = [groups_of_shard(groups, shard, shards) for shard in range(shards)]
+        assert [group for share in shares for group in share] == list(range(groups))
 
 
 def test_batches_of_sampled_blocks_carry_their_tokens_padding_and_indices(tokenizer, tmp_path):

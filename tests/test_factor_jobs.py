@@ -13,8 +13,8 @@ import decompose_covariances
 import measure_query_gradient
 import merge_factors
 import sum_covariances
+from factor_pass import read_total
 from ifguide.artifacts import write_json, write_jsonl
-from ifguide.ekfac import merge
 from ifguide.errors import InputError
 from ifguide.factor_blocks import sampled_blocks
 from ifguide.models import load_model, require_trained, weights_sha256
@@ -64,17 +64,16 @@ def pass_arguments(model, corpus, output, shard=0, **changes) -> Namespace:
 
 
 def covariances(model, corpus, folder, **changes):
-    """The merged covariances of all shards, and the metadata of the first."""
-    shards = []
-    for shard in range((FACTORS | changes)["shards"]):
-        path = folder / f"{shard}.safetensors"
+    """The covariances of all shards together, and their metadata."""
+    shards = range((FACTORS | changes)["shards"])
+    paths = [folder / f"{shard}.safetensors" for shard in shards]
+    for shard, path in zip(shards, paths, strict=True):
         sum_covariances.main(pass_arguments(model, corpus, path, shard, **changes))
-        shards.append(read_tensors(path))
-    return merge(tensors for tensors, _ in shards), shards[0][1]
+    return read_total(paths)
 
 
 @pytest.mark.parametrize("positions", [1.0, 0.5])
-def test_covariances_do_not_depend_on_shards_or_batches(model, corpus, tmp_path, positions):
+def test_covariances_do_not_depend_on_batches(model, corpus, tmp_path, positions):
     whole, metadata = covariances(model, corpus, tmp_path, positions=positions)
     blocks = sampled_blocks(len(corpus.tokens), FACTORS["blocks"], seed=1)
     assert whole["tokens"] == positions * sum(corpus.valid(block).sum() for block in blocks)
@@ -106,7 +105,33 @@ def factors_file(model, corpus, folder, **changes) -> Path:
 
 
 @pytest.mark.parametrize("positions", [1.0, 0.5])
-def test_the_ranking_does_not_depend_on_shards_or_batches(model, corpus, tmp_path, positions):
+def test_factors_are_the_same_file_for_any_number_of_jobs(model, corpus, tmp_path, positions):
+    found = [
+        factors_file(
+            model, corpus, tmp_path / str(shards), positions=positions, batch_size=1, shards=shards
+        ).read_bytes()
+        for shards in (1, 3, 16)  # the last of which leaves some jobs without a block
+    ]
+    assert found[1] == found[0] and found[2] == found[0]
+
+
+def test_a_missing_shard_or_one_of_another_division_is_refused(model, corpus, tmp_path):
+    files = {}
+    for shards in (2, 3):
+        for shard in range(shards):
+            files[shards, shard] = tmp_path / f"{shards}-{shard}.safetensors"
+            arguments = pass_arguments(
+                model, corpus, files[shards, shard], shard, shards=shards, batch_size=1
+            )
+            sum_covariances.main(arguments)
+    read_total([files[2, 0], files[2, 1]])
+    for wrong in ([files[2, 0]], [files[2, 1]], [files[2, 0], files[3, 2]]):
+        with pytest.raises(InputError, match="groups? .*of .*blocks.*; delete its files"):
+            read_total(wrong)
+
+
+@pytest.mark.parametrize("positions", [1.0, 0.5])
+def test_the_ranking_does_not_depend_on_batches(model, corpus, tmp_path, positions):
     arguments = gradient_arguments(model, tmp_path)
     measure_query_gradient.main(arguments)
     query, _ = read_query(arguments.output, None, weights_sha256(model))

@@ -313,7 +313,8 @@ def test_the_small_config_runs_to_the_report(finished, tmp_path):
 
 def test_results_do_not_depend_on_the_number_of_shards(finished, tmp_path):
     clone = copy_run(finished, tmp_path / "clone")
-    (clone / "one.yaml").write_text("corpus: {shards: 1}", encoding="utf-8")
+    overlay = "{corpus: {shards: 1}, influence: {factors: {shards: 3}}}"
+    (clone / "one.yaml").write_text(overlay, encoding="utf-8")
     wanted = SELECTION / "selection.json"
     for command in job_commands(clone, wanted, "--configfile", TINY, "one.yaml"):
         assert run_command(clone, command) is None

@@ -1,4 +1,4 @@
-"""What EK-FAC factors are computed from: a sample of blocks, in shards, and of their positions."""
+"""What EK-FAC factors are computed from: a sample of blocks, in groups, and of their positions."""
 
 from collections.abc import Iterator, Sequence
 
@@ -10,6 +10,9 @@ from ifguide.ekfac import Batch
 from ifguide.label_gradients import uniform_numbers
 from ifguide.seeds import derive_seed
 
+# As many jobs as there can be, and the depth to which sums wait for one another in memory.
+MOST_GROUPS = 64
+
 
 def sampled_blocks(corpus_blocks: int, sample: int | None, seed: int) -> np.ndarray:
     """Return the indices of the sampled blocks; a smaller sample is the beginning of a larger one.
@@ -20,9 +23,20 @@ def sampled_blocks(corpus_blocks: int, sample: int | None, seed: int) -> np.ndar
     return order[:sample]
 
 
-def shard_of_sample(blocks: np.ndarray, shard: int, shards: int) -> np.ndarray:
-    """Return the blocks of one shard, in corpus order."""
-    return np.sort(np.array_split(blocks, shards)[shard])
+def block_groups(blocks: np.ndarray, batch_size: int) -> list[np.ndarray]:
+    """Divide sampled blocks, in corpus order, into at most `MOST_GROUPS` groups of whole batches.
+
+    The groups are what jobs are made of, and do not depend on their number.
+    """
+    ordered = np.sort(blocks)
+    batches = np.arange(0, len(ordered), batch_size)
+    firsts = [part[0] for part in np.array_split(batches, min(len(batches), MOST_GROUPS))]
+    return np.split(ordered, firsts[1:])
+
+
+def groups_of_shard(groups: int, shard: int, shards: int) -> range:
+    """Return the indices of the groups that one job of several takes; some may get none."""
+    return range(shard * groups // shards, (shard + 1) * groups // shards)
 
 
 def drawn_positions(

@@ -36,6 +36,7 @@ def training_memory(
 
 
 def covariance_memory(shape: ModelShape, tokens: int, logits_budget: int) -> float:
+    """Of the device; sums that wait for others lie in the processor's memory."""
     return (
         LIBRARIES
         + FLOAT * (shape.parameters + covariance_numbers(shape))
@@ -49,8 +50,8 @@ def eigenvalue_memory(shape: ModelShape, tokens: int, logits_budget: int) -> flo
 
 
 def decomposition_memory(shape: ModelShape, shards: int) -> float:
-    """Sums of all shards in float32, their total in float64, and the bases."""
-    return LIBRARIES + covariance_numbers(shape) * (FLOAT * shards + 8 + FLOAT)
+    """The sums of the shards that wait for others (`ordered_sums`), and the bases."""
+    return LIBRARIES + FLOAT * covariance_numbers(shape) * (shards.bit_length() + 1)
 
 
 def score_memory(shape: ModelShape, tokens: int, logits_budget: int) -> float:
