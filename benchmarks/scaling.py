@@ -4,7 +4,8 @@
     python benchmarks/scaling.py --output results/scaling --small --scales 1 4    in a few minutes
 
 The stages run one after the other as the workflow runs them, by its own commands, on the planted
-corpus with a small proxy and one shard, on one core. Written: scaling.csv, scaling.md, scaling.png
+corpus with a small proxy and one shard, on one core; the selection, which takes a hundredth of the
+time of any other, on made-up scores of more tokens. Written: scaling.csv, scaling.md, scaling.png
 and scaling.svg. Every process first loads its libraries, whatever the size, so that growth shows in
 the marginal time: what the tokens added since the size before have cost, per token. CPU time stands
 beside wall time because it does not count what other programs on the machine took; both are the
@@ -25,6 +26,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import matplotlib
@@ -32,6 +34,7 @@ import pandas as pd
 import yaml
 
 from process_memory import process_memory
+from selection_cost import VARIANTS, selection_command, write_corpus_and_scores
 
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt  # noqa: E402
@@ -50,26 +53,40 @@ STAGES = {
         "merge_factors.py",
     ),
     "scoring": ("score_tokens.py",),
-    "selection": ("select_tokens.py",),
     "generation": ("generate_continuations.py",),
 }
 STAGE_OF = {script: stage for stage, scripts in STAGES.items() for script in scripts}
 RESULTS = Path("results/tiny")
 TARGETS = [
-    RESULTS / "influence/proxy/differential/top/selection.json",
+    RESULTS / "influence/proxy/differential/scores/loss/shard-00000.npy",
     RESULTS / "evaluation/proxy/none/0/realtoxicityprompts/continuations/shard-00000.jsonl",
 ]
 TOLERANCE = 0.1
 
 
-def overlay(scale: int, documents: int, blocks: int, prompts: int) -> dict:
+@dataclass(frozen=True)
+class Sizes:
+    """How large the smallest size of each stage is; the tokens of a selection are made up."""
+
+    documents: int
+    factor_blocks: int
+    prompts: int
+    selection_tokens: int
+
+
+# What a further token costs has to show beside the start of a process.
+FULL = Sizes(documents=9600, factor_blocks=512, prompts=640, selection_tokens=8_000_000)
+SMALL = Sizes(documents=60, factor_blocks=16, prompts=4, selection_tokens=200_000)
+
+
+def overlay(scale: int, sizes: Sizes) -> dict:
     """The tiny config, `scale` times larger; what is not measured keeps its size."""
     return {
-        "planted": {"documents": scale * documents, "prompts": scale * prompts},
+        "planted": {"documents": scale * sizes.documents, "prompts": scale * sizes.prompts},
         # Among many prompts some are longer than the tiny config's blocks.
         "corpus": {"shards": 1, "block_size": 256},
         "training": {"epochs": 1, "max_steps": 20},
-        "influence": {"factors": {"shards": 1, "blocks": scale * blocks}},
+        "influence": {"factors": {"shards": 1, "blocks": scale * sizes.factor_blocks}},
         "evaluation": {"models": ["proxy"]},
         "report": {"proxy_agreement": None},
     }
@@ -97,8 +114,20 @@ def commands_of(folder: Path, config: dict) -> list[list[str]]:
     return [[sys.executable, *shlex.split(command)[1:]] for command in found]
 
 
-def run_measured(command: Sequence[str], folder: Path) -> tuple[float, float, float]:
-    """Run one command on one thread; return wall seconds, CPU seconds and peak MiB of its own."""
+@dataclass(frozen=True)
+class Measured:
+    """Wall seconds, CPU seconds and peak MiB of its own, of one process or one after another."""
+
+    wall: float = 0.0
+    cpu: float = 0.0
+    peak: float = 0.0
+
+    def then(self, other: "Measured") -> "Measured":
+        return Measured(self.wall + other.wall, self.cpu + other.cpu, max(self.peak, other.peak))
+
+
+def run_measured(command: Sequence[str], folder: Path) -> Measured:
+    """Run one command on one thread."""
     environment = os.environ | {"OMP_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false"}
     started = time.perf_counter()
     with tempfile.TemporaryFile("w+") as output:
@@ -116,7 +145,15 @@ def run_measured(command: Sequence[str], folder: Path) -> tuple[float, float, fl
             output.seek(0)
             raise SystemExit(f"{shlex.join(command)}\n{output.read()}")
     wall = time.perf_counter() - started
-    return wall, usage.ru_utime + usage.ru_stime, peak / 2**20
+    return Measured(wall, usage.ru_utime + usage.ru_stime, peak / 2**20)
+
+
+def least_of(repetitions: int, command: Sequence[str], folder: Path) -> Measured:
+    """The least times of some repetitions, and the most memory."""
+    runs = [run_measured(command, folder) for _ in range(repetitions)]
+    return Measured(
+        min(run.wall for run in runs), min(run.cpu for run in runs), max(run.peak for run in runs)
+    )
 
 
 def tokens_of_stages(folder: Path) -> dict[str, int]:
@@ -130,34 +167,43 @@ def tokens_of_stages(folder: Path) -> dict[str, int]:
     return corpus | {"factors": sampled, "generation": generated}
 
 
-def measure(scale: int, sizes: dict[str, int], repetitions: int) -> list[dict]:
+def measure(scale: int, sizes: Sizes, repetitions: int) -> list[dict]:
     """Run everything at one size, what is measured several times; return a row for each stage."""
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch)
-        found = {stage: [0.0, 0.0, 0.0] for stage in STAGES}
-        for command in commands_of(folder, overlay(scale, **sizes)):
+        found = {stage: Measured() for stage in STAGES}
+        for command in commands_of(folder, overlay(scale, sizes)):
             stage = STAGE_OF.get(Path(command[1]).name)
             # The held-out documents are not scaled.
             if not stage or any("held_out/" in part for part in command):
                 run_measured(command, folder)
-                continue
-            walls, cpus, peaks = zip(
-                *(run_measured(command, folder) for _ in range(repetitions)), strict=True
-            )
-            before = found[stage]
-            found[stage] = [before[0] + min(walls), before[1] + min(cpus), max(before[2], *peaks)]
+            else:
+                found[stage] = found[stage].then(least_of(repetitions, command, folder))
         tokens = tokens_of_stages(folder)
+    found["selection"], tokens["selection"] = measure_selection(
+        scale * sizes.selection_tokens, repetitions
+    )
     return [
         {
             "stage": stage,
             "scale": scale,
             "tokens": tokens[stage],
-            "wall_seconds": round(wall, 3),
-            "cpu_seconds": round(cpu, 3),
-            "peak_mib": round(peak, 1),
+            "wall_seconds": round(measured.wall, 3),
+            "cpu_seconds": round(measured.cpu, 3),
+            "peak_mib": round(measured.peak, 1),
         }
-        for stage, (wall, cpu, peak) in found.items()
+        for stage, measured in found.items()
     ]
+
+
+def measure_selection(tokens: int, repetitions: int) -> tuple[Measured, int]:
+    """Select among made-up scores; return also how many there were."""
+    with tempfile.TemporaryDirectory() as scratch:
+        folder = Path(scratch)
+        scores = write_corpus_and_scores(folder, tokens)
+        meta = json.loads((folder / "meta.json").read_text("utf-8"))
+        command = selection_command(folder, scores, VARIANTS["training blocks"])
+        return least_of(repetitions, command, folder), meta["tokens"]
 
 
 def with_growth(rows: pd.DataFrame) -> pd.DataFrame:
@@ -216,9 +262,7 @@ def main() -> None:
     parser.add_argument("--scales", type=int, nargs="+", default=[1, 4, 16])
     parser.add_argument("--repetitions", type=int, default=3)
     arguments = parser.parse_args()
-    sizes = {"documents": 2400, "blocks": 512, "prompts": 160}
-    if arguments.small:
-        sizes = {"documents": 60, "blocks": 16, "prompts": 4}
+    sizes = SMALL if arguments.small else FULL
     rows = []
     for scale in arguments.scales:
         rows += measure(scale, sizes, arguments.repetitions)

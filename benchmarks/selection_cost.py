@@ -49,10 +49,7 @@ def measure_selection(folder: Path, tokens: int) -> pd.DataFrame:
     scores = write_corpus_and_scores(folder, tokens)
     records = []
     for name, variant in VARIANTS.items():
-        settings = {"quantile": 0.99, "window": 1, "limit": 0.02, **DEFAULTS, **variant}
-        command = [sys.executable, str(SCRIPT), "--settings", json.dumps(settings)]
-        command += ["--corpus", str(folder), "--scores", *map(str, scores)]
-        command += ["--output", str(folder / "selection")]
+        command = selection_command(folder, scores, variant)
         start = time.perf_counter()
         with open(folder / "log.txt", "wb") as log:
             ran = subprocess.run(
@@ -74,6 +71,16 @@ def measure_selection(folder: Path, tokens: int) -> pd.DataFrame:
             }
         )
     return pd.DataFrame(records)
+
+
+def selection_command(folder: Path, scores: list[Path], variant: dict) -> list[str]:
+    """The command that selects 2 % of the tokens of a corpus in `folder`."""
+    settings = {"quantile": 0.99, "window": 1, "limit": 0.02, **DEFAULTS, **variant}
+    return [
+        *(sys.executable, str(SCRIPT), "--settings", json.dumps(settings)),
+        *("--corpus", str(folder), "--scores", *map(str, scores)),
+        *("--output", str(folder / "selection")),
+    ]
 
 
 def write_corpus_and_scores(folder: Path, tokens: int) -> list[Path]:

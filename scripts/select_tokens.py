@@ -7,6 +7,7 @@ settings: one entry of influence.selections: {"quantile", "window", "limit", "do
 import logging
 import math
 from argparse import Namespace
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
@@ -25,8 +26,8 @@ from ifguide.artifacts import (
 )
 from ifguide.corpus import PADDING, Corpus, open_corpus
 from ifguide.errors import InputError
-from ifguide.selection import Masks, exact_quantile, select_pieces
-from ifguide.selection_files import write_mask
+from ifguide.selection import exact_quantile, select_pieces
+from ifguide.selection_files import write_mask_in_parts
 from ifguide.token_weights import TokenRanking
 
 log = logging.getLogger(__name__)
@@ -68,7 +69,7 @@ def main(arguments: Namespace) -> None:
             f"{settings['limit']:g} of {corpus.meta['tokens']} tokens) or lower `quantile` (now "
             f"{settings['quantile']:g})"
         )
-    mask_record = write_mask(arguments.output, pieces.shards_of(masks))
+    mask_record = write_mask_in_parts(arguments.output, pieces.of_shards(), masks)
     table = pd.DataFrame(
         {
             "rank": np.arange(1, count + 1),
@@ -184,11 +185,11 @@ class Pieces:
             first[names[new]] = self._first_block(index) + begins[new] // self._corpus.block_size
         return first
 
-    def shards_of(self, masks: Masks) -> Iterator[np.ndarray]:
-        """Join the flat masks of the pieces to one array (blocks, T) a shard."""
+    def of_shards(self) -> Iterator[tuple[tuple[int, int], int]]:
+        """Yield the shape of each shard, and how many pieces it consists of."""
+        counts = Counter(shard for shard, _ in self._parts)
         for shard, values in enumerate(self._scores):
-            parts = [masks[index] for index, (own, _) in enumerate(self._parts) if own == shard]
-            yield np.concatenate([np.zeros(0, bool), *parts]).reshape(values.shape)
+            yield values.shape, counts[shard]
 
 
 class OnDemand(Sequence):

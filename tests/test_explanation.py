@@ -61,7 +61,7 @@ def test_reasons_are_those_of_the_algorithm_and_give_its_mask(corpus, window, li
         limit=limit,
         document_count=count,
     )
-    mask, flat, owners = np.concatenate(masks), scores.reshape(-1), documents.reshape(-1)
+    mask, flat, owners = np.concatenate(list(masks)), scores.reshape(-1), documents.reshape(-1)
     reasons, sources = literal_reasons(
         flat.tolist(), owners.tolist(), ranking.documents.tolist(), threshold, window, limit
     )

@@ -4,12 +4,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
+from ifguide.artifacts import write_array
+from ifguide.corpus import shard_name
 from ifguide.selection import (
     exact_quantile,
     rank_documents,
     select_pieces,
     windows,
 )
+from ifguide.selection_files import write_mask, write_mask_in_parts
 
 PADDING = -1
 
@@ -102,6 +105,7 @@ def test_selection_is_the_literal_algorithm_for_any_shards(corpus, window, limit
     mask, order, s, f, harmonic = literal_selection(
         scores.reshape(-1).tolist(), documents.reshape(-1).tolist(), threshold, window, limit, count
     )
+    masks = list(masks)
     assert [len(m) for m in masks] == [part.size for part in np.split(scores, cuts)]
     found = np.concatenate(masks).reshape(scores.shape)
     assert found.reshape(-1).tolist() == mask
@@ -119,7 +123,7 @@ def select(scores, documents, **settings):
     masks, ranking, _ = select_pieces(
         [np.array([scores], np.float32)], [np.array([documents], np.int32)], **defaults | settings
     )
-    return np.flatnonzero(masks[0]).tolist(), ranking.documents.tolist()
+    return np.flatnonzero(next(masks)).tolist(), ranking.documents.tolist()
 
 
 def test_a_window_stops_where_its_document_ends():
@@ -163,7 +167,7 @@ def test_windows_reach_through_a_shard_shorter_than_they_are():
         limit=10,
         document_count=1,
     )
-    assert np.concatenate(masks).reshape(-1).tolist() == [False] + 5 * [True] + [False]
+    assert np.concatenate(list(masks)).tolist() == [False] + 5 * [True] + [False]
 
 
 def test_a_threshold_between_two_float32_numbers_flags_the_upper_one():
@@ -216,3 +220,15 @@ def test_a_score_that_is_not_finite_has_no_quantile(bad):
 def test_no_scores_have_no_quantile():
     with pytest.raises(ValueError, match="no scores"):
         exact_quantile(lambda: [np.zeros(0, np.float32)], 0.5)
+
+
+def test_masks_written_in_parts_are_the_same_files(tmp_path):
+    masks = [np.random.default_rng(rows).random((rows, 6)) < 0.3 for rows in (5, 0, 3)]
+    parts = [masks[0][:2], masks[0][2:4].reshape(-1), masks[0][4:], masks[2]]
+    whole = write_mask(tmp_path / "whole", masks)
+    counts = zip([mask.shape for mask in masks], (3, 0, 1), strict=True)
+    assert write_mask_in_parts(tmp_path / "parts", counts, iter(parts)) == whole
+    for shard, mask in enumerate(masks):
+        written = np.load(tmp_path / "parts/mask" / shard_name(shard))
+        np.testing.assert_array_equal(written, mask)
+    assert write_array(tmp_path / "one.npy", masks[0]) == whole["shards_sha256"][0]

@@ -132,6 +132,23 @@ def write_array(path: str | Path, array: np.ndarray) -> str:
         return file_sha256(temporary)
 
 
+def write_array_in_parts(
+    path: str | Path, shape: tuple[int, ...], dtype: type, parts: Iterable[np.ndarray]
+) -> str:
+    """Write an array of which one part after another is made, as `write_array` writes it whole.
+
+    parts: of `dtype`, in order; of any shape.
+    """
+    with atomic_path(path) as temporary:
+        with open(temporary, "wb") as file:
+            described = np.lib.format.dtype_to_descr(np.dtype(dtype))
+            header = {"descr": described, "fortran_order": False, "shape": shape}
+            np.lib.format.write_array_header_1_0(file, header)
+            for part in parts:
+                file.write(np.ascontiguousarray(part, dtype))
+        return file_sha256(temporary)
+
+
 def open_array(path: str | Path, sha256: str | None = None) -> np.ndarray:
     """Memory-map a .npy file read-only; with `sha256`, verify it first.
 

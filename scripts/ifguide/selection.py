@@ -217,20 +217,6 @@ class _Streams(Sequence[Stream]):
         return self._piece(index)
 
 
-class Masks(Sequence[np.ndarray]):
-    """Flat masks, bool (tokens,) each, held as bits."""
-
-    def __init__(self, masks: Iterable[np.ndarray]) -> None:
-        self._packed = [(np.packbits(mask), len(mask)) for mask in masks]
-
-    def __len__(self) -> int:
-        return len(self._packed)
-
-    def __getitem__(self, index: int) -> np.ndarray:
-        bits, tokens = self._packed[index]
-        return np.unpackbits(bits, count=tokens).view(bool)
-
-
 def select_pieces(
     scores: Sequence[np.ndarray],
     documents: Sequence[np.ndarray],
@@ -240,13 +226,14 @@ def select_pieces(
     limit: int,
     document_count: int,
     by_influence: bool = False,
-) -> tuple["Masks", DocumentRanking, np.ndarray]:
+) -> tuple[Iterator[np.ndarray], DocumentRanking, np.ndarray]:
     """Return the masks of all pieces, flat, the ranking, and the selected tokens of each document.
 
     scores: float32 (blocks, T) of each piece in order; documents: the integer ids that windows and
     ranking respect, of the same shapes, PADDING where there is none. Both may make a piece when it
-    is asked for: memory is that of a few pieces and of two bits a token. `limit` is in tokens.
-    With `by_influence`, documents are ranked by the sum of all their scores.
+    is asked for, and each mask is made when it is its turn: memory is that of a few pieces, and of
+    a few numbers a document. `limit` is in tokens. With `by_influence`, documents are ranked by the
+    sum of all their scores.
     """
     streams = _Streams(scores, documents)
     threshold = float32_at_most(threshold)
@@ -255,21 +242,19 @@ def select_pieces(
     if by_influence:
         influence = document_statistics(streams, document_count, np.float32(-np.inf))[1]
     ranking = rank_documents(flagged, flagged_sum, influence)
-    wanted_count = np.zeros(document_count, np.int64)
 
-    def counted_windows() -> Iterator[np.ndarray]:
+    def windows_and_owners() -> Iterator[tuple[np.ndarray, np.ndarray]]:
         for index, stream in enumerate(streams):
-            mask = _windows_across(streams, index, threshold, window)
-            np.add.at(wanted_count, stream.documents[mask], 1)
-            yield mask
+            yield _windows_across(streams, index, threshold, window), stream.documents
 
-    wanted = Masks(counted_windows())
-    allotment = allotments(wanted_count, ranking.documents, limit)
-    selected_count = allotment.copy()
-    masks = Masks(
-        cut(mask, stream.documents, allotment) for mask, stream in zip(wanted, streams, strict=True)
-    )
-    return masks, ranking, selected_count
+    wanted = np.zeros(document_count, np.int64)
+    for mask, owners in windows_and_owners():
+        np.add.at(wanted, owners[mask], 1)
+    selected = allotments(wanted, ranking.documents, limit)
+    left = selected.copy()
+    # Windows are found twice, rather than held for all tokens.
+    masks = (cut(mask, owners, left) for mask, owners in windows_and_owners())
+    return masks, ranking, selected
 
 
 def _windows_across(

@@ -1,21 +1,47 @@
 """The files of a selection: mask shards, verified against the record beside them."""
 
 import hashlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
 
-from ifguide.artifacts import open_array, read_json, require_same, write_array
+from ifguide.artifacts import (
+    open_array,
+    read_json,
+    require_same,
+    write_array,
+    write_array_in_parts,
+)
 from ifguide.corpus import Corpus, ShardedArray, shard_name
 
 
 def write_mask(directory: Path, masks: Iterable[np.ndarray]) -> dict:
     """Write the mask of each shard (bool, shape of the tokens) and return what records them."""
-    checksums = [
+    return _mask_record(
         write_array(directory / "mask" / shard_name(shard), mask)
         for shard, mask in enumerate(masks)
-    ]
+    )
+
+
+def write_mask_in_parts(
+    directory: Path, shards: Iterable[tuple[tuple[int, int], int]], parts: Iterator[np.ndarray]
+) -> dict:
+    """Write masks of which one part after another is made; return what records them.
+
+    shards: the shape of each, and how many of the parts, bool in order, make it up.
+    """
+    return _mask_record(
+        write_array_in_parts(
+            directory / "mask" / shard_name(shard), shape, np.bool_, islice(parts, count)
+        )
+        for shard, (shape, count) in enumerate(shards)
+    )
+
+
+def _mask_record(checksums: Iterable[str]) -> dict:
+    checksums = list(checksums)
     digest = hashlib.sha256("".join(checksums).encode()).hexdigest()
     return {"shards_sha256": checksums, "mask_sha256": digest}
 
