@@ -22,8 +22,9 @@ log = logging.getLogger(__name__)
 def main(arguments: Namespace) -> None:
     settings, seed = arguments.settings["prompts"], arguments.settings["seed"]
     if settings.get("kind") == "lambada":
-        passages = read_lambada(arguments.files, settings.get("limit"), seed)
-        write_json(arguments.report, {"kept": len(passages)})
+        passages, report = read_lambada(arguments.files, settings.get("limit"), seed)
+        log.info("%s", report)
+        write_json(arguments.report, report)
         write_jsonl(arguments.output, ({"text": passage} for passage in passages))
         return
     records, report = read_prompts(settings, arguments.files, seed)

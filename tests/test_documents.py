@@ -22,7 +22,8 @@ from ifguide.documents import (
     split_text,
 )
 from ifguide.errors import InputError
-from ifguide.records import Line
+from ifguide.records import MalformedRecord
+from ifguide.text_lines import Line
 
 TEXTS = ["one small text", 'two, "quoted"\nand broken', "drei Ärzte, 三"]
 
@@ -187,9 +188,18 @@ def test_offsets_survive_as_ranges(text, offsets):
 
 def test_spans_outside_the_text_name_file_and_line(tmp_path):
     path = tmp_path / "a.csv"
-    path.write_text('spans,text\n[0],"two\nlines"\n[9],short\n')
+    path.write_text('spans,text\n[0],"two\nlines"\n[9],short\n[8],short\n')
     message = refused(path, spans="spans")
     assert message.startswith(f"{path}, line 4, field 'spans': 9 lies outside")
+    assert message.endswith("(2 of the first 3 records are malformed)")
+
+
+@pytest.mark.parametrize("value", ["((0, 2), (4, 7))", "[(0, 2), (4, 7),]", "([0, 2], [4, 7],)"])
+def test_spans_as_python_writes_them(value):
+    assert parse_spans(value, 10, "") == ((0, 2), (4, 7))
+    assert parse_spans("(3, 4, 5)", 10, "") == ((3, 6),)
+    with pytest.raises(MalformedRecord):
+        parse_spans("[0, 2)", 10, "")
 
 
 @given(
@@ -247,8 +257,210 @@ def test_poisoned_lines_are_skipped_and_counted(tmp_path):
         "skipped_empty": 3,
         "skipped_not_utf8": 2,
         "skipped_oversized": 1,
+        "skipped_malformed": 0,
         "removed_control_characters": 3,
+        "first_malformed": [],
     }
+
+
+NESTED = "[" * 100_000 + "]" * 100_000
+MALFORMED = {
+    "truncated": ('{"text": "a", "spans": []', "not valid JSON"),
+    "no object": ('["text", "spans"]', "not a JSON object"),
+    "nested": (f'{{"text": "a", "spans": {NESTED}}}', "nested too deeply"),
+    "long integer": (f'{{"text": "a", "spans": [{"9" * 5000}]}}', "neither an offset nor"),
+    "number": ('{"text": 5, "spans": []}', "field 'text' holds int, not text"),
+    "missing": (
+        '{"body\\ud800\\n": "a", "spans": []}',
+        r"no field 'text'; there are: body\ud800\n",
+    ),
+    "no spans": ('{"text": "a", "spans": 7}', "field 'spans': not a list of spans"),
+    "spans beyond": ('{"text": "a", "spans": [[0, 9]]}', "lies outside the text of 1"),
+    "dashes": (f'{{"text": "a", "spans": "{"-" * 200_000}"}}', "not a list of spans"),
+    "brackets": (f'{{"text": "a", "spans": "{NESTED}"}}', "not a list of spans"),
+    "hexadecimal": (f'{{"text": "a", "spans": "[0x{"f" * 5000}]"}}', "not a list of spans"),
+}
+
+
+@pytest.mark.parametrize("poison", MALFORMED)
+@pytest.mark.parametrize("number", [0, 50])
+def test_one_malformed_record_is_skipped_counted_and_named(tmp_path, caplog, poison, number):
+    line, fault = MALFORMED[poison]
+    path = tmp_path / "a.jsonl"
+    lines = ['{"text": "fine", "spans": [0]}'] * 100
+    path.write_text("\n".join([*lines[:number], line, *lines[number:]]), encoding="utf-8")
+    report = ReadReport()
+    assert len(read(path, report, spans="spans")) == 100
+    assert report.skipped_malformed == 1
+    (named,) = report.first_malformed
+    assert named.startswith(f"{path}, line {number + 1}") and fault in named
+    assert len(named) < 600 and named.isprintable()
+    assert f"skipped: {named}" in caplog.text
+
+
+@pytest.mark.parametrize("poison", MALFORMED)
+def test_the_only_record_and_two_of_a_hundred_are_refused(tmp_path, poison):
+    line, fault = MALFORMED[poison]
+    path = tmp_path / "a.jsonl"
+    path.write_text(line)
+    message = refused(path, spans="spans")
+    assert message.startswith(f"{path}, line 1") and fault in message
+    lines = ['{"text": "fine", "spans": []}'] * 98
+    path.write_text("\n".join([*lines, line, line]))
+    message = refused(path, spans="spans")
+    assert message.startswith(f"{path}, line 99") and fault in message
+    assert message.endswith("(2 of the first 100 records are malformed)")
+    path.write_text("\n".join([*lines * 3, line, line]))
+    assert len(read(path, spans="spans")) == 294
+
+
+def test_one_malformed_record_in_each_of_several_files(tmp_path):
+    for number in range(8):
+        path = tmp_path / f"{number}.jsonl"
+        path.write_text('{"text": "a"}\n' * (number + 1) + '{"text": 5}\n')
+    report = ReadReport()
+    assert len(read(tmp_path / "*.jsonl", report)) == 36
+    assert report.skipped_malformed == 8
+    assert [named.split(":")[0] for named in report.first_malformed] == [
+        f"{tmp_path}/{number}.jsonl, line {number + 2}" for number in range(5)
+    ]
+
+
+def test_a_wrong_field_fails_after_a_hundred_records(tmp_path):
+    path = tmp_path / "a.jsonl"
+    path.write_text('{"text": "a"}\n' * 30_000)
+    message = refused(path, text="body")
+    assert message == (
+        f"{path}, line 1: no field 'body'; there are: text "
+        "(100 of the first 100 records are malformed)"
+    )
+
+
+@pytest.mark.parametrize(
+    ("item", "fault"),
+    [
+        ("3", "not a JSON object"),
+        (f'{{"text": {"9" * 5000}}}', "holds float, not text"),
+    ],
+)
+def test_one_malformed_item_of_a_json_list_is_skipped(tmp_path, item, fault):
+    path = tmp_path / "a.json"
+    good = '{"text": "one, \\"two\\" ]"}'
+    path.write_text(f"[{good},\n{item}, {good}]")
+    report = ReadReport()
+    assert [document.text for document in read(path, report)] == ['one, "two" ]'] * 2
+    assert report.skipped_malformed == 1
+    assert report.first_malformed[0].startswith(f"{path}, record 2: ")
+    assert fault in report.first_malformed[0]
+
+
+@pytest.mark.parametrize(
+    ("row", "fault"),
+    [
+        ('"a "quoted" word",0', "malformed row"),
+        ('"never closed,0', "malformed row"),
+        ("a lone\rcarriage return,0", "malformed row"),
+        ("one field", "1 fields where the header has 2"),
+    ],
+)
+@pytest.mark.parametrize("number", [0, 3, 6])
+def test_one_malformed_row_takes_no_other_with_it(tmp_path, row, fault, number):
+    rows = ["one,1", '"two\nlines",2', "", '"thr""ee",3', "four,4", '"fi,ve",5']
+    path = tmp_path / "a.csv"
+    content = "\n".join(["text,id", *rows[:number], row, *rows[number:]]) + "\n"
+    path.write_bytes(content.encode())
+    report = ReadReport()
+    texts = [document.text for document in read(path, report)]
+    assert texts == ["one", "two\nlines", 'thr"ee', "four", "fi,ve"]
+    assert report.skipped_malformed == 1
+    line = 2 + "\n".join(rows[:number]).count("\n") + (number > 0)
+    assert report.first_malformed[0].startswith(f"{path}, line {line}: {fault}")
+
+
+def test_a_row_beyond_the_limit_is_skipped(tmp_path, monkeypatch):
+    monkeypatch.setattr("ifguide.text_lines.MAXIMUM_LINE_BYTES", 1000)
+    path = tmp_path / "a.csv"
+    path.write_text("text,id\none,1\n" + "x" * 5000 + ",2\nthree,3\n")
+    report = ReadReport()
+    assert [document.text for document in read(path, report)] == ["one", "three"]
+    assert (report.skipped_oversized, report.skipped_malformed) == (1, 0)
+
+
+def test_a_malformed_header_is_an_error(tmp_path):
+    path = tmp_path / "a.csv"
+    path.write_text('"te"xt,id\n' + "fine,1\n" * 200)
+    assert refused(path).startswith(f"{path}, line 1: malformed row")
+
+
+def test_one_string_of_a_parquet_file_is_not_utf8(tmp_path):
+    path = tmp_path / "a.parquet"
+    texts = [b"fine %d" % number for number in range(2000)]
+    texts[1500] = b"caf\xe9"
+    column = pyarrow.array(texts, pyarrow.binary()).view(pyarrow.string())
+    pyarrow.parquet.write_table(pyarrow.table({"text": column}), path)
+    report = ReadReport()
+    assert len(read(path, report)) == 1999
+    assert report.skipped_malformed == 1
+    assert report.first_malformed[0].startswith(f"{path}, row 1501: a value that cannot be read")
+
+
+@pytest.mark.parametrize("rule", ["paragraph", "heading"])
+def test_a_document_of_many_bad_lines_is_one_bad_document(tmp_path, rule):
+    path = tmp_path / "a.txt"
+    good = b"\n = Cats = \n\nCats purr .\n"
+    path.write_bytes(good * 10 + b"\n = Dogs = \n\n" + b"caf\xe9\n" * 50 + good * 10)
+    report = ReadReport()
+    read(path, report, documents=rule)
+    assert report.skipped_not_utf8 == 1
+    path.write_bytes((good + b"caf\xe9\n") * 20)
+    assert "documents cannot be decoded" in refused(path, documents=rule)
+
+
+@pytest.mark.parametrize(
+    "poison",
+    [
+        b"\0" * 2000,
+        b"\xff\xfe" + b"\0" * 2000,
+        b"\xff\xfe and more",
+        b"\xfe\xff and more",
+        "in two bytes each".encode("utf-16-le") * 100,
+        "in two bytes each".encode("utf-16") * 100,
+    ],
+)
+@pytest.mark.parametrize("name", ["a.jsonl", "a.txt", "a.json"])
+def test_a_poisoned_first_record_is_no_other_encoding(tmp_path, name, poison):
+    path = tmp_path / name
+    texts = [b"bad " + poison if name == "a.json" else poison, *[b"fine"] * 20]
+    if name == "a.jsonl":
+        path.write_bytes(b"".join(b'{"text": "%s"}\n' % text for text in texts))
+    elif name == "a.json":
+        path.write_bytes(b"[" + b",\n".join(b'{"text": "%s"}' % text for text in texts) + b"]")
+    else:
+        path.write_bytes(b"\n".join(texts))
+    report = ReadReport()
+    documents = [document.text for document in read(path, report)]
+    assert documents[-20:] == ["fine"] * 20
+    is_text = len(documents) == 21
+    assert is_text + report.skipped_not_utf8 + report.skipped_empty == 1
+
+
+@pytest.mark.parametrize("encoding", ["utf-16", "utf-32", "utf-16-le", "utf-16-be", "utf-32-be"])
+@pytest.mark.parametrize("text", ["A plain line\n", "Ein schönes Wort, 三毛\r\n"])
+@pytest.mark.parametrize("repeats", [1, 20_000])
+def test_wide_encodings_are_refused(tmp_path, encoding, text, repeats):
+    path = tmp_path / "a.txt"
+    path.write_bytes((text * repeats).encode(encoding))
+    assert "it looks like UTF-16" in refused(path)
+
+
+@pytest.mark.parametrize("encoding", ["utf-16", "utf-32"])
+@pytest.mark.parametrize(
+    "text", ["Это просто русский текст\n", "上海是一座城市。《上》\n", "ชาช้าง\n"]
+)
+def test_wide_encodings_of_any_script_are_refused(tmp_path, encoding, text):
+    path = tmp_path / "a.txt"
+    path.write_bytes((text * 500).encode(encoding))
+    assert "it looks like UTF-16" in refused(path)
 
 
 @pytest.mark.parametrize("name", ["a.csv", "a.txt"])
@@ -310,8 +522,11 @@ def test_an_oversized_text_is_not_accumulated(rule):
         (b"", "the file is empty"),
         (b"\n \n", "the file holds no record"),
         (b'{"text": "  "}\n', "1 empty"),
-        (b'{"text": "a"}\n{"text": "b"\n', "line 2: not valid JSON (Expecting ',' delimiter)"),
-        (b'{"text": "a"}\n["b"]\n', "line 2: not a JSON object"),
+        (
+            b'{"text": "a"}\n{"text": "b"\n{"text": "c"\n',
+            "line 2: not valid JSON (Expecting ',' delimiter)",
+        ),
+        (b'{"text": "a"}\n["b"]\n["c"]\n', "line 2: not a JSON object"),
         (b'{"body": "a", "id": 1}\n', "line 1: no field 'text'; there are: body, id"),
         (b'{"text": 5}\n', "line 1: field 'text' holds int, not text"),
         (b'{"text": ' + b"[" * 100_000 + b"\n", "line 1: JSON that cannot be read"),
@@ -341,10 +556,11 @@ def test_two_bad_lines_of_a_hundred_are_another_encoding(tmp_path):
         ("a.json", '[{"text": "a"},\n {"text": }]', "line 2: not valid JSON"),
         ("a.json", '{"text": "a"}\n{"text": "b"}\n', "JSON lines need `format: jsonl`"),
         ("a.json", '{"text": "a"}', "holds no JSON list"),
-        ("a.json", '[{"text": "a"}, 3]', "record 2: not a JSON object"),
+        ("a.json", '[{"text": "a"}, 3, 4]', "record 2: not a JSON object"),
+        ("a.json", f"[{NESTED}]", "JSON that cannot be read"),
         ("a.csv", "text\n", "the file holds no record"),
         ("a.csv", "text,id\nhello\n", "line 2: 1 fields where the header has 2"),
-        ("a.csv", 'text\n"open\nmore\n', "line 2: malformed row"),
+        ("a.csv", 'text\n"open\n', "line 2: malformed row"),
         ("a.csv", "body,id\nhello,1\n", "line 2: no field 'text'; there are: body, id"),
         ("a.parquet", "PAR1 not really", "not readable as Parquet"),
         ("a.jsonl.gz", "not compressed", "damaged gzip file"),

@@ -86,16 +86,29 @@ def test_bad_pairs_are_refused_with_file_and_line(tmp_path):
     path = write_pairs(tmp_path / "pairs.tsv", [["t", "n"]], ("toxic", "rewrite"))
     expected = f"{path}, line 2: no field 'neutral1'; there are: toxic, rewrite"
     assert refused({"format": "paradetox"}, [path], SEED) == expected
-    write_pairs(path, [["t", "n", ""], ["t", "n"]])
+    write_pairs(path, [["t", "n", ""], ["t", "n"], ["t", "n"]])
     assert refused({"format": "paradetox"}, [path], SEED).startswith(f"{path}, line 3: 2 fields")
     write_pairs(path, [["t", "t", ""]])
     assert "no pair left of 1 read, 1 of them" in refused({"format": "paradetox"}, [path], SEED)
     lines = tmp_path / "pairs.jsonl"
-    lines.write_text('{"chosen": "c", "rejected": "r"}\n{"chosen": 3, "rejected": "r"}\n')
-    expected = f"{lines}, line 2: chosen holds int, not text; fix it"
+    lines.write_text('{"chosen": 3, "rejected": "r"}\n')
+    expected = f"{lines}, line 1: chosen holds int, not text; fix it"
     assert refused({"format": "preference"}, [lines], SEED) == expected
-    lines.write_text('{"chosen": "c", "rejected": "r"}\n{"chosen": "c"\n')
-    assert refused({"format": "preference"}, [lines], SEED).startswith(f"{lines}, line 2: ")
+    lines.write_text('{"chosen": "c"\n')
+    assert refused({"format": "preference"}, [lines], SEED).startswith(f"{lines}, line 1: ")
+
+
+@pytest.mark.parametrize(
+    "poison", ['{"chosen": 3, "rejected": "r"}', '{"chosen": "c"}', "{", "[" * 100_000, "3"]
+)
+def test_one_malformed_pair_is_skipped_and_named(tmp_path, poison):
+    path = tmp_path / "pairs.jsonl"
+    path.write_text('{"chosen": "c", "rejected": "r"}\n' + poison + "\n")
+    pairs, counts = read_pairs({"format": "preference"}, [path], SEED)
+    assert pairs == [PreferencePair("", "c", "r")]
+    (named,) = counts.pop("first_malformed")
+    assert named.startswith(f"{path}, line 2: ")
+    assert counts == {"read": 2, "skipped": 1, "skipped_malformed": 1, "kept": 1}
 
 
 @pytest.mark.parametrize("prompt", ["c", "r ", "p", "p c", "p r"])

@@ -3,10 +3,16 @@
 import csv
 import json
 import logging
+from dataclasses import asdict
 
 import pytest
 
+from ifguide.artifacts import write_jsonl
+from ifguide.benchmark_formats import split_last_word
+from ifguide.corpus import train_tokenizer
 from ifguide.errors import InputError
+from ifguide.fluency import last_words
+from ifguide.models import build_model
 from ifguide.preferences import read_pairs
 from ifguide.prompts import (
     PromptRecord,
@@ -329,6 +335,91 @@ def test_bad_prompt_files(tmp_path, name, settings, content, message):
     assert message in refused(read_prompts, settings, [path], SEED)
 
 
+LONG = 10**400
+POISONED_PROMPTS = {
+    "realtoxicityprompts": (
+        scored("fine", 0.5),
+        [
+            *(scored("a", value) for value in (7, -0.1, LONG, True, "1_0", "1e999", [0.5], [[]])),
+            scored("a", 0.5, "b", 7),
+            scored("a", 0.5, 3),
+            {"prompt": "a", "continuation": "b"},
+            {"prompt": {"text": "a", "toxicity": 0.5}},
+            '{"prompt": {"text": "a", "toxicity": 1e999}, "continuation": {}}',
+            '{"prompt": ',
+            "[" * 100_000,
+        ],
+    ),
+    "toxigen": (
+        {"text": "fine", "label": "hate", "target_groups": ["g"]},
+        [
+            {"text": "a", "label": 1},
+            {"text": "a", "label": "hate", "target_groups": [1, 2]},
+            {"text": "a", "label": "hate", "target_groups": [1, None]},
+            {"text": "a", "label": "hate", "target_groups": 5},
+            {"text": "a", "toxicity_human": 3, "target_group": 7},
+            {"text": "a", "toxicity_human": LONG, "target_group": "g"},
+            {"text": "a", "toxicity_human": 3, "toxicity_ai": "1_0", "target_group": "g"},
+            {"text": "a", "toxicity_human": None, "target_group": "g"},
+        ],
+    ),
+    "attaq": ({"input": "fine", "label": "g"}, [{"input": "a", "label": 5}, {"input": "a"}, []]),
+}
+
+
+@pytest.mark.parametrize(
+    ("format", "record"),
+    [(name, record) for name, (_, records) in POISONED_PROMPTS.items() for record in records],
+)
+def test_one_malformed_prompt_is_skipped_and_counted(tmp_path, format, record):
+    path = tmp_path / "a.jsonl"
+    poison = record if isinstance(record, str) else json.dumps(record)
+    path.write_text(f"{json.dumps(POISONED_PROMPTS[format][0])}\n{poison}\n")
+    records, report = read_prompts({"format": format}, [path], SEED)
+    assert [record.prompt for record in records] == ["fine"]
+    assert (report["records"], report["skipped_malformed"]) == (2, 1)
+    assert report["first_malformed"][0].startswith(f"{path}, line 2")
+    path.write_text(f"{poison}\n")
+    assert refused(read_prompts, {"format": format}, [path], SEED).startswith(f"{path}, line 1")
+
+
+@pytest.mark.parametrize(
+    ("format", "name", "content"),
+    [
+        (
+            "toxigen",
+            "a.json",
+            '[{"text": "a", "label": "hate", "target_groups": ["\\ud800"]},'
+            '{"text": "fine", "label": "hate", "target_groups": null}]',
+        ),
+        (
+            "attaq",
+            "a.jsonl",
+            '{"input": "a", "label": "\\ud800"}\n{"input": "fine", "label": ""}\n',
+        ),
+        ("bold", "a.json", '{"\\ud800": {"E": ["a"]}, "G": {"\\ud800\\n": ["fine"]}}'),
+    ],
+)
+def test_a_group_that_is_not_utf8_is_skipped(tmp_path, format, name, content):
+    (tmp_path / name).write_text(content)
+    records, report = read_prompts({"format": format}, [tmp_path / name], SEED)
+    assert [record.prompt for record in records] == ["fine"]
+    assert report["skipped_not_utf8"] == 1
+    write_jsonl(tmp_path / "records.jsonl", [asdict(record) for record in records])
+
+
+def test_malformed_groups_and_entities_of_bold_are_skipped(tmp_path):
+    path = tmp_path / "a.json"
+    groups = {f"G{number}": {"E": ["fine", "also"]} for number in range(200)}
+    path.write_text(json.dumps({"A": ["no entities"], **groups, "B": {"E": "a", "F": ["last"]}}))
+    records, report = read_prompts({"format": "bold"}, [path], SEED)
+    assert {record.prompt for record in records} == {"fine", "also", "last"}
+    assert report["first_malformed"] == [
+        f"{path}, A: not BOLD's format, an object {{group: {{entity: [prompt]}}}}",
+        f"{path}, B, E: not a list of prompts",
+    ]
+
+
 def test_missing_prompt_file(tmp_path):
     message = refused(rtp, tmp_path / "absent.jsonl")
     assert message.startswith(f"{tmp_path}/absent.jsonl: no such file")
@@ -357,6 +448,45 @@ def test_overlap_of_queries_and_test_prompts_is_refused(scored_file):
 # Passages, labelled texts, pairs, words
 
 
+@pytest.mark.parametrize("name", ["a.jsonl", "a.txt"])
+def test_passages_of_any_white_space_have_a_last_word(tmp_path, name):
+    words = ["one\u00a0two\u00a0three", "one\ttwo\tthree", "one two\u2003three ", "three"]
+    path = tmp_path / name
+    lines = [json.dumps({"text": text}) if name == "a.jsonl" else text for text in words]
+    path.write_text("\n".join(lines), encoding="utf-8")
+    passages, report = read_lambada([path], None, SEED)
+    assert report == {"skipped_too_short": 1, "kept": 3}
+    assert {split_last_word(passage)[1] for passage in passages} == {"three"}
+    tokenizer = train_tokenizer(passages, 260)
+    model = build_model(
+        {
+            "model_type": "gpt_neox",
+            "hidden_size": 16,
+            "num_hidden_layers": 1,
+            "num_attention_heads": 2,
+            "intermediate_size": 24,
+        },
+        vocabulary_size=len(tokenizer),
+        block_size=64,
+        end_of_text=0,
+        seed=0,
+    )
+    assert len(last_words(model.eval(), tokenizer, passages)) == 3
+
+
+def test_a_malformed_passage_is_skipped_and_counted(tmp_path):
+    path = tmp_path / "a.jsonl"
+    path.write_bytes(b'{"text": "two words"}\n{"text": 5}\n{"text": "caf\xe9 au lait"}\n')
+    passages, report = read_lambada([path], None, SEED)
+    assert passages == ["two words"]
+    assert report == {
+        "skipped_not_utf8": 1,
+        "skipped_malformed": 1,
+        "first_malformed": [f"{path}, line 2: field 'text' holds int, not text"],
+        "kept": 1,
+    }
+
+
 @pytest.mark.parametrize("name", ["lambada.jsonl", "lambada.txt"])
 def test_lambada(tmp_path, name):
     texts = [f"passage {number}" for number in range(50)] + ["passage 3", "single", " "]
@@ -365,9 +495,11 @@ def test_lambada(tmp_path, name):
         write_lines(path, [{"text": text} for text in texts])
     else:
         path.write_text("\n".join(texts))
-    every = read_lambada([path], None, SEED)
+    every, report = read_lambada([path], None, SEED)
     assert sorted(every) == sorted(texts[:50])
-    assert read_lambada([path], 10, SEED) == every[:10] != texts[:10]
+    assert report == {"skipped_too_short": 2, "kept": 50}
+    some, report = read_lambada([path], 10, SEED)
+    assert some == every[:10] != texts[:10] and report["kept"] == 10
     path.write_text("single\n" if name.endswith("txt") else '{"text": "single"}\n')
     assert "at least two words" in refused(read_lambada, [path], None, SEED)
 
@@ -446,10 +578,28 @@ def test_bad_labels(tmp_path):
     assert "line 1: toxic is 7, outside [0, 1]" in refused(
         read_labelled, [{"format": "labelled"}], [[path]], SEED
     )
+    path = write_lines(
+        tmp_path / "b.jsonl",
+        [{"text": "fine", "toxic": 1}, {"text": "a", "toxic": 7}],
+    )
+    assert read_labelled([{"format": "labelled"}], [[path]], SEED) == [("fine", 1.0, "labelled")]
     path = write_lines(tmp_path / "b.jsonl", [{"text": "a", "toxic": None}])
     assert "no labelled text left" in refused(
         read_labelled, [{"format": "labelled"}], [[path]], SEED
     )
+
+
+@pytest.mark.parametrize("value", [10**400, -1, "1_0", "high", [1], {"a": 1}, 1.5])
+@pytest.mark.parametrize("format", ["labelled", "realtoxicityprompts", "wikipedia_talk"])
+def test_one_malformed_label_is_skipped(tmp_path, caplog, format, value):
+    def record(text, label):
+        field = {"labelled": "toxic", "wikipedia_talk": "label"}.get(format)
+        return {"text": text, field: label} if field else scored(text, 0.5, text, label)
+
+    path = write_lines(tmp_path / "a.jsonl", [record("fine", 0.5), record("bad", value)])
+    texts = read_labelled([{"format": format}], [[path]], SEED)
+    assert {text.text for text in texts} == {"fine"}
+    assert f"{path}: skipped 1 malformed records" in caplog.text
 
 
 def test_words(tmp_path):
@@ -496,4 +646,6 @@ def test_real_pairs_words_and_passages(real_text):
     pairs, _ = read_pairs({"format": "paradetox"}, [real_text / "paradetox.tsv"], SEED)
     assert len({pair.rejected for pair in pairs}) > 11_000
     assert len(read_words(real_text / "ldnoobw_en.txt")) == 403
-    assert len(read_lambada([real_text / "lambada_test.jsonl"], 500, SEED)) == 500
+    passages, report = read_lambada([real_text / "lambada_test.jsonl"], 500, SEED)
+    assert len(passages) == report["kept"] == 500
+    assert all(" ".join(split_last_word(passage)) == passage for passage in passages)

@@ -1,27 +1,36 @@
-"""The formats in which benchmarks of toxicity publish their prompts, labels and rewrites."""
+"""The formats in which benchmarks of toxicity publish their prompts, labels and rewrites.
 
+What reads a record raises MalformedRecord where the record is not as its format says.
+"""
+
+import functools
 import math
 import re
-from collections.abc import Callable, Iterable, Iterator
+import reprlib
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
 from ifguide.errors import InputError
 from ifguide.records import (
+    MalformedRecord,
     Record,
     file_format,
+    one_line,
+    parse_records,
     read_json_file,
-    read_lines,
     read_records,
     require_fields,
 )
+from ifguide.text_lines import read_lines
 
 Split = Literal["toxic", "nontoxic"]
 TOXIC_FROM = 0.5
 
 # Spreadsheet exports write a carriage return so; the line feed after it is optional.
 _CARRIAGE_RETURN = re.compile(r"_x000D_\n?")
+_NOT_BOLD = "not BOLD's format, an object {group: {entity: [prompt]}}"
 
 
 @dataclass(frozen=True)
@@ -47,173 +56,224 @@ class PromptRecord:
         return self.prompt if self.source is None else self.source
 
 
-def _score(value: Any, name: str, where: str) -> float | None:
+def read_prompt_records(
+    format: str, path: Path, settings: dict, malformed: list[str]
+) -> Iterator[PromptRecord]:
+    """Yield the prompts of a file in `format`, a key of PROMPT_FORMATS.
+
+    Malformed records and what is an error are as `parse_records` says.
+    """
+    records = {"bold": _bold_entities, "text": _line_records}.get(format, read_records)(path)
+    parse = functools.partial(PROMPT_FORMATS[format], settings=settings)
+    return parse_records(path, records, parse, malformed)
+
+
+def read_labelled_texts(
+    format: str, path: Path, malformed: list[str]
+) -> Iterator[tuple[str, str, float | None]]:
+    """Yield (text that decides the part, text, label or None) of a file in a labelled format.
+
+    `format` is a key of LABELLED_FORMATS. Malformed records and what is an error are as
+    `parse_records` says.
+    """
+    return parse_records(path, read_records(path), LABELLED_FORMATS[format], malformed)
+
+
+def read_passages(path: Path, malformed: list[str]) -> Iterator[str]:
+    """Yield the field `text` of each record, or each line of plain text.
+
+    Malformed records and what is an error are as `parse_records` says.
+    """
+    records = _line_records(path) if file_format(path) == "text" else read_records(path)
+    return parse_records(path, records, lambda record: [_text_field(record, "text")], malformed)
+
+
+def split_last_word(text: str) -> tuple[str, str] | None:
+    """Return what precedes the last word of `text`, and that word; None if it has only one.
+
+    Words are separated by any white space, a no-break space or a tab as much as a space.
+    """
+    parts = text.rsplit(maxsplit=1)
+    return (parts[0], parts[1]) if len(parts) == 2 else None
+
+
+def _line_records(path: Path) -> Iterator[Record]:
+    for text, number in read_lines(path):
+        yield Record(None if text is None else {"text": text}, f"{path}, line {number}")
+
+
+def _number(value: Any, name: str, where: str) -> float | None:
+    """Return a score, or None where it is null, empty or not a number (NaN)."""
     if value is None or value == "":
         return None
     try:
+        # Python would take both for numbers.
+        if isinstance(value, bool) or (isinstance(value, str) and "_" in value):
+            raise ValueError
         score = float(value)
-    except (TypeError, ValueError) as error:
-        raise InputError(f"{where}: {name} is {value!r}, not a number; fix the record") from error
+    except (TypeError, ValueError, OverflowError) as error:
+        raise MalformedRecord(
+            f"{where}: {name} is {reprlib.repr(value)}, not a number; fix the record"
+        ) from error
+    if math.isinf(score):
+        raise MalformedRecord(f"{where}: {name} is infinite; fix the record")
     return None if math.isnan(score) else score
+
+
+def _share(value: Any, name: str, where: str) -> float | None:
+    share = _number(value, name, where)
+    if share is not None and not 0 <= share <= 1:
+        raise MalformedRecord(f"{where}: {name} is {share:g}, outside [0, 1]; fix the record")
+    return share
 
 
 def _text_field(record: Record, name: str) -> str:
     require_fields(record, [name])
     value = record.fields[name]
     if not isinstance(value, str | None):
-        raise InputError(f"{record.where}: field {name!r} holds {type(value).__name__}, not text")
+        raise MalformedRecord(
+            f"{record.where}: field {name!r} holds {type(value).__name__}, not text"
+        )
     return value or ""
-
-
-def _whole_records(path: Path) -> Iterator[Record]:
-    return (record for record in read_records(path) if record.fields is not None)
-
-
-def read_passages(path: Path) -> Iterator[str]:
-    """Yield the field `text` of each record, or each line of plain text."""
-    if file_format(path) == "text":
-        return (line.text for line in read_lines(path) if line.text)
-    return (_text_field(record, "text") for record in _whole_records(path))
 
 
 def _scored_text(record: Record, name: str) -> tuple[str, float | None]:
     require_fields(record, [name])
     part = record.fields[name]
     if not isinstance(part, dict):
-        raise InputError(f"{record.where}: field {name!r} is no object with text and toxicity")
+        raise MalformedRecord(f"{record.where}: field {name!r} is no object with text and toxicity")
     inner = Record(part, f"{record.where}, field {name!r}")
     require_fields(inner, ["toxicity"])
-    return _text_field(inner, "text"), _score(part["toxicity"], "toxicity", inner.where)
+    return _text_field(inner, "text"), _share(part["toxicity"], "toxicity", inner.where)
 
 
-def _realtoxicityprompts(path: Path, settings: dict) -> Iterator[PromptRecord]:
-    for record in _whole_records(path):
-        prompt, toxicity = _scored_text(record, "prompt")
-        continuation, continuation_toxicity = _scored_text(record, "continuation")
-        split = "toxic" if toxicity is not None and toxicity >= TOXIC_FROM else "nontoxic"
-        yield PromptRecord(
-            prompt, continuation, split, None, toxicity, continuation_toxicity, record.where
-        )
+def _realtoxicityprompts(record: Record, settings: dict) -> Iterator[PromptRecord]:
+    prompt, toxicity = _scored_text(record, "prompt")
+    continuation, continuation_toxicity = _scored_text(record, "continuation")
+    split = "toxic" if toxicity is not None and toxicity >= TOXIC_FROM else "nontoxic"
+    yield PromptRecord(
+        prompt, continuation, split, None, toxicity, continuation_toxicity, record.where
+    )
 
 
-def _toxigen(path: Path, settings: dict) -> Iterator[PromptRecord]:
-    for text, label, group, where in _toxigen_statements(path):
-        yield PromptRecord(text, None, "toxic" if label else "nontoxic", group, None, None, where)
+def _toxigen(record: Record, settings: dict) -> Iterator[PromptRecord]:
+    text, label, group = _toxigen_statement(record)
+    split = "toxic" if label else "nontoxic"
+    yield PromptRecord(text, None, split, group, None, None, record.where)
 
 
-def _toxigen_statements(path: Path) -> Iterator[tuple[str, float, str | None, str]]:
-    for record in _whole_records(path):
-        text = _CARRIAGE_RETURN.sub("\n", _text_field(record, "text")).strip()
-        fields = record.fields
-        if "label" in fields:
-            if fields["label"] not in ("hate", "neutral"):
-                raise InputError(
-                    f"{record.where}: label {fields['label']!r} is not hate or neutral"
-                )
-            toxic = fields["label"] == "hate"
-            groups = fields.get("target_groups") or []
-        else:
-            require_fields(record, ["toxicity_human", "target_group"])
-            toxic = _is_toxic_annotation(record)
-            groups = fields["target_group"] or []
-        names = [groups] if isinstance(groups, str) else sorted(groups)
-        yield text, float(toxic), "+".join(names) or None, record.where
+def _toxigen_statement(record: Record) -> tuple[str, float, str | None]:
+    text = _CARRIAGE_RETURN.sub("\n", _text_field(record, "text")).strip()
+    fields = record.fields
+    if "label" in fields:
+        label = fields["label"]
+        if label not in ("hate", "neutral"):
+            raise MalformedRecord(
+                f"{record.where}: label {reprlib.repr(label)} is not hate or neutral"
+            )
+        return text, float(label == "hate"), _groups(fields.get("target_groups"), record.where)
+    require_fields(record, ["toxicity_human", "target_group"])
+    toxic = _is_toxic_annotation(record)
+    return text, float(toxic), _groups(fields["target_group"], record.where)
+
+
+def _groups(value: Any, where: str) -> str | None:
+    names = [value] if isinstance(value, str) else [] if value is None else value
+    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+        raise MalformedRecord(f"{where}: the target group is neither a name nor a list of names")
+    return "+".join(sorted(names)) or None
 
 
 def _is_toxic_annotation(record: Record) -> bool:
     """Return the label that ToxiGen's authors derive: human and machine rating add up to > 5.5."""
-    human = _score(record.fields["toxicity_human"], "toxicity_human", record.where)
-    machine = _score(record.fields.get("toxicity_ai"), "toxicity_ai", record.where)
+    human = _number(record.fields["toxicity_human"], "toxicity_human", record.where)
+    machine = _number(record.fields.get("toxicity_ai"), "toxicity_ai", record.where)
     if human is None:
-        raise InputError(f"{record.where}: toxicity_human is empty; remove the record")
+        raise MalformedRecord(f"{record.where}: toxicity_human is empty; remove the record")
     return human + machine > 5.5 if machine is not None else human > 3
 
 
-def _bold(path: Path, settings: dict) -> Iterator[PromptRecord]:
+def _bold_entities(path: Path) -> Iterator[Record]:
+    """Yield the prompts of each entity of BOLD, an object {group: {entity: [prompt]}}."""
     domain = path.name.split(".")[0].removesuffix("_prompt")
-    groups = read_json_file(path)
-    for group, entities in _items(groups, path):
-        for entity, prompts in _items(entities, path):
-            if not isinstance(prompts, list) or not all(isinstance(p, str) for p in prompts):
-                raise InputError(f"{path}: {group}, {entity}: not a list of prompts")
-            where = f"{path}, {group}, {entity}"
-            for prompt in prompts:
-                # A space at its end would keep a model from beginning a word as it learned to.
-                yield PromptRecord(
-                    prompt.strip(), None, "nontoxic", f"{domain}/{group}", None, None, where
-                )
+    content = read_json_file(path)
+    if not isinstance(content, dict):
+        raise InputError(f"{path}: {_NOT_BOLD}")
+    for group, entities in content.items():
+        where = f"{path}, {one_line(group)}"
+        if not isinstance(entities, dict):
+            yield Record(None, where, _NOT_BOLD)
+            continue
+        for entity, prompts in entities.items():
+            fields = {"group": f"{domain}/{group}", "prompts": prompts}
+            yield Record(fields, f"{where}, {one_line(entity)}")
 
 
-def _items(value: Any, path: Path) -> Iterable[tuple[str, Any]]:
-    if not isinstance(value, dict):
-        raise InputError(f"{path}: not BOLD's format, an object {{group: {{entity: [prompt]}}}}")
-    return value.items()
+def _bold(record: Record, settings: dict) -> Iterator[PromptRecord]:
+    group, prompts = record.fields["group"], record.fields["prompts"]
+    if not isinstance(prompts, list) or not all(isinstance(prompt, str) for prompt in prompts):
+        raise MalformedRecord(f"{record.where}: not a list of prompts")
+    for prompt in prompts:
+        # A space at its end would keep a model from beginning a word as it learned to.
+        yield PromptRecord(prompt.strip(), None, "nontoxic", group, None, None, record.where)
 
 
-def _attaq(path: Path, settings: dict) -> Iterator[PromptRecord]:
-    for record in _whole_records(path):
-        prompt, group = _text_field(record, "input"), _text_field(record, "label")
-        yield PromptRecord(prompt, None, "toxic", group or None, None, None, record.where)
+def _attaq(record: Record, settings: dict) -> Iterator[PromptRecord]:
+    prompt, group = _text_field(record, "input"), _text_field(record, "label")
+    yield PromptRecord(prompt, None, "toxic", group or None, None, None, record.where)
 
 
-def _plain_prompts(path: Path, settings: dict) -> Iterator[PromptRecord]:
+def _plain_prompt(record: Record, settings: dict) -> Iterator[PromptRecord]:
     split = settings.get("split", "nontoxic")
-    for line in read_lines(path):
-        if line.text is not None:
-            where = f"{path}, line {line.number}"
-            yield PromptRecord(line.text, None, split, None, None, None, where)
+    yield PromptRecord(_text_field(record, "text"), None, split, None, None, None, record.where)
 
 
-def _labelled(path: Path) -> Iterator[tuple[str, str, float | None]]:
-    truth = {"true": 1.0, "false": 0.0}
-    for record in _whole_records(path):
-        text = _text_field(record, "text")
-        require_fields(record, ["toxic"])
-        value = record.fields["toxic"]
-        label = truth.get(str(value).lower())
-        if label is None:
-            label = _score(value, "toxic", record.where)
-        if label is not None and not 0 <= label <= 1:
-            raise InputError(f"{record.where}: toxic is {label:g}, outside [0, 1]; fix the record")
-        yield text, text, label
+def _labelled(record: Record) -> Iterator[tuple[str, str, float | None]]:
+    text = _text_field(record, "text")
+    require_fields(record, ["toxic"])
+    value = record.fields["toxic"]
+    if isinstance(value, bool):
+        value = float(value)
+    elif isinstance(value, str):
+        value = {"true": 1.0, "false": 0.0}.get(value.lower(), value)
+    yield text, text, _share(value, "toxic", record.where)
 
 
-def _labelled_realtoxicityprompts(path: Path) -> Iterator[tuple[str, str, float | None]]:
-    for record in _whole_records(path):
-        prompt, toxicity = _scored_text(record, "prompt")
-        yield prompt, prompt, toxicity
-        yield prompt, *_scored_text(record, "continuation")
+def _labelled_realtoxicityprompts(record: Record) -> Iterator[tuple[str, str, float | None]]:
+    prompt, toxicity = _scored_text(record, "prompt")
+    yield prompt, prompt, toxicity
+    yield prompt, *_scored_text(record, "continuation")
 
 
-def _labelled_paradetox(path: Path) -> Iterator[tuple[str, str, float | None]]:
-    for toxic, rewrites in read_paradetox(path):
-        yield toxic, toxic, 1.0
-        for neutral in rewrites:
-            yield toxic, neutral, 0.0
+def _labelled_paradetox(record: Record) -> Iterator[tuple[str, str, float | None]]:
+    toxic, rewrites = paradetox_rewrites(record)
+    yield toxic, toxic, 1.0
+    for neutral in rewrites:
+        yield toxic, neutral, 0.0
 
 
-def read_paradetox(path: Path) -> Iterator[tuple[str, list[str]]]:
-    """Yield each toxic sentence of a file in ParaDetox's format with its neutral rewrites."""
-    for record in _whole_records(path):
-        names = ["neutral1", *(name for name in ("neutral2", "neutral3") if name in record.fields)]
-        yield _text_field(record, "toxic"), [_text_field(record, name) for name in names]
+def paradetox_rewrites(record: Record) -> tuple[str, list[str]]:
+    """Return the toxic sentence of a record in ParaDetox's format, and its neutral rewrites."""
+    toxic, first = _text_field(record, "toxic"), _text_field(record, "neutral1")
+    names = [name for name in ("neutral2", "neutral3") if name in record.fields]
+    return toxic, [first, *(_text_field(record, name) for name in names)]
 
 
-def _paradetox(path: Path, settings: dict) -> Iterator[PromptRecord]:
-    """Yield one side of each pair as the continuation of the words with which both sides begin."""
-    for toxic, rewrites in read_paradetox(path):
-        prompt, *sides = split_after_common_words(toxic.strip(), rewrites[0].strip())
-        if all(side.strip() for side in sides):
-            is_toxic = settings["side"] == "toxic"
-            yield PromptRecord(
-                prompt,
-                sides[0] if is_toxic else sides[1],
-                "toxic" if is_toxic else "nontoxic",
-                None,
-                None,
-                None,
-                source=toxic,
-            )
+def _paradetox(record: Record, settings: dict) -> Iterator[PromptRecord]:
+    """Yield one side of the pair as the continuation of the words with which both sides begin."""
+    toxic, rewrites = paradetox_rewrites(record)
+    prompt, *sides = split_after_common_words(toxic.strip(), rewrites[0].strip())
+    if all(side.strip() for side in sides):
+        is_toxic = settings["side"] == "toxic"
+        yield PromptRecord(
+            prompt,
+            sides[0] if is_toxic else sides[1],
+            "toxic" if is_toxic else "nontoxic",
+            None,
+            None,
+            None,
+            source=toxic,
+        )
 
 
 def split_after_common_words(first: str, second: str) -> tuple[str, str, str]:
@@ -229,29 +289,27 @@ def split_after_common_words(first: str, second: str) -> tuple[str, str, str]:
     return "".join(one[:common]), "".join(one[common:]), "".join(two[common:])
 
 
-def _labelled_toxigen(path: Path) -> Iterator[tuple[str, str, float | None]]:
-    for text, label, _, _ in _toxigen_statements(path):
-        yield text, text, label
+def _labelled_toxigen(record: Record) -> Iterator[tuple[str, str, float | None]]:
+    text, label, _ = _toxigen_statement(record)
+    yield text, text, label
 
 
-def _labelled_wikipedia_talk(path: Path) -> Iterator[tuple[str, str, float | None]]:
-    for record in _whole_records(path):
-        text = _text_field(record, "text")
-        require_fields(record, ["label"])
-        yield text, text, _score(record.fields["label"], "label", record.where)
+def _labelled_wikipedia_talk(record: Record) -> Iterator[tuple[str, str, float | None]]:
+    text = _text_field(record, "text")
+    require_fields(record, ["label"])
+    yield text, text, _share(record.fields["label"], "label", record.where)
 
 
-PROMPT_FORMATS: dict[str, Callable[[Path, dict], Iterator[PromptRecord]]] = {
+PROMPT_FORMATS: dict[str, Callable[[Record, dict], Iterator[PromptRecord]]] = {
     "realtoxicityprompts": _realtoxicityprompts,
     "paradetox": _paradetox,
     "toxigen": _toxigen,
     "bold": _bold,
     "attaq": _attaq,
-    "text": _plain_prompts,
+    "text": _plain_prompt,
 }
 
-# Each yields (text that decides the part, text, label or None).
-LABELLED_FORMATS: dict[str, Callable[[Path], Iterator[tuple[str, str, float | None]]]] = {
+LABELLED_FORMATS: dict[str, Callable[[Record], Iterator[tuple[str, str, float | None]]]] = {
     "labelled": _labelled,
     "realtoxicityprompts": _labelled_realtoxicityprompts,
     "paradetox": _labelled_paradetox,

@@ -1,14 +1,16 @@
 """Documents of a corpus: read from files, cleaned, counted and held out by content.
 
 A source is one entry of the config's list `corpus.sources`. Documents that no language model could
-learn from are skipped and counted; a file that is not what the source says is an error.
+learn from, and single records that are malformed, are skipped and counted; a file that is not what
+the source says is an error.
 """
 
-import ast
 import dataclasses
+import functools
 import itertools
 import json
 import re
+import reprlib
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -17,19 +19,21 @@ import numpy as np
 
 from ifguide.errors import InputError
 from ifguide.records import (
-    Line,
+    MALFORMED_NAMED,
+    MalformedRecord,
     Record,
     file_format,
-    is_unicode,
-    read_lines,
+    parse_records,
     read_records,
     require_fields,
     require_files,
-    with_neighbours,
 )
 from ifguide.seeds import derive_seed, uniform_hash
+from ifguide.text_lines import Line, decode_lines, is_unicode, require_utf8, with_neighbours
 
 Spans = tuple[tuple[int, int], ...]
+# None stands for the text of an oversized document.
+RawDocument = tuple[str | None, Spans | None]
 
 # Longer documents are no text that anybody wrote: a 50 MB line is a broken export.
 MAXIMUM_CHARACTERS = 10_000_000
@@ -39,6 +43,9 @@ _CONTROL_CHARACTERS = re.compile(r"[\x00-\x08\x0b-\x1f\x7f]")
 _LONE_CARRIAGE_RETURN = re.compile(r"\r(?!\n)")
 # WikiText: one '=' encloses a document's title, two or more a section's.
 _TITLE = re.compile(r" ?= [^=\s].* = ?")
+# Spans as Python writes them: tuples of offsets, and a comma before a closing bracket.
+_TUPLE = re.compile(r"\(([\s\d,-]*)\)")
+_LAST_COMMA = re.compile(r",\s*(?=\])")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -55,16 +62,21 @@ class Document:
 
 @dataclasses.dataclass
 class ReadReport:
-    """What became of the documents of one source; characters are counted after cleaning."""
+    """What became of the documents of one source; characters are counted after cleaning.
+
+    `first_malformed` says of the first malformed records where they are and what is wrong.
+    """
 
     documents: int = 0
     characters: int = 0
     skipped_empty: int = 0
     skipped_not_utf8: int = 0
     skipped_oversized: int = 0
+    skipped_malformed: int = 0
     removed_control_characters: int = 0
+    first_malformed: list[str] = dataclasses.field(default_factory=list)
 
-    def as_dict(self) -> dict[str, int]:
+    def as_dict(self) -> dict[str, Any]:
         return dataclasses.asdict(self)
 
 
@@ -82,21 +94,25 @@ def read_documents(
     heading; default line) and `limit`. `report` is filled while reading and complete at the end.
     Files are streamed; one document at a time is in memory.
 
-    Skipped and counted: only white space, not UTF-8, longer than `maximum_characters`. Control
-    characters other than line feed and tab are removed, spans moved accordingly, and carriage
-    returns become line feeds.
+    Skipped and counted: only white space, not UTF-8, longer than `maximum_characters`, or
+    malformed: a record that cannot be read, one without a field that the source names, a text that
+    is none, and spans that are none or lie outside their text. Control characters other than line
+    feed and tab are removed, spans moved accordingly, and carriage returns become line feeds.
 
-    Raises InputError for a missing, empty or malformed file, a file in another encoding, a record
-    without a field that the source names, spans outside their text, or no document at all.
+    Raises InputError for a missing or empty file, a file in another encoding, one with more than
+    one malformed record that are more than 1 % of it, or with no other, and for no document at all.
     """
     report = ReadReport() if report is None else report
     files = require_files(paths)
     for path in files:
         file_format(path, source.get("format"))
+    malformed: list[str] = []
     raw = itertools.chain.from_iterable(
-        _read_file(source, path, maximum_characters) for path in files
+        _read_file(source, path, maximum_characters, malformed) for path in files
     )
     yield from _clean_documents(source, raw, report, maximum_characters)
+    report.skipped_malformed = len(malformed)
+    report.first_malformed = malformed[:MALFORMED_NAMED]
     if report.documents == 0 and source.get("limit") != 0:
         raise InputError(f"{files[0]}: {_nothing_left(source, report)}")
 
@@ -127,7 +143,7 @@ def _nothing_left(source: dict, report: ReadReport) -> str:
 
 def _clean_documents(
     source: dict,
-    raw: Iterable[tuple[str | None, Spans | None]],
+    raw: Iterable[RawDocument],
     report: ReadReport,
     maximum_characters: int,
 ) -> Iterator[Document]:
@@ -173,8 +189,8 @@ def remove_control_characters(text: str, spans: Spans | None) -> tuple[str, Span
 
 
 def _read_file(
-    source: dict, path: Path, maximum_characters: int
-) -> Iterator[tuple[str | None, Spans | None]]:
+    source: dict, path: Path, maximum_characters: int, malformed: list[str]
+) -> Iterator[RawDocument]:
     format = file_format(path, source.get("format"))
     if format == "text":
         rule = source.get("documents", "line")
@@ -183,31 +199,30 @@ def _read_file(
                 f"corpus.sources.{_name(source)}.documents: {rule!r} is not one of "
                 f"{', '.join(TEXT_DOCUMENTS)}"
             )
-        texts = split_text(read_lines(path), rule, maximum_characters)
-        return ((text, None) for text in texts)
-    return _document_fields(source, read_records(path, format))
+        texts = split_text(decode_lines(path), rule, maximum_characters)
+        # However many of its lines are not UTF-8, a document is one bad document.
+        unit = "lines" if rule == "line" else "documents"
+        return ((text, None) for text in require_utf8(path, texts, unit, lambda text: [text or ""]))
+    parse = functools.partial(_raw_document, source)
+    return parse_records(path, read_records(path, format), parse, malformed)
 
 
-def _document_fields(
-    source: dict, records: Iterable[Record]
-) -> Iterator[tuple[str | None, Spans | None]]:
+def _raw_document(source: dict, record: Record) -> Iterator[RawDocument]:
     text_field, spans_field = source.get("text", "text"), source.get("spans")
-    names = [text_field] if spans_field is None else [text_field, spans_field]
-    for record in records:
-        if record.fields is None:
-            yield None, None
-            continue
-        require_fields(record, names)
-        text = record.fields[text_field]
-        if text is None:
-            text = ""
-        if not isinstance(text, str):
-            raise InputError(
-                f"{record.where}: field {text_field!r} holds {type(text).__name__}, not text; "
-                "fix the record or name another field in `text`"
-            )
-        value = None if spans_field is None else record.fields[spans_field]
-        yield text, parse_spans(value, len(text), f"{record.where}, field {spans_field!r}")
+    if record.fields is None:
+        yield None, None
+        return
+    require_fields(record, [text_field] if spans_field is None else [text_field, spans_field])
+    text = record.fields[text_field]
+    if text is None:
+        text = ""
+    if not isinstance(text, str):
+        raise MalformedRecord(
+            f"{record.where}: field {text_field!r} holds {type(text).__name__}, not text; "
+            "fix the record or name another field in `text`"
+        )
+    value = None if spans_field is None else record.fields[spans_field]
+    yield text, parse_spans(value, len(text), f"{record.where}, field {spans_field!r}")
 
 
 def parse_spans(value: Any, length: int, where: str) -> Spans | None:
@@ -216,26 +231,26 @@ def parse_spans(value: Any, length: int, where: str) -> Spans | None:
     `value` is a list of [start, end] pairs or of single character offsets, or such a list written
     as a string; None or "" where the truth is not known (returned as None).
 
-    Raises InputError, beginning with `where`, for anything else and for offsets outside the text.
+    Raises MalformedRecord, beginning with `where`, for anything else and for offsets outside the
+    text.
     """
     if value is None or value == "":
         return None
     if isinstance(value, str):
-        try:
-            value = _parse_list(value)
-        except (ValueError, SyntaxError, RecursionError) as error:
-            raise InputError(f"{where}: not a list of spans; write [[start, end], ...]") from error
+        value = _parse_list(value)
     if not isinstance(value, list | tuple):
-        raise InputError(f"{where}: not a list of spans; write [[start, end], ...]")
+        raise MalformedRecord(f"{where}: not a list of spans; write [[start, end], ...]")
     ranges: list[tuple[int, int]] = []
     for item in value:
         pair = (item, item + 1) if _is_offset(item) else item
         if not isinstance(pair, list | tuple) or len(pair) != 2 or not all(map(_is_offset, pair)):
-            raise InputError(f"{where}: {item!r} is neither an offset nor a [start, end] pair")
+            raise MalformedRecord(
+                f"{where}: {reprlib.repr(item)} is neither an offset nor a [start, end] pair"
+            )
         start, end = pair
         if not 0 <= start <= end <= length:
-            raise InputError(
-                f"{where}: {item!r} lies outside the text of {length} characters; "
+            raise MalformedRecord(
+                f"{where}: {reprlib.repr(item)} lies outside the text of {length} characters; "
                 "offsets count characters from 0, ends are exclusive"
             )
         ranges.append((start, end))
@@ -243,11 +258,14 @@ def parse_spans(value: Any, length: int, where: str) -> Spans | None:
 
 
 def _parse_list(text: str) -> Any:
+    """Return the list that `text` holds in the syntax of JSON or of Python, or None."""
+    pairs = _TUPLE.sub(r"[\1]", text).strip()
+    if pairs.startswith("(") and pairs.endswith(")"):
+        pairs = f"[{pairs[1:-1]}]"
     try:
-        return json.loads(text)
-    except json.JSONDecodeError:
-        # Tuples, as Python writes them, are literals but no JSON.
-        return ast.literal_eval(text)
+        return json.loads(_LAST_COMMA.sub("", pairs))
+    except (ValueError, RecursionError):
+        return None
 
 
 def _is_offset(value: Any) -> bool:

@@ -14,7 +14,7 @@ from transformers import PreTrainedTokenizerBase
 
 from ifguide.corpus import Corpus, TokenStream
 from ifguide.errors import InputError
-from ifguide.records import read_lines
+from ifguide.text_lines import read_lines
 
 UNITS = ("document", "block")
 

@@ -7,6 +7,7 @@ import numpy as np
 import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from ifguide.benchmark_formats import split_last_word
 from ifguide.corpus import Corpus, tokenize
 from ifguide.errors import InputError
 from ifguide.models import HiddenStates, token_losses
@@ -57,10 +58,11 @@ def last_words(
     right; their beginning is dropped where they exceed the model's context.
     Raises InputError for a passage of a single word.
     """
-    split = [passage.rstrip().rsplit(" ", 1) for passage in passages]
-    for number, parts in enumerate(split, start=1):
-        if len(parts) < 2:
+    split = []
+    for number, passage in enumerate(passages, start=1):
+        if (parts := split_last_word(passage)) is None:
             raise InputError(f"LAMBADA passage {number}: a single word, nothing to predict from")
+        split.append(parts)
     heads = tokenize(tokenizer, [head for head, _ in split])
     words = tokenize(tokenizer, [" " + word for _, word in split])
     positions = getattr(model.config, "max_position_embeddings", None) or 2**31

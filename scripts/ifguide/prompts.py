@@ -7,7 +7,7 @@ do not depend on the order of files or records, and parts of one file are disjoi
 import json
 import logging
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -17,11 +17,15 @@ from ifguide.benchmark_formats import (
     LABELLED_FORMATS,
     PROMPT_FORMATS,
     PromptRecord,
+    read_labelled_texts,
     read_passages,
+    read_prompt_records,
+    split_last_word,
 )
 from ifguide.errors import InputError
-from ifguide.records import is_unicode, read_lines, require_files
+from ifguide.records import MALFORMED_NAMED, require_files
 from ifguide.seeds import derive_seed, uniform_hash
+from ifguide.text_lines import is_unicode, read_lines
 
 log = logging.getLogger(__name__)
 
@@ -46,23 +50,26 @@ def read_prompts(
     prompts whose seeded hash lies in the range. Records come ordered by another such hash.
 
     Skipped and counted: empty prompts, text that is not UTF-8, RealToxicityPrompts records without
-    the scores that are needed, and further records of the same prompt.
+    the scores that are needed, further records of the same prompt, and malformed records, of which
+    the report names the first.
 
-    Raises InputError for a file that is missing, empty or malformed, a record without a field of
-    its format, and filters that leave nothing.
+    Raises InputError for a file that is missing or empty or whose records are malformed (see
+    `parse_records`), and filters that leave nothing.
     """
-    read = _choose(PROMPT_FORMATS, settings.get("format"))
+    format = _known_format(PROMPT_FORMATS, settings.get("format"))
     files = require_files(paths)
     counts: Counter[str] = Counter()
+    malformed: list[str] = []
     kept: list[PromptRecord] = []
     for path in files:
-        for record in read(path, settings):
+        for record in read_prompt_records(format, path, settings, malformed):
             counts["records"] += 1
             reason = _reason_to_skip(record, settings, seed, path)
             if reason is None:
                 kept.append(record)
             else:
                 counts[reason] += 1
+    counts["records"] += len(malformed)
     order = derive_seed(seed, "limit")
     kept.sort(
         key=lambda record: (
@@ -75,10 +82,12 @@ def read_prompts(
     chosen = _limit_by_split(distinct, settings.get("limit"))
     report = {
         **dict(sorted(counts.items())),
+        **malformed_report(malformed),
         "eligible": _split_counts(distinct),
         "kept": _split_counts(chosen),
     }
     if not chosen:
+        counts["skipped_malformed"] = len(malformed)
         raise InputError(_nothing_left(files, settings, counts))
     _require_wanted_splits(chosen, settings.get("limit"), files)
     return chosen, report
@@ -101,21 +110,42 @@ def require_disjoint(
         )
 
 
-def read_lambada(paths: Sequence[str | Path], limit: int | None, seed: int) -> list[str]:
-    """Return LAMBADA passages (field `text`, or one a line), at most `limit`, sampled by hash.
+def malformed_report(malformed: Sequence[str]) -> dict[str, Any]:
+    """Return what a report says of skipped records that were malformed: nothing if none was."""
+    if not malformed:
+        return {}
+    return {
+        "skipped_malformed": len(malformed),
+        "first_malformed": list(malformed[:MALFORMED_NAMED]),
+    }
+
+
+def read_lambada(
+    paths: Sequence[str | Path], limit: int | None, seed: int
+) -> tuple[list[str], dict[str, Any]]:
+    """Return LAMBADA passages (field `text`, or one a line) and a report of what was skipped.
+
+    At most `limit` passages come, sampled by hash. Skipped and counted: passages of fewer than two
+    words, text that is not UTF-8, and malformed records.
 
     Raises InputError for a bad file, and where no passage has two words: one to predict from.
     """
     files = require_files(paths)
-    texts = {
-        text.strip()
-        for path in files
-        for text in read_passages(path)
-        if is_unicode(text) and len(text.split()) >= 2
-    }
+    counts: Counter[str] = Counter()
+    malformed: list[str] = []
+    texts: set[str] = set()
+    for path in files:
+        for text in read_passages(path, malformed):
+            if not is_unicode(text):
+                counts["skipped_not_utf8"] += 1
+            elif split_last_word(text) is None:
+                counts["skipped_too_short"] += 1
+            else:
+                texts.add(text.strip())
     if not texts:
         raise InputError(f"{files[0]}: no passage of at least two words; check the file")
-    return sample_texts(texts, limit, seed)
+    chosen = sample_texts(texts, limit, seed)
+    return chosen, {**counts, **malformed_report(malformed), "kept": len(chosen)}
 
 
 def sample_texts(texts: Iterable[str], limit: int | None, seed: int) -> list[str]:
@@ -136,27 +166,31 @@ def read_labelled(
 
     A source holds `format` (a key of LABELLED_FORMATS) and may hold `part` (of the prompt, the
     toxic sentence or the text), `toxicity` (bounds of the labels that stay) and `limit` (texts,
-    sampled by hash). Empty texts, texts that are not UTF-8, null labels and repeated texts are left
-    out; of a repeated text the first stays.
+    sampled by hash). Empty texts, texts that are not UTF-8, null labels, repeated texts and
+    malformed records, such as one with a label outside [0, 1], are left out; of a repeated text the
+    first stays.
 
-    Raises InputError for a bad file, a label outside [0, 1], or a source that yields nothing.
+    Raises InputError for a bad file (see `parse_records`), or a source that yields nothing.
     """
     labelled: dict[str, LabelledText] = {}
     for source, source_paths in zip(sources, paths, strict=True):
-        read = _choose(LABELLED_FORMATS, source.get("format"))
+        format = _known_format(LABELLED_FORMATS, source.get("format"))
         files = require_files(source_paths)
+        malformed: list[str] = []
         found: dict[str, float] = {}
         for path in files:
-            for key, text, label in read(path):
+            for key, text, label in read_labelled_texts(format, path, malformed):
                 usable = text.strip() and is_unicode(key + text) and label_within(label, source)
                 if usable and in_part(key, source.get("part"), seed):
                     found.setdefault(text, label)
+        if malformed:
+            log.warning("%s: skipped %d malformed records", files[0], len(malformed))
         if not found:
             raise InputError(
                 f"{files[0]}: no labelled text left; widen `part` or `toxicity`, or check `format`"
             )
         for text in sample_texts(found, source.get("limit"), seed):
-            labelled.setdefault(text, LabelledText(text, found[text], source["format"]))
+            labelled.setdefault(text, LabelledText(text, found[text], format))
     return list(labelled.values())
 
 
@@ -180,16 +214,17 @@ def read_words(path: str | Path) -> list[str]:
     return list(words)
 
 
-def _choose(formats: dict[str, Callable], name: str | None) -> Callable:
-    if name not in formats:
+def _known_format(formats: Iterable[str], name: str | None) -> str:
+    if name is None or name not in formats:
         raise InputError(f"format: {name!r} is not one of {', '.join(sorted(formats))}")
-    return formats[name]
+    return name
 
 
 def _reason_to_skip(record: PromptRecord, settings: dict, seed: int, path: Path) -> str | None:
     if not record.identity.strip():
         return "skipped_empty"
-    if not is_unicode(record.prompt + (record.continuation or "")):
+    texts = (record.prompt, record.continuation, record.group, record.source)
+    if not all(is_unicode(text) for text in texts if text is not None):
         return "skipped_not_utf8"
     if settings["format"] == "realtoxicityprompts" and record.prompt_toxicity is None:
         return "skipped_null_toxicity"

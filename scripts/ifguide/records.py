@@ -1,17 +1,32 @@
-"""Records and lines of text files, streamed, with the file and line that each came from."""
+"""Records of files, streamed, with the file and line that each came from."""
 
-import contextlib
+import codecs
 import csv
 import glob
-import gzip
 import json
-import zlib
+import logging
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import Any, BinaryIO, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 from ifguide.errors import InputError
+from ifguide.text_lines import (
+    MAXIMUM_LINE_BYTES,
+    RECORDS_BETWEEN_CHECKS,
+    Line,
+    decode_lines,
+    decoded,
+    is_more_than_bad_luck,
+    open_bytes,
+    read_lines,
+    refuse_wide_encoding,
+    require_utf8,
+)
+
+log = logging.getLogger(__name__)
+
+T = TypeVar("T")
 
 FORMATS = {
     ".jsonl": "jsonl",
@@ -23,38 +38,31 @@ FORMATS = {
     ".txt": "text",
     ".text": "text",
 }
-# A longer line is dropped without being held in memory.
-MAXIMUM_LINE_BYTES = 64 * 2**20
 # A JSON list cannot be streamed with the standard library; larger data come as JSON lines.
 MAXIMUM_JSON_BYTES = 512 * 2**20
-UNDECODABLE_SHARE = 0.01
+# So many records without a sound one are no bad luck either.
+NONE_SOUND_OF = 100
+# Malformed records of a file or of a source that are named one by one.
+MALFORMED_NAMED = 5
+_FAULT_CHARACTERS = 500
+_NO_OBJECT = "not a JSON object, as each record must be; fix or remove it"
+
+
+class MalformedRecord(InputError):
+    """One record is not what its format says; those around it may be sound."""
 
 
 class Record(NamedTuple):
     """Fields of one record and where it stands, such as `data/a.jsonl, line 7`.
 
-    Bytes that are not UTF-8 appear as lone surrogates in the fields (see `is_unicode`); `fields`
-    is None for a line that was dropped because it is longer than 64 MiB.
+    Bytes that are not UTF-8 appear as lone surrogates in the fields (see `is_unicode`). `fields`
+    is None for a record that could not be read: `fault` says why, or is None for a line that was
+    dropped because it is longer than 64 MiB.
     """
 
     fields: dict[str, Any] | None
     where: str
-
-
-class Line(NamedTuple):
-    """One line without its end, and its number from 1; `text` is None for a dropped line."""
-
-    text: str | None
-    number: int
-
-
-def is_unicode(text: str) -> bool:
-    """Return whether `text` can be written as UTF-8: no byte of it failed to decode."""
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        return False
-    return True
+    fault: str | None = None
 
 
 def file_format(path: Path, format: str | None = None) -> str:
@@ -104,69 +112,11 @@ def _expanded(pattern: str) -> list[str]:
     return [pattern]
 
 
-@contextlib.contextmanager
-def open_bytes(path: Path) -> Iterator[BinaryIO]:
-    """Open `path` for reading, decompressed where its name ends in `.gz`.
-
-    Raises InputError for a file that cannot be read or decompressed.
-    """
-    try:
-        with gzip.open(path) if path.suffix == ".gz" else open(path, "rb") as stream:
-            yield stream
-    except (gzip.BadGzipFile, EOFError, zlib.error) as error:
-        raise InputError(f"{path}: damaged gzip file ({error}); fetch it again") from error
-    except OSError as error:
-        raise InputError(f"{path}: cannot be read ({error.strerror or error})") from error
-
-
-def read_lines(path: Path, *, keep_ends: bool = False) -> Iterator[Line]:
-    """Yield the lines of a UTF-8 file; undecodable bytes become lone surrogates.
-
-    Raises InputError for a file in UTF-16 or UTF-32, and for one where more than one line, and
-    more than 1 % of them, is not UTF-8: such a file has another encoding.
-    """
-    undecodable = number = 0
-    with open_bytes(path) as stream:
-        _refuse_wide_encoding(path, stream.peek(4096))
-        while line := stream.readline(MAXIMUM_LINE_BYTES):
-            number += 1
-            if number == 1:
-                line = line.removeprefix(b"\xef\xbb\xbf")
-            if len(line) == MAXIMUM_LINE_BYTES and not line.endswith(b"\n"):
-                while line and not line.endswith(b"\n"):
-                    line = stream.readline(2**20)
-                yield Line(None, number)
-                continue
-            try:
-                text = line.decode()
-            except UnicodeDecodeError:
-                undecodable += 1
-                text = line.decode(errors="surrogateescape")
-            if number % 10_000 == 0:
-                _refuse_undecodable(path, undecodable, number)
-            yield Line(text if keep_ends else text.removesuffix("\n").removesuffix("\r"), number)
-    _refuse_undecodable(path, undecodable, number)
-
-
-def _refuse_wide_encoding(path: Path, start: bytes) -> None:
-    start = start[:4096]
-    # UTF-16 and UTF-32 begin with a byte order mark or fill ASCII text up with NUL bytes.
-    if start[:2] in (b"\xff\xfe", b"\xfe\xff") or 4 * start.count(0) > max(len(start), 4):
-        raise InputError(f"{path}: not UTF-8 (it looks like UTF-16 or UTF-32); convert it to UTF-8")
-
-
-def _refuse_undecodable(path: Path, undecodable: int, lines: int) -> None:
-    if undecodable > max(1, UNDECODABLE_SHARE * lines):
-        raise InputError(
-            f"{path}: not UTF-8 ({undecodable} of its first {lines} lines cannot be decoded); "
-            "convert it to UTF-8"
-        )
-
-
 def read_records(path: Path, format: str | None = None) -> Iterator[Record]:
     """Yield the records of a JSON-lines, JSON, CSV, TSV or Parquet file in their order.
 
-    Raises InputError, with file and line, for a record that is malformed.
+    Records that cannot be read are among them, for `parse_records` to count.
+    Raises InputError for a file that is malformed as a whole.
     """
     readers = {
         "jsonl": _read_jsonl,
@@ -181,14 +131,67 @@ def read_records(path: Path, format: str | None = None) -> Iterator[Record]:
     return readers[format](path)
 
 
-def _parse_json(text: str, where: str, advice: str) -> Any:
+def parse_records(
+    path: Path,
+    records: Iterable[Record],
+    parse: Callable[[Record], Iterable[T]],
+    malformed: list[str],
+) -> Iterator[T]:
+    """Yield what `parse` makes of each of the `records` of `path`, but for malformed ones.
+
+    Malformed is what could not be read and what `parse` raises MalformedRecord for. The place and
+    fault of each is appended to `malformed`, and the first few are logged.
+
+    Raises InputError, with the first of them, where more than one record and more than 1 % is
+    malformed, or every one: the file is not what it is taken for.
+    """
+    number, before = 0, len(malformed)
+    for number, record in enumerate(records, start=1):
+        try:
+            if record.fault is not None:
+                raise MalformedRecord(f"{record.where}: {record.fault}")
+            parsed = list(parse(record))
+        except MalformedRecord as error:
+            parsed = []
+            malformed.append(one_line(str(error)))
+            if len(malformed) - before <= MALFORMED_NAMED:
+                log.warning("skipped: %s", malformed[-1])
+        none_sound = number == NONE_SOUND_OF == len(malformed) - before
+        if none_sound or number % RECORDS_BETWEEN_CHECKS == 0:
+            _refuse_malformed(malformed[before:], number)
+        yield from parsed
+    _refuse_malformed(malformed[before:], number)
+
+
+def _refuse_malformed(malformed: list[str], number: int) -> None:
+    bad = len(malformed)
+    if bad and (bad == number or is_more_than_bad_luck(bad, number)):
+        share = "" if bad == 1 else f" ({bad} of the first {number} records are malformed)"
+        raise InputError(malformed[0] + share)
+
+
+def one_line(text: str) -> str:
+    """Return `text`, which may quote a record, so that it can be printed and written in one line.
+
+    What cannot be printed, lone surrogates among it, is escaped; more than 500 characters are cut.
+    """
+    cut = text[:_FAULT_CHARACTERS] + " ..." * (len(text) > _FAULT_CHARACTERS)
+    return "".join(
+        character if character.isprintable() else ascii(character)[1:-1] for character in cut
+    )
+
+
+def _decode_json(text: str) -> Any:
+    # Control characters in strings are common in crawled text and are no reason to stop.
+    return json.loads(text, strict=False, parse_int=_parse_integer)
+
+
+def _parse_integer(digits: str) -> int | float:
     try:
-        # Control characters in strings are common in crawled text and are no reason to stop.
-        return json.loads(text, strict=False)
-    except json.JSONDecodeError as error:
-        raise InputError(f"{where}: not valid JSON ({error.msg}); {advice}") from error
-    except (ValueError, RecursionError) as error:
-        raise InputError(f"{where}: JSON that cannot be read ({error}); {advice}") from error
+        return int(digits)
+    except ValueError:
+        # Python converts no more than some thousand digits; JSON knows no difference from a float.
+        return float(digits)
 
 
 def _read_jsonl(path: Path) -> Iterator[Record]:
@@ -197,32 +200,49 @@ def _read_jsonl(path: Path) -> Iterator[Record]:
         if text is None:
             yield Record(None, where)
         elif text.strip():
-            fields = _parse_json(text, where, "fix or remove the line")
-            if not isinstance(fields, dict):
-                raise InputError(f"{where}: not a JSON object; write one object a line")
-            yield Record(fields, where)
+            yield _json_object(text, where)
+
+
+def _json_object(text: str, where: str) -> Record:
+    try:
+        fields = _decode_json(text)
+    except json.JSONDecodeError as error:
+        return Record(None, where, f"not valid JSON ({error.msg}); fix or remove it")
+    except RecursionError:
+        return Record(None, where, "JSON that cannot be read (nested too deeply); remove it")
+    if not isinstance(fields, dict):
+        return Record(None, where, _NO_OBJECT)
+    return Record(fields, where)
 
 
 def read_json_file(path: Path) -> Any:
     """Return the value of a JSON file of at most 512 MiB. Raises InputError with its line."""
+    try:
+        return _parse_json_file(path, _json_text(path))
+    except RecursionError as error:
+        raise InputError(
+            f"{path}: JSON that cannot be read (nested too deeply); fix the file"
+        ) from error
+
+
+def _json_text(path: Path) -> str:
     with open_bytes(path) as stream:
         content = stream.read(MAXIMUM_JSON_BYTES + 1)
     if len(content) > MAXIMUM_JSON_BYTES:
         raise InputError(f"{path}: a JSON file of more than 512 MiB; convert it to JSON lines")
-    _refuse_wide_encoding(path, content)
-    lines = content.removeprefix(b"\xef\xbb\xbf").split(b"\n")
-    texts = [line.decode(errors="surrogateescape") for line in lines]
-    _refuse_undecodable(path, sum(not is_unicode(text) for text in texts), len(texts))
-    text = "\n".join(texts)
+    refuse_wide_encoding(path, content)
+    lines = map(decoded, content.removeprefix(codecs.BOM_UTF8).split(b"\n"))
+    return "\n".join(require_utf8(path, lines, "lines", lambda line: [line]))
+
+
+def _parse_json_file(path: Path, text: str) -> Any:
     try:
-        return json.loads(text, strict=False)
+        return _decode_json(text)
     except json.JSONDecodeError as error:
         advice = "JSON lines need `format: jsonl`" if error.msg == "Extra data" else "fix the file"
         raise InputError(
             f"{path}, line {error.lineno}: not valid JSON ({error.msg}); {advice}"
         ) from error
-    except (ValueError, RecursionError) as error:
-        raise InputError(f"{path}: JSON that cannot be read ({error}); fix the file") from error
 
 
 def _read_json(path: Path) -> Iterator[Record]:
@@ -230,41 +250,75 @@ def _read_json(path: Path) -> Iterator[Record]:
     if not isinstance(records, list):
         raise InputError(f"{path}: holds no JSON list; write a list of objects, or JSON lines")
     for number, fields in enumerate(records, start=1):
-        if not isinstance(fields, dict):
-            raise InputError(f"{path}, record {number}: not a JSON object; fix or remove it")
-        yield Record(fields, f"{path}, record {number}")
+        where = f"{path}, record {number}"
+        if isinstance(fields, dict):
+            yield Record(fields, where)
+        else:
+            yield Record(None, where, _NO_OBJECT)
 
 
 def _read_delimited(path: Path, delimiter: str) -> Iterator[Record]:
+    rows = _delimited_rows(path, delimiter)
+    return require_utf8(path, rows, "rows", lambda record: (record.fields or {}).values())
+
+
+def _delimited_rows(path: Path, delimiter: str) -> Iterator[Record]:
     # The default of 131,072 characters is shorter than many documents; there is no local setting.
     csv.field_size_limit(max(csv.field_size_limit(), MAXIMUM_LINE_BYTES))
-    rows = csv.reader(_delimited_lines(path), delimiter=delimiter, strict=True)
+    lines = _RowLines(decode_lines(path, keep_ends=True))
+    rows = csv.reader(lines, delimiter=delimiter, strict=True)
     header: list[str] | None = None
-    first_line = 1
     while True:
-        where = f"{path}, line {first_line}"
+        lines.begin_row()
+        fault = None
         try:
             row = next(rows, None)
         except csv.Error as error:
-            raise InputError(f"{where}: malformed row ({error}); check its quotes") from error
+            row, fault = [], f"malformed row ({error}); check its quotes"
         if row is None:
             return
-        if header is None:
+        where = f"{path}, line {lines.row[0].number}"
+        if fault is not None and header is None:
+            raise InputError(f"{where}: {fault}")
+        if fault is not None:
+            lines.give_back()
+            yield Record(None, where, None if lines.row[0].text is None else fault)
+        elif header is None:
             header = row
+        elif row and len(row) != len(header):
+            fault = f"{len(row)} fields where the header has {len(header)}; fix the row"
+            yield Record(None, where, fault)
         elif row:
-            if len(row) != len(header):
-                raise InputError(
-                    f"{where}: {len(row)} fields where the header has {len(header)}; fix the row"
-                )
             yield Record(dict(zip(header, row, strict=True)), where)
-        first_line = rows.line_num + 1
 
 
-def _delimited_lines(path: Path) -> Iterator[str]:
-    for text, number in read_lines(path, keep_ends=True):
-        if text is None:
-            raise InputError(f"{path}, line {number}: longer than 64 MiB; split or remove the row")
-        yield text
+class _RowLines:
+    """The lines of a table as its reader takes them; a row may span several.
+
+    A quote that is never closed takes all that follows into its row. The lines after the first of
+    such a row can be given back, to be read as rows of their own.
+    """
+
+    def __init__(self, lines: Iterator[Line]) -> None:
+        self.row: list[Line] = []
+        self._lines = lines
+        self._given_back: deque[Line] = deque()
+
+    def begin_row(self) -> None:
+        self.row = []
+
+    def give_back(self) -> None:
+        self._given_back.extendleft(reversed(self.row[1:]))
+
+    def __iter__(self) -> Iterator[str]:
+        return self
+
+    def __next__(self) -> str:
+        line = self._given_back.popleft() if self._given_back else next(self._lines)
+        self.row.append(line)
+        if line.text is None:
+            raise csv.Error("longer than 64 MiB")
+        return line.text
 
 
 def _read_parquet(path: Path) -> Iterator[Record]:
@@ -275,28 +329,33 @@ def _read_parquet(path: Path) -> Iterator[Record]:
     try:
         with pyarrow.parquet.ParquetFile(path) as table:
             for batch in table.iter_batches(batch_size=1024):
-                for fields in batch.to_pylist():
+                for fields, fault in _parquet_rows(batch):
                     number += 1
-                    yield Record(fields, f"{path}, row {number}")
+                    yield Record(fields, f"{path}, row {number}", fault)
     except (pyarrow.ArrowException, OSError, UnicodeDecodeError) as error:
         reason = str(error).splitlines()[0]
         raise InputError(f"{path}: not readable as Parquet ({reason}); fetch it again") from error
 
 
+def _parquet_rows(batch: Any) -> Iterator[tuple[dict[str, Any] | None, str | None]]:
+    """Yield the fields of each row, or None and what is wrong with them."""
+    try:
+        for fields in batch.to_pylist():
+            yield fields, None
+    except (ValueError, OverflowError) as error:
+        # Text that is not UTF-8, or a date out of range: one row alone tells which it is.
+        if len(batch) == 1:
+            yield None, f"a value that cannot be read ({error}); fix or remove the row"
+        else:
+            for row in range(len(batch)):
+                yield from _parquet_rows(batch.slice(row, 1))
+
+
 def require_fields(record: Record, names: Iterable[str]) -> None:
-    """Raise InputError that names the fields there are unless `record` has all of `names`."""
+    """Raise MalformedRecord that names the fields there are unless `record` has all of `names`."""
+    if record.fields is None:
+        raise MalformedRecord(f"{record.where}: longer than 64 MiB; split or remove it")
     for name in names:
         if name not in record.fields:
             present = ", ".join(str(field) for field in record.fields) or "none"
-            raise InputError(f"{record.where}: no field {name!r}; there are: {present}")
-
-
-def with_neighbours(lines: Iterable[Line]) -> Iterator[tuple[Line | None, Line, Line | None]]:
-    """Yield each line with the one before and the one after it (None beyond the ends)."""
-    window: deque[Line | None] = deque([None], maxlen=3)
-    for line in lines:
-        window.append(line)
-        if len(window) == 3:
-            yield window[0], window[1], window[2]
-    if len(window) > 1:
-        yield window[-2], window[-1], None
+            raise MalformedRecord(f"{record.where}: no field {name!r}; there are: {present}")
