@@ -1,19 +1,19 @@
 """Mean token scores of several directions.
 
 settings: {"directions": names in the order of the scores, "normalise": bool}. --scores gives all
-shards of the first direction, then all of the second, …; --output one path a shard.
+shards of the first direction, then all of the second, …; --directions the file of each; --output
+one path a shard.
 """
 
-import hashlib
 import logging
 from argparse import Namespace
 from pathlib import Path
 
-from command_line import argument_parser, run
-from ifguide.artifacts import read_json, write_array, write_json
+from command_line import add_score_arguments, argument_parser, run
+from ifguide.artifacts import write_array, write_json
 from ifguide.corpus import open_corpus
 from ifguide.score_averages import mean_scores, root_mean_square
-from select_tokens import open_scores
+from ifguide.score_files import open_scores, scores_made_from
 
 log = logging.getLogger(__name__)
 
@@ -26,38 +26,38 @@ def main(arguments: Namespace) -> None:
         arguments.scores[start : start + shards]
         for start in range(0, len(arguments.scores), shards)
     ]
-    opened = [open_scores(own, corpus) for own in paths]
+    opened = [
+        open_scores(own, corpus, scores_made_from([direction], arguments.scored))
+        for own, direction in zip(paths, arguments.directions, strict=True)
+    ]
     scales = [1.0] * len(opened)
     if settings["normalise"]:
-        scales = [root_mean_square(scores) for scores, _ in opened]
+        scales = [root_mean_square(scores) for scores in opened]
     for name, scale in zip(settings["directions"], scales, strict=True):
         log.info("%s: scores are divided by %.3g", name, scale)
-    record = {
-        name: _joined(record[name] for _, record in opened)
-        for name in ("weights_sha256", "direction_sha256")
+    made_with = {
+        **settings,
+        "attribution": arguments.scored["attribution"],
+        "scores": {"blocks": arguments.scored["scores"]["blocks"]},
     }
-    blocks = read_json(arguments.scores[0].with_suffix(".json"))["settings"]["scores"]["blocks"]
+    made_from = scores_made_from(arguments.directions, made_with)
     for shard, output in enumerate(arguments.output):
-        mean = mean_scores([scores[shard] for scores, _ in opened], scales)
+        mean = mean_scores([scores[shard] for scores in opened], scales)
         write_json(
             output.with_suffix(".json"),
             {
-                **record,
+                **{name: made_from[name] for name in ("weights_sha256", "direction_sha256")},
                 "scores_sha256": write_array(output, mean),
                 "tokens_sha256": corpus.content_sha256,
                 "scales": dict(zip(settings["directions"], scales, strict=True)),
-                "settings": {**settings, "scores": {"blocks": blocks}},
+                "settings": made_with,
             },
         )
-
-
-def _joined(checksums) -> str:
-    return hashlib.sha256("".join(checksums).encode()).hexdigest()
 
 
 if __name__ == "__main__":
     parser = argument_parser(__doc__)
     parser.add_argument("--corpus", type=Path, required=True)
-    parser.add_argument("--scores", type=Path, nargs="+", required=True)
+    add_score_arguments(parser)
     parser.add_argument("--output", type=Path, nargs="+", required=True)
     run(main, parser)

@@ -1,14 +1,17 @@
 """What every script shares: arguments, logging to stderr, and errors of one line."""
 
 import argparse
+import contextlib
 import json
 import logging
 import os
 import sys
 from collections.abc import Callable
+from pathlib import Path
 
 from ifguide.artifacts import is_out_of_space
 from ifguide.errors import InputError
+from ifguide.run_lock import sole_writer
 
 
 def argument_parser(description: str | None) -> argparse.ArgumentParser:
@@ -20,6 +23,17 @@ def argument_parser(description: str | None) -> argparse.ArgumentParser:
     return parser
 
 
+def add_score_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the score shards that a script reads, and what they have to be made from."""
+    parser.add_argument("--scores", type=Path, nargs="+", required=True)
+    parser.add_argument(
+        "--directions", type=Path, nargs="+", required=True, help="several for an average"
+    )
+    parser.add_argument(
+        "--scored", type=json.loads, required=True, metavar="JSON", help="settings of the scores"
+    )
+
+
 def labelled_path(argument: str) -> tuple[str, str]:
     """Split `label=path`, an argument that names what it gives."""
     label, equals, path = argument.partition("=")
@@ -28,8 +42,17 @@ def labelled_path(argument: str) -> tuple[str, str]:
     return label, path
 
 
-def run(main: Callable[[argparse.Namespace], None], parser: argparse.ArgumentParser) -> None:
-    """Parse, log to stderr, call `main`; an InputError becomes one line and exit status 1."""
+def run(
+    main: Callable[[argparse.Namespace], None],
+    parser: argparse.ArgumentParser,
+    *,
+    resumes: bool = False,
+) -> None:
+    """Parse, log to stderr, call `main`; an InputError becomes one line and exit status 1.
+
+    resumes: whether it goes on from what an interrupted process left beside `--output`, which two
+    of them must not do at a time.
+    """
     logging.basicConfig(
         stream=sys.stderr, level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s"
     )
@@ -37,11 +60,14 @@ def run(main: Callable[[argparse.Namespace], None], parser: argparse.ArgumentPar
     for chatty in ("httpx2", "httpcore2", "transformers", "matplotlib", "fontTools"):
         logging.getLogger(chatty).setLevel(logging.WARNING)
     arguments = parser.parse_args()
+    # Processes that torchrun started make one output, and all find the same mistake.
+    first = os.environ.get("RANK", "0") == "0"
+    lock = sole_writer(arguments.output) if resumes and first else contextlib.nullcontext()
     try:
-        main(arguments)
+        with lock:
+            main(arguments)
     except InputError as error:
-        # Processes that torchrun started all find the same mistake; one of them tells it.
-        if os.environ.get("RANK", "0") == "0":
+        if first:
             print(f"error: {error}", file=sys.stderr)
         raise SystemExit(1) from None
     except Exception as error:

@@ -7,21 +7,21 @@ from argparse import Namespace
 from pathlib import Path
 
 import numpy as np
-import pandas as pd
 
 from command_line import argument_parser, run
 from ifguide.artifacts import write_jsonl
 from ifguide.corpus import open_corpus
+from ifguide.score_files import open_scores
 from ifguide.selection_files import open_mask
+from ifguide.tables import read_table
 from ifguide.tokenizers import load_tokenizer
-from select_tokens import open_scores
 
 
 def main(arguments: Namespace) -> None:
     corpus = open_corpus(arguments.corpus)
     tokenizer = load_tokenizer(arguments.corpus / "tokenizer")
-    score_shards, _ = open_scores(arguments.scores, corpus)
     mask, record = open_mask(arguments.selection, corpus)
+    score_shards = open_scores(arguments.scores, corpus, record["scores_made_from"])
     columns = {
         "tokens": np.concatenate(corpus.tokens.shards),
         "scores": np.concatenate(score_shards),
@@ -31,7 +31,7 @@ def main(arguments: Namespace) -> None:
         columns["truth"] = np.concatenate(corpus.truth.shards)
     documents = np.concatenate(corpus.documents.shards)
     by_block = record["settings"]["documents"] == "block"
-    ranking = pd.read_csv(arguments.selection / "documents.csv").head(
+    ranking = read_table(arguments.selection / "documents.csv").head(
         arguments.settings["documents"]
     )
 

@@ -13,15 +13,16 @@ import pandas as pd
 
 from command_line import argument_parser, labelled_path, run
 from ifguide import figures, score_figures
-from ifguide.artifacts import read_json
+from ifguide.artifacts import read_json, verify
 from ifguide.errors import InputError
 from ifguide.figure_style import save_figure
 
 log = logging.getLogger(__name__)
 
 
-def read_table(path: str, columns: list[str]) -> pd.DataFrame:
+def read_columns(path: str, columns: list[str]) -> pd.DataFrame:
     """Read a CSV or JSON-lines table that must have `columns`."""
+    verify(path)
     try:
         table = pd.read_json(path, lines=True) if path.endswith(".jsonl") else pd.read_csv(path)
     except pd.errors.EmptyDataError:
@@ -36,7 +37,7 @@ def main(arguments: argparse.Namespace) -> None:
     benchmark = arguments.settings.get("benchmark", "realtoxicityprompts")
     drawn = {}
     if arguments.summary:
-        summary = read_table(arguments.summary, ["model", "method", "benchmark", "value"])
+        summary = read_columns(arguments.summary, ["model", "method", "benchmark", "value"])
         groups = arguments.settings.get("group_benchmark", "toxigen")
         drawn["toxicity_by_method"] = figures.toxicity_by_method(summary, benchmark)
         drawn["toxicity_against_perplexity"] = figures.toxicity_against_perplexity(
@@ -48,17 +49,17 @@ def main(arguments: argparse.Namespace) -> None:
             drawn["toxicity_by_category"] = figures.toxicity_by_category(summary, benchmark)
     if arguments.losses is not None:
         runs = dict(labelled_path(argument) for argument in arguments.losses)
-        logs = {label: read_table(path, ["step", "loss"]) for label, path in runs.items()}
+        logs = {label: read_columns(path, ["step", "loss"]) for label, path in runs.items()}
         drawn["training_losses"] = figures.training_losses(logs)
     if arguments.curves is not None:
         columns = ["ranking", "recall", "precision", "base_rate"]
-        tables = [read_table(path, columns) for path in arguments.curves]
+        tables = [read_columns(path, columns) for path in arguments.curves]
         points = pd.concat(tables) if tables else pd.DataFrame(columns=columns)
         removed = score_figures.removed_tokens(summary) if arguments.summary else None
         drawn["precision_recall"] = score_figures.precision_recall(points, removed)
     if arguments.agreement:
         drawn["ranking_agreement"] = score_figures.ranking_agreement(
-            read_table(arguments.agreement, ["blocks", "spearman", "top_overlap"])
+            read_columns(arguments.agreement, ["blocks", "spearman", "top_overlap"])
         )
     if arguments.proxy_agreement:
         drawn["proxy_agreement"] = score_figures.proxy_agreement(

@@ -8,10 +8,11 @@ from argparse import Namespace
 from pathlib import Path
 
 from command_line import argument_parser, labelled_path, run
-from ifguide.artifacts import atomic_path, read_json, write_text
+from ifguide.artifacts import read_json, write_text
 from ifguide.figure_style import save_figure
 from ifguide.study import study_markdown, study_table
 from ifguide.study_figures import variants_by_question
+from ifguide.tables import write_table
 
 
 def main(arguments: Namespace) -> None:
@@ -28,8 +29,7 @@ def main(arguments: Namespace) -> None:
         for name, columns in settings["variants"].items()
     }
     table = study_table(settings["study"], variants, metrics)
-    with atomic_path(arguments.table) as temporary:
-        table.to_csv(temporary, index=False)
+    write_table(arguments.table, table)
     columns = list(next(iter(settings["variants"].values())))
     write_text(arguments.markdown, study_markdown(table, columns))
     save_figure(variants_by_question(table), arguments.figures)

@@ -17,11 +17,10 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-import pandas as pd
 import yaml
 
 from command_line import argument_parser, run
-from ifguide.artifacts import require_same, stream_jsonl
+from ifguide.artifacts import stream_jsonl, verify
 from ifguide.corpus import Corpus, ShardedArray, open_corpus, shard_name
 from ifguide.errors import InputError
 from ifguide.explanation import lower_scores, occurrences, token_reasons
@@ -32,9 +31,11 @@ from ifguide.explanation_text import (
     selection_line,
 )
 from ifguide.mask_transfer import characters_of, first_tokens, require_same_tokens, tokenize_again
+from ifguide.score_files import open_scores
 from ifguide.selection_files import open_mask
+from ifguide.tables import read_table
 from ifguide.tokenizers import load_tokenizer
-from select_tokens import Pieces, open_scores
+from select_tokens import Pieces
 
 CONTEXT = 4  # tokens on each side of a phrase
 
@@ -80,6 +81,7 @@ def find_selection(results: Path, method: str | None) -> Place:
     run_config = results / "run_config.yaml"
     if not run_config.is_file():
         raise InputError(f"{results}: no run_config.yaml; give the folder results/<experiment>")
+    verify(run_config)
     config = yaml.safe_load(run_config.read_text(encoding="utf-8"))["config"]
     scored = [
         name
@@ -134,13 +136,10 @@ class Selection:
         self.corpus = corpus
         self.mask, self.record = open_mask(place.folder, corpus)
         paths = [place.scores / shard_name(shard) for shard in range(len(corpus.meta["shards"]))]
-        scores, origin = open_scores(paths, corpus)
-        for name in ("weights", "direction"):
-            key = f"{name}_sha256"
-            require_same(name, origin[key], self.record[key], place.folder / "selection.json")
+        scores = open_scores(paths, corpus, self.record["scores_made_from"])
         self.scores = ShardedArray(scores)
         self.pieces = Pieces(corpus, scores, self.record["settings"])
-        self.ranking = pd.read_csv(place.folder / "documents.csv").set_index("document")
+        self.ranking = read_table(place.folder / "documents.csv").set_index("document")
         self.tokenizer = load_tokenizer(place.corpus / "tokenizer")
         self.by_block = self.record["settings"]["documents"] == "block"
         self.folder = place.folder

@@ -14,12 +14,11 @@ import pandas as pd
 
 from command_line import argument_parser, run
 from ifguide.artifacts import (
-    atomic_path,
-    file_sha256,
     open_array,
     read_json,
     require_same,
     stream_jsonl,
+    verified_sha256,
     write_json,
 )
 from ifguide.corpus import Corpus, open_corpus, write_blocks
@@ -34,6 +33,7 @@ from ifguide.filtering import (
     unit_tokens,
     word_finder,
 )
+from ifguide.tables import read_table, write_table
 from ifguide.tokenizers import load_tokenizer
 
 log = logging.getLogger(__name__)
@@ -72,11 +72,11 @@ def main(arguments: Namespace) -> None:
     meta["documents"] = corpus.meta["documents"]
     for name in ("documents_sha256", "tokenizer_sha256"):
         meta[name] = corpus.meta[name]
-    with atomic_path(arguments.output / "dropped.csv") as temporary:
-        ids = np.flatnonzero(dropped)
-        pd.DataFrame(
-            {unit: ids, "tokens": tokens[ids], "reason": [reasons[number] for number in ids]}
-        ).to_csv(temporary, index=False)
+    ids = np.flatnonzero(dropped)
+    table = pd.DataFrame(
+        {unit: ids, "tokens": tokens[ids], "reason": [reasons[number] for number in ids]}
+    )
+    write_table(arguments.output / "dropped.csv", table)
     record = {
         "unit": unit,
         "units": len(tokens),
@@ -106,7 +106,7 @@ def units_with_words(arguments: Namespace, corpus: Corpus) -> Iterator[tuple[int
         require_same(
             "documents",
             corpus.meta["documents_sha256"],
-            file_sha256(arguments.documents),
+            verified_sha256(arguments.documents),
             arguments.documents,
         )
         records = stream_jsonl(arguments.documents)
@@ -138,7 +138,7 @@ def ranked_units(arguments: Namespace, corpus: Corpus) -> tuple[str, dict[int, s
     record = read_json(arguments.selection / "selection.json")
     require_same("tokens", corpus.content_sha256, record["tokens_sha256"], arguments.selection)
     unit = "block" if record["settings"]["documents"] == "block" else "document"
-    ranking = pd.read_csv(arguments.selection / "documents.csv")
+    ranking = read_table(arguments.selection / "documents.csv")
     against = ranking["influence" if "influence" in ranking else "s"] > 0
     ranked = ranking[against]
     counts = unit_tokens(corpus, unit)[ranked["document"]]

@@ -3,8 +3,8 @@
 settings: {"generation": {...}, "shard": [index, count], "rad": {"beta", "top_k", "context"} or
 null, "seed": int}.
 
-Finished prompts are kept beside the output until it is whole; an interrupted job goes on from
-them.
+Finished prompts are kept beside the output until it is whole, each with a checksum; an interrupted
+job goes on from them.
 """
 
 import json
@@ -16,7 +16,7 @@ from itertools import groupby
 from pathlib import Path
 
 from command_line import argument_parser, run
-from ifguide.artifacts import file_sha256, read_jsonl, write_jsonl
+from ifguide.artifacts import file_sha256, read_jsonl, text_sha256, write_jsonl
 from ifguide.corpus import end_of_text_id
 from ifguide.generation import Continuation, Sampling, generate
 from ifguide.models import compute_device, load_model, weights_sha256
@@ -60,7 +60,7 @@ def main(arguments: Namespace) -> None:
             for place, group in groupby(continuations, key=lambda c: c.prompt_index):
                 index = left[place]
                 own = [described(c, index, records[index], made_from) for c in group]
-                kept.write(json.dumps(own, ensure_ascii=False) + "\n")
+                kept.write(finished_line(json.dumps(own, ensure_ascii=False)))
                 kept.flush()
     write_jsonl(arguments.output, in_order(finished))
     finished.unlink(missing_ok=True)
@@ -102,7 +102,7 @@ def read_finished(path: Path, made_from: dict) -> set[int]:
     if path.exists():
         first, *others = path.read_text(encoding="utf-8").split("\n")
         if first == json.dumps(made_from, sort_keys=True):
-            kept = [line for line in others[:-1] if line]
+            kept = [line for line in others[:-1] if is_whole(line)]
         else:
             log.warning("%s: of another model or other settings; starting over", path)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -122,11 +122,24 @@ def in_order(path: Path) -> Iterator[dict]:
             places.append((prompt_index(line), kept.tell() - len(line)))
         for _, place in sorted(places):
             kept.seek(place)
-            yield from json.loads(kept.readline())
+            yield from json.loads(content_of(kept.readline()))
+
+
+def finished_line(content: str) -> str:
+    return f"{text_sha256(content)} {content}\n"
+
+
+def is_whole(line: str) -> bool:
+    checksum, _, content = line.partition(" ")
+    return text_sha256(content) == checksum
+
+
+def content_of(line: str | bytes) -> str | bytes:
+    return line[line.index(b" " if isinstance(line, bytes) else " ") + 1 :]
 
 
 def prompt_index(line: str | bytes) -> int:
-    return json.loads(line)[0]["prompt_index"]
+    return json.loads(content_of(line))[0]["prompt_index"]
 
 
 if __name__ == "__main__":
@@ -135,4 +148,4 @@ if __name__ == "__main__":
     parser.add_argument("--reward", type=Path, help="reward model that guides the decoding")
     parser.add_argument("--prompts", type=Path, required=True)
     parser.add_argument("--output", type=Path, required=True)
-    run(main, parser)
+    run(main, parser, resumes=True)

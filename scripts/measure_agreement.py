@@ -20,7 +20,7 @@ import torch
 
 from command_line import argument_parser, run
 from factor_pass import pass_options
-from ifguide.artifacts import atomic_path, require_same
+from ifguide.artifacts import require_same
 from ifguide.corpus import Corpus, open_corpus
 from ifguide.ekfac import (
     Batch,
@@ -38,6 +38,7 @@ from ifguide.ordered_sums import on_cpu
 from ifguide.query_direction import Direction
 from ifguide.ranking_agreement import agreement
 from ifguide.seeds import derive_seed
+from ifguide.tables import write_table
 from ifguide.tensor_files import read_tensors
 from ifguide.token_scores import forward_mode_scorer
 from ifguide.tracked_layers import tracked_layers
@@ -74,8 +75,7 @@ def main(arguments: Namespace) -> None:
         rows.append({"blocks": used, **found})
         log.info("%s", rows[-1])
     rows.append({"blocks": len(sample), **agreement(reference, reference, settings["share"])})
-    with atomic_path(arguments.output) as temporary:
-        pd.DataFrame(rows).to_csv(temporary, index=False)
+    write_table(arguments.output, pd.DataFrame(rows))
 
 
 def nested_factors(

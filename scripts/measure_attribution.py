@@ -13,21 +13,23 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from command_line import argument_parser, run
-from ifguide.artifacts import atomic_path, write_json
+from command_line import add_score_arguments, argument_parser, run
+from ifguide.artifacts import write_json
 from ifguide.corpus import Corpus, open_corpus
 from ifguide.generation_metrics import metric_row
 from ifguide.metrics import precision_recall_curve, ranking_intervals, thin_curve
+from ifguide.score_files import open_scores, scores_made_from
 from ifguide.seeds import derive_seed
+from ifguide.tables import write_table
 from ifguide.token_weights import TokenRanking
 from ifguide.truth_splits import truth_splits
-from select_tokens import open_scores
 
 
 def main(arguments: Namespace) -> None:
     settings = arguments.settings
     corpus = open_corpus(arguments.corpus)
-    shards, _ = open_scores(arguments.scores, corpus)
+    made_from = scores_made_from(arguments.directions, arguments.scored)
+    shards = open_scores(arguments.scores, corpus, made_from)
     columns = corpus.tokens.shards, corpus.documents.shards
     vocabulary = corpus.meta["vocabulary_size"]
     ranked = TokenRanking(shards, *columns, settings["ranking"], vocabulary)
@@ -66,8 +68,7 @@ def main(arguments: Namespace) -> None:
             "base_rate": truth.mean(),
         }
     )
-    with atomic_path(arguments.curve) as temporary:
-        table.to_csv(temporary, index=False)
+    write_table(arguments.curve, table)
 
 
 def known_tokens(
@@ -88,7 +89,7 @@ def known_tokens(
 if __name__ == "__main__":
     parser = argument_parser(__doc__)
     parser.add_argument("--corpus", type=Path, required=True)
-    parser.add_argument("--scores", type=Path, nargs="+", required=True)
+    add_score_arguments(parser)
     parser.add_argument("--model", required=True)
     parser.add_argument("--ranking", required=True, help="name of the ranking in the summary")
     parser.add_argument("--training-seed", type=int, required=True)

@@ -19,10 +19,11 @@ from pathlib import Path
 import pandas as pd
 
 from command_line import argument_parser, run
-from ifguide.artifacts import atomic_path, read_json, read_jsonl, write_text
+from ifguide.artifacts import read_json, read_jsonl, write_text
 from ifguide.devices import CALIBRATED, DEVICES, Device, described_device
 from ifguide.errors import InputError
 from ifguide.plan import PlannedJob, markdown, plain, plan_table, shown, stage_table
+from ifguide.tables import write_table
 from planned_counts import Count, Counts
 from planned_stages import STAGES, stage_of, subject_of
 from planned_work import PlannedWork
@@ -45,8 +46,7 @@ def main(arguments: Namespace) -> None:
     notes += [note for device in devices for note in memory_notes(stages, device)]
     heading, lines = shown(stages, devices)
     experiment = config["experiment"]
-    with atomic_path(arguments.output / "plan.csv") as temporary:
-        table.to_csv(temporary, index=False, float_format="%.6g")
+    write_table(arguments.output / "plan.csv", table, float_format="%.6g")
     bullets = "".join(f"- {note}\n" for note in [MEANING, *notes])
     write_text(
         arguments.output / "plan.md",

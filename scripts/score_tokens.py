@@ -184,4 +184,4 @@ if __name__ == "__main__":
     parser.add_argument("--direction", type=Path, required=True)
     parser.add_argument("--shard", type=int, required=True)
     parser.add_argument("--output", type=Path, required=True)
-    run(main, parser)
+    run(main, parser, resumes=True)

@@ -14,20 +14,14 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from command_line import argument_parser, run
-from ifguide.artifacts import (
-    atomic_path,
-    canonical_json,
-    open_array,
-    read_json,
-    require_same,
-    text_sha256,
-    write_json,
-)
+from command_line import add_score_arguments, argument_parser, run
+from ifguide.artifacts import write_json
 from ifguide.corpus import PADDING, Corpus, open_corpus
 from ifguide.errors import InputError
+from ifguide.score_files import open_scores, scores_made_from
 from ifguide.selection import exact_quantile, select_pieces
 from ifguide.selection_files import write_mask_in_parts
+from ifguide.tables import write_table
 from ifguide.token_weights import TokenRanking
 
 log = logging.getLogger(__name__)
@@ -38,7 +32,8 @@ TOKENS_AT_ONCE = 1 << 18
 def main(arguments: Namespace) -> None:
     settings = arguments.settings
     corpus = open_corpus(arguments.corpus)
-    scores, record = open_scores(arguments.scores, corpus)
+    made_from = scores_made_from(arguments.directions, arguments.scored)
+    scores = open_scores(arguments.scores, corpus, made_from)
     # A block is scored whole or not at all.
     if any(np.isnan(shard[:, 0]).any() for shard in scores):
         raise InputError(
@@ -83,13 +78,12 @@ def main(arguments: Namespace) -> None:
     )
     if ranking.influence is not None:
         table["influence"] = ranking.influence
-    with atomic_path(arguments.output / "documents.csv") as temporary:
-        table.to_csv(temporary, index=False)
+    write_table(arguments.output / "documents.csv", table)
     write_json(
         arguments.output / "selection.json",
         {
-            **record,
             "tokens_sha256": corpus.content_sha256,
+            "scores_made_from": made_from,
             **mask_record,
             "threshold": threshold,
             "limit_tokens": limit,
@@ -99,22 +93,6 @@ def main(arguments: Namespace) -> None:
             "settings": settings,
         },
     )
-
-
-def open_scores(paths: list[Path], corpus: Corpus) -> tuple[list[np.ndarray], dict]:
-    """Open all score shards; refuse those of another corpus, model, direction or setting."""
-    first: dict = {}
-    shards = []
-    for path in paths:
-        record = read_json(path.with_suffix(".json"))
-        first = first or record
-        require_same("tokens", corpus.content_sha256, record["tokens_sha256"], path)
-        for name in ("weights", "direction"):
-            require_same(name, first[f"{name}_sha256"], record[f"{name}_sha256"], path)
-        settings = [text_sha256(canonical_json(r["settings"])) for r in (first, record)]
-        require_same("settings", *settings, path)
-        shards.append(open_array(path, record["scores_sha256"]))
-    return shards, {name: first[f"{name}"] for name in ("weights_sha256", "direction_sha256")}
 
 
 class Pieces:
@@ -210,6 +188,6 @@ class OnDemand(Sequence):
 if __name__ == "__main__":
     parser = argument_parser(__doc__)
     parser.add_argument("--corpus", type=Path, required=True)
-    parser.add_argument("--scores", type=Path, nargs="+", required=True)
+    add_score_arguments(parser)
     parser.add_argument("--output", type=Path, required=True)
     run(main, parser)

@@ -11,7 +11,7 @@ import logging
 import pandas as pd
 
 from command_line import argument_parser, run
-from ifguide.artifacts import atomic_path, read_json, write_text
+from ifguide.artifacts import read_json, write_text
 from ifguide.report_pages import results_page
 from ifguide.results_table import (
     attribution_columns,
@@ -29,6 +29,7 @@ from ifguide.results_table import (
     terminal_columns,
 )
 from ifguide.summary import constant_classifiers, summarize
+from ifguide.tables import write_table
 
 log = logging.getLogger(__name__)
 NOTE = (
@@ -52,8 +53,7 @@ def main(arguments: argparse.Namespace) -> None:
     level = settings.get("level", 0.95)
     documents = {path: read_json(path) for path in arguments.metrics}
     summary = summarize(documents, settings.get("resamples", 2000), settings.get("seed", 0), level)
-    with atomic_path(arguments.output) as temporary:
-        summary.to_csv(temporary, index=False)
+    write_table(arguments.output, summary)
 
     counts = {
         document["benchmark"]: document["continuations"]
@@ -108,8 +108,7 @@ def main(arguments: argparse.Namespace) -> None:
         write_text(arguments.table, "".join(sections))
     if arguments.csv:
         of_methods = result_columns(main_benchmark) + comparison_columns(main_benchmark)
-        with atomic_path(arguments.csv) as temporary:
-            numbers(summary, of_methods + removal_columns()).to_csv(temporary, index=False)
+        write_table(arguments.csv, numbers(summary, of_methods + removal_columns()))
     if arguments.html:
         write_text(arguments.html, results_page(tables, notes, warnings))
     if arguments.latex:

@@ -11,6 +11,7 @@ from ifguide.models import (
     load_model,
     require_positions,
     require_vocabulary,
+    save_model,
     weights_sha256,
 )
 from ifguide.tokenizers import load_tokenizer, local_directory
@@ -28,8 +29,7 @@ def main(arguments: Namespace) -> None:
     require_vocabulary(given, model.config.vocab_size, tokenizer)
     parameters = sum(parameter.numel() for parameter in model.parameters())
     log.info("%s: %d parameters, %s", given, parameters, model.dtype)
-    model.save_pretrained(arguments.output, max_shard_size="1TB")
-    tokenizer.save_pretrained(arguments.output)
+    save_model(model, tokenizer, arguments.output)
     write_losses(arguments.output / "losses.csv", [])
     write_json(
         arguments.output / TRAINING_RECORD,

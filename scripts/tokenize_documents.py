@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from command_line import argument_parser, run
-from ifguide.artifacts import file_sha256, stream_jsonl, write_json
+from ifguide.artifacts import stream_jsonl, verified_sha256, write_json
 from ifguide.corpus import (
     TokenStream,
     end_of_text_id,
@@ -32,7 +32,7 @@ def streams_of_parts(parts: list[Path], documents: str, tokenizer: str) -> Itera
 def main(arguments: Namespace) -> None:
     settings = arguments.settings
     tokenizer = load_tokenizer(arguments.tokenizer)
-    hashes = file_sha256(arguments.documents), tokenizer_sha256(arguments.tokenizer)
+    hashes = verified_sha256(arguments.documents), tokenizer_sha256(arguments.tokenizer)
     if arguments.parts:
         streams = streams_of_parts(arguments.parts, *hashes)
     else:

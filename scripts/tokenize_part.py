@@ -8,7 +8,7 @@ from argparse import Namespace
 from pathlib import Path
 
 from command_line import argument_parser, run
-from ifguide.artifacts import file_sha256, stream_jsonl_part
+from ifguide.artifacts import stream_jsonl_part, verified_sha256
 from ifguide.corpus import token_streams, tokenizer_sha256
 from ifguide.token_parts import numbered_documents, write_part
 from ifguide.tokenizers import load_tokenizer
@@ -24,7 +24,7 @@ def main(arguments: Namespace) -> None:
         arguments.output,
         token_streams(documents, tokenizer),
         {
-            "documents": file_sha256(arguments.documents),
+            "documents": verified_sha256(arguments.documents),
             "tokenizer": tokenizer_sha256(arguments.tokenizer),
             "shard": f"{shard} of {shards}",
         },

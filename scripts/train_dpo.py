@@ -14,7 +14,13 @@ from command_line import argument_parser, run
 from ifguide.artifacts import file_sha256, read_json, read_jsonl, write_json
 from ifguide.checkpoints import keep_only_own_checkpoints
 from ifguide.dpo import LOSS_COLUMNS, tokenize_pairs, train_on_pairs
-from ifguide.models import TRAINING_RECORD, load_model, require_vocabulary, weights_sha256
+from ifguide.models import (
+    TRAINING_RECORD,
+    load_model,
+    require_vocabulary,
+    save_model,
+    weights_sha256,
+)
 from ifguide.preferences import PreferencePair
 from ifguide.seeds import derive_seed
 from ifguide.tokenizers import load_tokenizer
@@ -56,8 +62,7 @@ def main(arguments: Namespace) -> None:
         seed=derive_seed(settings["seed"], "dpo", model_name, settings["training_seed"]),
     )
     seconds = time.monotonic() - started
-    model.save_pretrained(output, max_shard_size="1TB")
-    tokenizer.save_pretrained(output)
+    save_model(model, tokenizer, output)
     write_losses(output / "losses.csv", losses, LOSS_COLUMNS)
     write_json(
         output / TRAINING_RECORD,
@@ -91,4 +96,4 @@ if __name__ == "__main__":
     parser.add_argument("--pairs", type=Path, required=True, help="pairs.jsonl of read_pairs.py")
     parser.add_argument("--checkpoint-steps", type=int, required=True)
     parser.add_argument("--output", type=Path, required=True)
-    run(main, parser)
+    run(main, parser, resumes=True)

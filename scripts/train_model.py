@@ -23,6 +23,7 @@ from ifguide.models import (
     load_model,
     require_positions,
     require_vocabulary,
+    save_model,
     weights_sha256,
 )
 from ifguide.seeds import derive_seed
@@ -93,8 +94,7 @@ def main(arguments: Namespace) -> None:
     if not first:
         return
     seconds = time.monotonic() - started
-    model.save_pretrained(arguments.output, state_dict=trained.weights, max_shard_size="1TB")
-    tokenizer.save_pretrained(arguments.output)
+    save_model(model, tokenizer, arguments.output, trained.weights)
     write_losses(arguments.output / "losses.csv", trained.losses)
     write_json(
         arguments.output / TRAINING_RECORD,
@@ -158,4 +158,4 @@ if __name__ == "__main__":
     parser.add_argument("--start-from", type=Path, help="model directory to fine-tune")
     parser.add_argument("--checkpoint-steps", type=int, required=True)
     parser.add_argument("--output", type=Path, required=True)
-    run(main, parser)
+    run(main, parser, resumes=True)

@@ -16,7 +16,7 @@ from command_line import argument_parser, run
 from ifguide.artifacts import write_json
 from ifguide.generation_metrics import metric_row
 from ifguide.metrics import ranking_intervals
-from ifguide.models import weights_sha256
+from ifguide.models import save_model, weights_sha256
 from ifguide.prompts import read_labelled
 from ifguide.reward_model import load_reward_model, prefix_rewards, train_reward_model
 from ifguide.seeds import derive_seed, uniform_hash
@@ -44,8 +44,7 @@ def main(arguments: Namespace) -> None:
         scratch=scratch,
     )
     shutil.rmtree(scratch, ignore_errors=True)
-    model.save_pretrained(arguments.output, max_shard_size="1TB")
-    tokenizer.save_pretrained(arguments.output)
+    save_model(model, tokenizer, arguments.output)
     rewards = prefix_rewards(
         load_reward_model(arguments.output), tokenizer, [x.text for x in testing]
     )

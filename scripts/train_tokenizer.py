@@ -7,7 +7,7 @@ from argparse import Namespace
 from pathlib import Path
 
 from command_line import argument_parser, run
-from ifguide.artifacts import stream_jsonl
+from ifguide.artifacts import record_checksums, stream_jsonl
 from ifguide.corpus import end_of_text_id, train_tokenizer
 from ifguide.errors import InputError
 from ifguide.tokenizers import load_tokenizer
@@ -27,6 +27,7 @@ def main(arguments: Namespace) -> None:
         )
     end_of_text_id(tokenizer)
     tokenizer.save_pretrained(arguments.output)
+    record_checksums(arguments.output)
 
 
 if __name__ == "__main__":

@@ -6,9 +6,9 @@ from pathlib import Path
 
 from command_line import argument_parser, run
 from ifguide.artifacts import (
-    file_sha256,
     require_same,
     stream_jsonl,
+    verified_sha256,
     write_json,
 )
 from ifguide.corpus import open_corpus
@@ -23,7 +23,7 @@ log = logging.getLogger(__name__)
 def main(arguments: Namespace) -> None:
     source, target = open_corpus(arguments.source), open_corpus(arguments.target)
     mask, selection = open_mask(arguments.selection, source)
-    documents = file_sha256(arguments.documents)
+    documents = verified_sha256(arguments.documents)
     for corpus in (source, target):
         require_same("documents", documents, corpus.meta["documents_sha256"], corpus.directory)
     moved = transfer_mask(

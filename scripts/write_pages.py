@@ -7,12 +7,11 @@ documents, prompts of each split and continuations of a prompt to show.
 import argparse
 import logging
 
-import pandas as pd
-
 from command_line import argument_parser, labelled_path, run
 from ifguide.artifacts import read_jsonl, write_text
 from ifguide.report_pages import continuations_page, documents_page, tokens_page
 from ifguide.seeds import derive_seed
+from ifguide.tables import read_table
 
 log = logging.getLogger(__name__)
 
@@ -20,7 +19,7 @@ log = logging.getLogger(__name__)
 def main(arguments: argparse.Namespace) -> None:
     settings = arguments.settings
     if arguments.documents:
-        ranking = pd.read_csv(arguments.documents, keep_default_na=False)
+        ranking = read_table(arguments.documents, keep_default_na=False)
         if "rank" in ranking:
             ranking = ranking.sort_values("rank", kind="stable")
         shown = ranking.head(settings.get("documents", 2000))

@@ -215,7 +215,7 @@ class DryRuns:
             text=True,
         )
 
-    def printed(self, *configs: dict | str) -> str:
+    def printed(self, *configs: dict | str, target: Path | None = None) -> str:
         """What a dry run prints; a config is a path, or the content of a file."""
         paths = []
         for number, config in enumerate(configs):
@@ -226,20 +226,26 @@ class DryRuns:
             paths.append(config)
         output = self.scratch / "printed.txt"
         request = {
-            "arguments": ["--cores", "1", "--dry-run", "--configfile", *paths],
+            "arguments": [
+                *([str(target)] if target else []),
+                *("--cores", "1", "--dry-run", "--configfile", *paths),
+            ],
             "output": str(output),
         }
         print(json.dumps(request), file=self.process.stdin, flush=True)
         assert self.process.stdout.readline(), "the dry runs ended"
         return output.read_text(encoding="utf-8")
 
-    def rules(self, *configs: dict | str) -> set[str]:
-        return rules_to_run(self.printed(*configs))
+    def rules(self, *configs: dict | str, target: Path | None = None) -> set[str]:
+        return rules_to_run(self.printed(*configs, target=target))
+
+    def close(self) -> None:
+        self.process.stdin.close()
+        self.process.wait()
 
 
 @pytest.fixture(scope="module")
 def dry_runs(finished, tmp_path_factory) -> Iterator[DryRuns]:
     runs = DryRuns(finished, tmp_path_factory.mktemp("overlays"))
     yield runs
-    runs.process.stdin.close()
-    runs.process.wait()
+    runs.close()

@@ -386,7 +386,7 @@ def started(
     [
         (None, "is empty"),
         (b"", "is empty"),
-        (b'{"text": "one"}\n{"text": "two"\n', ", line 2: not valid JSON"),
+        (b'{"text": "one"}\n{"text": "two"\n{"text": "three"\n', ", line 2: not valid JSON"),
         ('{"text": "one"}\n'.encode("utf-16"), ": not UTF-8"),
         (b'{"body": "one"}\n', ", line 1: no field 'text'"),
         (b"[1, 2]\n", ", line 1:"),
@@ -414,7 +414,7 @@ def test_a_bad_corpus_file_is_named_with_its_line(repository, tmp_path, content,
 
 def test_snakemake_shows_the_line_of_a_bad_file(finished, tmp_path):
     clone = copy_run(finished, tmp_path / "clone")
-    lines = '{"text": "one", "spans": []}\n{"txt": "two", "spans": []}\n'
+    lines = '{"text": "one", "spans": []}\n' + '{"txt": "two", "spans": []}\n' * 2
     (clone / "texts.jsonl").write_text(lines, encoding="utf-8")
     overlay = {"experiment": "other", **source(files="texts.jsonl", held_out=0.5)}
     (clone / "overlay.yaml").write_text(json.dumps(overlay), encoding="utf-8")
@@ -542,6 +542,8 @@ def test_poisoned_documents_are_counted_and_inject_no_special_token(repository, 
     lines[40] = b'{"text": "<script>alert(1)</script>"}'
     lines[50] = b'{"text": " \\t\\n "}'
     lines[60] = b'{"text": "before <|endoftext|> after"}'
+    lines[70] = b'{"text": "cut off'
+    lines[80] = b'{"text": [' + b"[" * 100_000
     (tmp_path / "texts.jsonl").write_bytes(b"\n".join(lines) + b"\n")
     outputs = {name: tmp_path / f"{name}.jsonl" for name in ("training", "held_out")}
     run_well(
@@ -555,18 +557,22 @@ def test_poisoned_documents_are_counted_and_inject_no_special_token(repository, 
     )
     report = json.loads((tmp_path / "documents.json").read_text("utf-8"))
     counts = report["sources"]["texts"]
+    assert [named.split(":")[0] for named in counts.pop("first_malformed")] == [
+        f"{tmp_path / 'texts.jsonl'}, line {number}" for number in (71, 81)
+    ]
     assert counts.pop("characters") > 0
     assert counts == {
-        "documents": 297,
+        "documents": 295,
         "skipped_empty": 1,
         "skipped_not_utf8": 1,
         "skipped_oversized": 1,
+        "skipped_malformed": 2,
         "removed_control_characters": 2,
     }
     records = read_jsonl(outputs["training"]) + read_jsonl(outputs["held_out"])
     texts = {record["text"] for record in records}
     expected = {"before <|endoftext|> after", "<script>alert(1)</script>", "a  bell and a  byte"}
-    assert expected <= texts and len(records) == sum(report["documents"].values()) == 297
+    assert expected <= texts and len(records) == sum(report["documents"].values()) == 295
     write_jsonl(tmp_path / "all.jsonl", records)
     arguments = ["--documents", tmp_path / "all.jsonl", "--output"]
     run_well(repository, "train_tokenizer.py", *arguments, tmp_path / "bpe", vocabulary_size=300)
@@ -581,7 +587,7 @@ def test_poisoned_documents_are_counted_and_inject_no_special_token(repository, 
     documents = np.concatenate(corpus.documents.shards).ravel()
     # One end of text for each document, and none that a text asked for.
     ends = (tokens == corpus.meta["end_of_text"]) & (documents >= 0)
-    assert ends.sum() == 297
+    assert ends.sum() == 295
 
 
 UNWEIGHTED = {
@@ -593,14 +599,24 @@ UNWEIGHTED = {
 }
 
 
+def score_arguments(finished: Path) -> list[str | Path]:
+    """A corpus with its scores, and what they are made from."""
+    scored = read_json(finished / SCORES / "shard-00000.json")["settings"]
+    return [
+        *("--corpus", RESULTS / "corpus/bpe"),
+        *("--scores", SCORES / "shard-00000.npy", SCORES / "shard-00001.npy"),
+        *("--directions", SCORES.parents[1] / "direction.safetensors"),
+        *("--scored", json.dumps(scored)),
+    ]
+
+
 @pytest.mark.parametrize("change", [{"limit": 0.0}, {"quantile": 1.0}])
 def test_a_mask_that_selects_nothing(finished, tmp_path, change):
     settings = {"quantile": 0.9, "window": 0, "limit": 0.05, "documents": "block"}
     message = run_script(
         finished,
         "select_tokens.py",
-        *("--corpus", RESULTS / "corpus/bpe"),
-        *("--scores", SCORES / "shard-00000.npy", SCORES / "shard-00001.npy"),
+        *score_arguments(finished),
         *("--output", tmp_path / "selection"),
         **(settings | UNWEIGHTED | change),
     )
@@ -617,8 +633,7 @@ def test_a_changed_score_file_is_refused(finished, tmp_path):
     message = run_script(
         clone,
         "select_tokens.py",
-        *("--corpus", RESULTS / "corpus/bpe"),
-        *("--scores", SCORES / "shard-00000.npy", SCORES / "shard-00001.npy"),
+        *score_arguments(finished),
         *("--output", tmp_path / "selection"),
         **{"quantile": 0.9, "window": 0, "limit": 0.05, "documents": "block"},
         **UNWEIGHTED,
@@ -636,8 +651,7 @@ def test_a_selection_from_a_sample_of_the_scores_is_refused(finished, tmp_path):
     message = run_script(
         clone,
         "select_tokens.py",
-        *("--corpus", RESULTS / "corpus/bpe"),
-        *("--scores", SCORES / "shard-00000.npy", SCORES / "shard-00001.npy"),
+        *score_arguments(finished),
         *("--output", tmp_path / "selection"),
         **{"quantile": 0.9, "window": 0, "limit": 0.05, "documents": "block"},
         **UNWEIGHTED,

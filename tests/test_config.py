@@ -506,6 +506,28 @@ def test_shipped_configs_are_valid(name):
     assert filled(REPOSITORY / "config" / name)["experiment"]
 
 
+@pytest.mark.parametrize(
+    "section, name",
+    [
+        ("queries", "disjoint"),
+        *(
+            (f"influence.{section}", name)
+            for section in ("directions", "averages")
+            for name in ("covariances", "eigenvalues", "gradients")
+        ),
+        ("influence.selections", "scores"),
+    ],
+)
+def test_a_name_that_the_workflow_takes_itself_is_refused(tiny, section, name):
+    changed = copy.deepcopy(tiny)
+    entries = changed
+    for part in section.split("."):
+        entries = entries[part]
+    entries[name] = next(iter(entries.values()))
+    schema = read_yaml(REPOSITORY / "workflow/schemas/config.schema.yaml")
+    assert find_mistake(schema, changed) == f"{section}: '{name}' cannot be a name here"
+
+
 def test_the_default_config_has_no_other_leaves(tiny):
     covered = {without_names(path) for path in leaves(tiny)}
     default = {without_names(path) for path in leaves(filled(REPOSITORY / "config/config.yaml"))}
@@ -614,7 +636,8 @@ def test_a_fresh_clone_with_the_results_reruns_nothing(finished, tmp_path):
 @pytest.mark.parametrize(
     "module, expected",
     [
-        ("scripts/ifguide/selection.py", SELECTION | AVERAGE | ATTRIBUTION),
+        ("scripts/ifguide/selection.py", SELECTION),
+        ("scripts/ifguide/score_files.py", SELECTION | AVERAGE | ATTRIBUTION),
         ("scripts/ifguide/page_style.py", SUMMARY | PAGES),
         ("scripts/ifguide/query_direction.py", GRADIENT),
         ("scripts/ifguide/downloads.py", set()),

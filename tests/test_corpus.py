@@ -4,6 +4,8 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tokenizers import Tokenizer, models
+from transformers import PreTrainedTokenizerFast
 
 from ifguide.artifacts import write_json
 from ifguide.corpus import (
@@ -234,7 +236,8 @@ def test_a_damaged_or_missing_shard_is_refused(tokenizer, tmp_path, column):
 
 def test_nothing_but_the_columns_is_left_in_the_folder(tokenizer, tmp_path):
     packed(tmp_path, tokenizer, [Document(text, (), "s") for text in TEXTS], truth=False)
-    assert {path.name for path in tmp_path.iterdir()} == {"tokens", "documents", "meta.json"}
+    shown = {path.name for path in tmp_path.iterdir() if path.name != ".meta.json.sha256"}
+    assert shown == {"tokens", "documents", "meta.json"}
     assert "truth_sha256" not in json.loads((tmp_path / "meta.json").read_text())["shards"][0]
 
 
@@ -259,6 +262,23 @@ def test_a_tokenizer_survives_its_directory_and_any_bytes(tokenizer, tmp_path):
     np.testing.assert_array_equal(first.offsets, second.offsets)
     assert again.decode(second.ids) == text
     assert end_of_text_id(again) == 0
+
+
+def test_no_text_becomes_a_special_token_of_a_unigram_tokenizer():
+    """To Unigram, special tokens are pieces of the vocabulary, and the likeliest of all."""
+    pieces = [("<unk>", 0.0), ("</s>", 0.0), ("<pad>", 0.0)]
+    pieces += [(character, -3.0) for character in "abcdeps<>/ "]
+    backend = Tokenizer(models.Unigram(pieces, unk_id=0))
+    tokenizer = PreTrainedTokenizerFast(
+        tokenizer_object=backend, eos_token="</s>", pad_token="<pad>", unk_token="<unk>"
+    )
+    text = "a </s> b <pad> c"
+    (found,) = tokenize(tokenizer, [text])
+    assert not {1, 2} & set(found.ids.tolist())
+    assert tokenizer.decode(found.ids).count("s") == text.count("s")
+    assert found.offsets[0].tolist() == [0, 1] and found.offsets[-1].tolist() == [15, 16]
+    # The tokenizer itself stays as it is.
+    assert tokenizer.backend_tokenizer.normalizer is None
 
 
 def test_a_smaller_sample_of_blocks_is_the_beginning_of_a_larger_one():

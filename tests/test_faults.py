@@ -9,6 +9,8 @@ import shutil
 import signal
 import subprocess
 import time
+from collections.abc import Iterator
+from itertools import product
 from pathlib import Path
 
 import pytest
@@ -16,6 +18,7 @@ import pytest
 from conftest import (
     AWKWARD,
     TINY,
+    DryRuns,
     content_of,
     copy_repository,
     copy_run,
@@ -27,7 +30,7 @@ from conftest import (
     run_snakemake,
     snakemake_command,
 )
-from ifguide.artifacts import canonical_json, file_sha256, read_json, write_json
+from ifguide.artifacts import canonical_json, file_sha256, read_json, text_sha256, write_json
 from ifguide.tensor_files import read_tensors, write_tensors
 from test_config import DOCUMENTS
 
@@ -37,6 +40,11 @@ SCORES = PROXY / "differential/scores/loss"
 SELECTION = PROXY / "differential/top"
 DIRECTION = PROXY / "differential/direction.safetensors"
 MODELS = RESULTS / "models"
+SUPPRESSED = MODELS / "target/ifguide/0"
+PARTS = RESULTS / "corpus/bpe/parts"
+EVALUATION = RESULTS / "evaluation/target/ifguide/0"
+CONTINUATIONS = EVALUATION / "toxigen/continuations/shard-00000.jsonl"
+JUDGED = EVALUATION / "toxigen/generations.jsonl"
 
 
 @pytest.fixture(scope="module")
@@ -65,12 +73,14 @@ def run_stage(clone: Path, commands: list[list[str]], script: str, written: str)
 
 @contextlib.contextmanager
 def changed(path: Path):
-    """Give a file back its content after whatever is done to it."""
-    content = path.read_bytes()
+    """Give a file, and its recorded checksum, back their content after whatever is done to them."""
+    files = [path, path.with_name(f".{path.name}.sha256")]
+    contents = {file: file.read_bytes() for file in files if file.exists()}
     try:
-        yield content
+        yield contents[path]
     finally:
-        path.write_bytes(content)
+        for file, content in contents.items():
+            file.write_bytes(content)
 
 
 def flip(content: bytes, place: int) -> bytes:
@@ -83,42 +93,191 @@ DAMAGES = {
     "bit-flip-in-header": lambda content: flip(content, 12),
     "bit-flip-at-end": lambda content: flip(content, len(content) - 1),
 }
-# What is damaged, and a job that reads it: its script, and the output that tells it from others.
+# What is damaged; the rule that makes it; and a job that reads it: its script, and the output that
+# tells it from others.
 READERS = {
-    "corpus/bpe/tokens/shard-00001.npy": ("score_tokens.py", SCORES / "shard-00001.npy"),
-    "corpus/bpe/parts/shard-00001.npy": ("tokenize_documents.py", RESULTS / "corpus/bpe"),
-    "influence/proxy/eigenbases.safetensors": ("merge_factors.py", PROXY / "factors.safetensors"),
-    "influence/proxy/factors.safetensors": ("make_direction.py", DIRECTION),
+    "corpus/bpe/tokens/shard-00001.npy": (
+        "tokenize",
+        "score_tokens.py",
+        SCORES / "shard-00001.npy",
+    ),
+    "corpus/bpe/parts/shard-00001.npy": (
+        "tokenize_part",
+        "tokenize_documents.py",
+        RESULTS / "corpus/bpe",
+    ),
+    "influence/proxy/eigenbases.safetensors": (
+        "eigenbases",
+        "merge_factors.py",
+        PROXY / "factors.safetensors",
+    ),
+    "influence/proxy/factors.safetensors": ("merge_factors", "make_direction.py", DIRECTION),
     "influence/proxy/differential/direction.safetensors": (
+        "direction",
         "score_tokens.py",
         SCORES / "shard-00000.npy",
     ),
-    "influence/proxy/differential/scores/loss/shard-00001.npy": ("select_tokens.py", SELECTION),
+    "influence/proxy/differential/scores/loss/shard-00001.npy": (
+        "score",
+        "select_tokens.py",
+        SELECTION,
+    ),
     "influence/proxy/differential/top/mask/shard-00000.npy": (
+        "select_tokens",
         "train_model.py",
-        MODELS / "target/ifguide/0",
+        SUPPRESSED,
     ),
     "models/proxy/none/0/model.safetensors": (
+        "train_model",
         "score_tokens.py",
         SCORES / "shard-00000.npy",
     ),
     "models/target/ifguide/0/model.safetensors": (
+        "train_model",
         "generate_continuations.py",
-        RESULTS / "evaluation/target/ifguide/0/toxigen/continuations/shard-00000.jsonl",
+        CONTINUATIONS,
     ),
+}
+# What is beside these, and what other stages leave for one another.
+OTHER_READERS = {
+    "corpus/documents.jsonl": ("documents", "tokenize_part.py", PARTS / "shard-00000.npy"),
+    "corpus/held_out.jsonl": (
+        "documents",
+        "tokenize_documents.py",
+        RESULTS / "corpus/bpe/held_out",
+    ),
+    "corpus/bpe/tokenizer/tokenizer.json": (
+        "tokenizer",
+        "tokenize_part.py",
+        PARTS / "shard-00000.npy",
+    ),
+    "corpus/bpe/meta.json": ("tokenize", "score_tokens.py", SCORES / "shard-00001.npy"),
+    "queries/toxic.jsonl": (
+        "queries",
+        "measure_query_gradient.py",
+        PROXY / "gradients/toxic.safetensors",
+    ),
+    "influence/proxy/differential/scores/loss/shard-00001.json": (
+        "score",
+        "select_tokens.py",
+        SELECTION,
+    ),
+    "influence/proxy/differential/top/documents.csv": (
+        "select_tokens",
+        "describe_documents.py",
+        SELECTION / "described.jsonl",
+    ),
+    "influence/proxy/differential/top/selection.json": (
+        "select_tokens",
+        "train_model.py",
+        SUPPRESSED,
+    ),
+    "models/target/ifguide/0/config.json": (
+        "train_model",
+        "generate_continuations.py",
+        CONTINUATIONS,
+    ),
+    "models/target/ifguide/0/tokenizer.json": (
+        "train_model",
+        "generate_continuations.py",
+        CONTINUATIONS,
+    ),
+    "pairs/dpo.jsonl": ("pairs", "train_dpo.py", MODELS / "target/dpo/0"),
+    "prompts/toxigen.jsonl": ("prompts", "generate_continuations.py", CONTINUATIONS),
+    "rewards/toxicity/bpe/model.safetensors": (
+        "train_reward",
+        "generate_continuations.py",
+        RESULTS / "evaluation/target/rad/0/toxigen/continuations/shard-00000.jsonl",
+    ),
+    "classifiers/explicit/model.ckpt": ("train_classifier", "classify_continuations.py", JUDGED),
+    "classifiers/implicit/model.safetensors": (
+        "train_classifier",
+        "classify_continuations.py",
+        JUDGED,
+    ),
+    "classifiers/implicit/tokenizer.json": (
+        "train_classifier",
+        "classify_continuations.py",
+        JUDGED,
+    ),
+    "passages/lambada.jsonl": (
+        "passages",
+        "measure_lambada.py",
+        EVALUATION / "lambada/metrics.json",
+    ),
+    "evaluation/target/ifguide/0/toxigen/continuations/shard-00000.jsonl": (
+        "generate",
+        "classify_continuations.py",
+        JUDGED,
+    ),
+    "evaluation/target/ifguide/0/toxigen/generations.jsonl": (
+        "classify",
+        "measure_toxicity.py",
+        EVALUATION / "toxigen/metrics.json",
+    ),
+    "evaluation/target/ifguide/0/toxigen/metrics.json": (
+        "toxicity",
+        "summarize.py",
+        RESULTS / "summary.csv",
+    ),
+    "summary.csv": ("summary", "draw_figures.py", RESULTS / "figures"),
+}
+ALL_READERS = READERS | OTHER_READERS
+# By which file a run asks for what a script writes into a folder.
+LAST_OF_FOLDER = {
+    "tokenize_documents.py": "meta.json",
+    "select_tokens.py": "selection.json",
+    "train_model.py": "training.json",
+    "train_dpo.py": "training.json",
+    "draw_figures.py": "toxicity_by_method.png",
 }
 
 
-@pytest.mark.parametrize("damage", DAMAGES)
-@pytest.mark.parametrize("artifact", READERS)
+@pytest.mark.parametrize(
+    ("artifact", "damage"),
+    [*product(READERS, DAMAGES), *product(OTHER_READERS, ("empty", "bit-flip-at-end"))],
+)
 def test_a_damaged_artifact_is_refused_by_its_reader(clone, commands, artifact, damage):
-    script, written = READERS[artifact]
+    _, script, written = ALL_READERS[artifact]
     path = clone / RESULTS / artifact
     with changed(path) as content:
         path.write_bytes(DAMAGES[damage](content))
         message = run_stage(clone, commands, script, str(written))
     assert message and str(RESULTS / artifact) in message
     assert re.search(r"delete .* and run again", message)
+
+
+@pytest.fixture(scope="module")
+def dry_runs_of_clone(clone, tmp_path_factory) -> Iterator[DryRuns]:
+    runs = DryRuns(clone, tmp_path_factory.mktemp("overlays"))
+    yield runs
+    runs.close()
+
+
+@contextlib.contextmanager
+def moved_away(paths: list[Path], folder: Path):
+    """Have files and folders gone for a while."""
+    kept = [path.rename(folder / f"{number}") for number, path in enumerate(paths)]
+    try:
+        yield
+    finally:
+        for path, moved in reversed(list(zip(paths, kept, strict=True))):
+            moved.rename(path)
+
+
+@pytest.mark.parametrize("artifact", ALL_READERS)
+def test_what_a_refusal_says_to_delete_is_made_again(
+    clone, commands, dry_runs_of_clone, tmp_path, artifact
+):
+    maker, script, written = ALL_READERS[artifact]
+    path = clone / RESULTS / artifact
+    with changed(path) as content:
+        path.write_bytes(content[: len(content) // 2])
+        message = run_stage(clone, commands, script, str(written))
+    folder = re.search(r"delete the folder (\S+) and run again", message)
+    target = written if written.suffix else written / LAST_OF_FOLDER[script]
+    with moved_away([clone / target, clone / folder[1] if folder else path], tmp_path):
+        assert maker in dry_runs_of_clone.rules(TINY, target=target)
 
 
 def test_the_readers_read_undamaged_files(clone, commands):
@@ -148,6 +307,42 @@ def test_a_score_shard_of_another_origin_is_refused_with_both_hashes(clone, comm
         message = run_stage(clone, commands, "select_tokens.py", str(SELECTION))
     assert f"{SCORES}/shard-00001.npy: made from {what}" in message
     assert own[:12] in message and other[:12] in message
+
+
+@pytest.mark.parametrize(
+    ("origin", "what"),
+    [
+        (RESULTS / "influence/target/plain/scores/loss", "weights"),
+        (PROXY / "differential/scores/position", "settings"),
+    ],
+)
+@pytest.mark.parametrize(
+    ("script", "written"),
+    [
+        ("select_tokens.py", SELECTION),
+        ("measure_attribution.py", SCORES / "attribution.json"),
+        ("describe_documents.py", SELECTION / "described.jsonl"),
+        ("average_scores.py", PROXY / "mean/scores/loss/shard-00000.npy"),
+    ],
+)
+def test_scores_that_all_are_of_another_origin_are_refused_with_both_hashes(
+    clone, commands, origin, what, script, written
+):
+    """They agree with one another, so only what they should be made from tells."""
+    with contextlib.ExitStack() as stack:
+        for path in sorted((clone / SCORES).glob("shard-*")):
+            stack.enter_context(changed(path))
+        for path in (clone / origin).glob("*shard-*"):
+            shutil.copy(path, clone / SCORES)
+        found = read_json(clone / SCORES / "shard-00000.json")
+        message = run_stage(clone, commands, script, str(written))
+    own = read_json(clone / SCORES / "shard-00000.json")
+    if what == "settings":
+        hashes = [text_sha256(canonical_json(record["settings"])) for record in (found, own)]
+    else:
+        hashes = [record[f"{what}_sha256"] for record in (found, own)]
+    assert f"{SCORES}/shard-00000.npy: made from {what}" in message
+    assert all(sha[:12] in message for sha in hashes)
 
 
 def test_factors_of_another_model_are_refused_with_both_hashes(clone, commands):
@@ -277,3 +472,24 @@ def test_two_live_runs_in_one_folder_are_refused(clone, tmp_path):
         os.close(descriptor)
     allowed = run_snakemake(clone, RESULTS / "queries/disjoint.json", *arguments)
     assert allowed.returncode == 0, allowed.stdout
+
+
+@pytest.mark.parametrize(
+    ("script", "written"),
+    [
+        ("score_tokens.py", SCORES / "shard-00000.npy"),
+        ("train_model.py", SUPPRESSED),
+        ("train_dpo.py", MODELS / "target/dpo/0"),
+        ("generate_continuations.py", CONTINUATIONS),
+    ],
+)
+def test_a_job_that_outlives_its_run_is_not_joined_by_another(clone, commands, script, written):
+    """Only the process that resumes from unfinished files may write them."""
+    from ifguide.run_lock import sole_writer
+
+    with sole_writer(clone / written):
+        message = run_stage(clone, commands, script, str(written))
+        assert f"{written}: another process is making this (process {os.getpid()} on" in message
+    assert not list((clone / written.parent).glob(".*.lock"))
+    with sole_writer(clone / written):
+        pass

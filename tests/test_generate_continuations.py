@@ -81,7 +81,7 @@ def test_every_prompt_has_its_continuations_in_order(folder, tmp_path):
     owners = [(line["prompt_index"], line["prompt"], line["sample"]) for line in written]
     assert owners == [(i, prompt, s) for i, prompt in enumerate(PROMPTS) for s in range(3)]
     assert {line["weights_sha256"] for line in written} == {weights_sha256(folder / "model")}
-    assert [path.name for path in tmp_path.iterdir()] == ["all.jsonl"]
+    assert {path.name for path in tmp_path.iterdir()} == {"all.jsonl", ".all.jsonl.sha256"}
 
 
 @pytest.mark.parametrize("reward", [None, "reward"])
@@ -116,10 +116,12 @@ def test_an_interrupted_job_goes_on_from_finished_prompts(folder, tmp_path, monk
     with pytest.raises(Interrupted):
         generate(folder, output)
     finished = tmp_path / ".parts.jsonl.finished"
-    with open(finished, "a", encoding="utf-8") as kept:
-        kept.write('[{"prompt_index": 6, "sam')  # a line that was cut off
+    lines = finished.read_text(encoding="utf-8").splitlines(keepends=True)
+    lines[2] = lines[2].replace('"continuation": "', '"continuation": "no ')  # a damaged line
+    lines.append(lines[1][:90])  # one that was cut off
+    finished.write_text("".join(lines), encoding="utf-8")
     assert generate(folder, output, rows_per_batch=100) == whole
-    assert [len(prompts) for prompts in asked] == [7, 4]
+    assert [len(prompts) for prompts in asked] == [7, 5]
     assert not finished.exists()
 
 

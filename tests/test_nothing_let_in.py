@@ -165,7 +165,7 @@ def test_weights_in_a_pickle_are_refused(model_with_code):
         load_model(model_with_code)
 
 
-NAMES = ["../outside", "a/b", "/etc", "..", "a b", "$(touch x)", "a;b", "-rf", ""]
+NAMES = ["../outside", "a/b", "/etc", "..", "a b", "$(touch x)", "a;b", "-rf", "", "a\n"]
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -186,9 +186,28 @@ def test_no_name_in_the_config_can_lead_out_of_the_results_folder(name):
         found = find_mistake(schema, tiny | {"influence": influence})
         assert found.startswith(f"influence.{section}"), section
     download = {"url": "https://example.org/a", "sha256": "0" * 64, "path": name}
-    if name.startswith(("/", "..")) or not name:
+    if name.startswith(("/", "..")) or name.endswith("\n") or not name:
         wrong = tiny | {"downloads": {"file": download}}
         assert find_mistake(schema, wrong).startswith("downloads.file.path")
+
+
+@pytest.mark.parametrize("ending", ["", "\n", "\n\n", "\nb", "\r"])
+def test_no_line_break_passes_where_the_schema_gives_a_pattern(ending):
+    schema = yaml.safe_load((REPOSITORY / "workflow/schemas/config.schema.yaml").read_text("utf-8"))
+    tiny = yaml.safe_load((REPOSITORY / TINY).read_text("utf-8"))
+    download = {"url": "https://example.org/a", "sha256": "0" * 64, "path": "a.txt"}
+    hub = {"hub": "owner/name", "revision": "0" * 40}
+    for part, key, entry in [
+        ({"downloads": {"file": download | {"sha256": f"{'0' * 64}{ending}"}}}, "sha256", "file"),
+        ({"tokenizers": {"bpe": hub | {"hub": f"owner/name{ending}"}}}, "hub", "bpe"),
+        ({"tokenizers": {"bpe": hub | {"hub": f"name{ending}"}}}, "hub", "bpe"),
+        ({"tokenizers": {"bpe": hub | {"revision": f"{'0' * 40}{ending}"}}}, "revision", "bpe"),
+    ]:
+        mistake = find_mistake(schema, tiny | part)
+        expected = f"{next(iter(part))}.{entry}.{key}: "
+        assert mistake is None if not ending else mistake.startswith(expected), mistake
+    mistake = find_mistake(schema, tiny | {"plan": {"records": {f"queries.a{ending}": 1}}})
+    assert mistake is None if not ending else mistake.startswith("plan.records: "), mistake
 
 
 def test_awkward_folder_and_file_names_are_only_names(finished, tmp_path):

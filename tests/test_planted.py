@@ -275,7 +275,7 @@ def test_more_records_than_the_language_has_is_an_error():
 
 
 def test_files_parse_in_the_formats_of_the_benchmarks(written):
-    names = {path.name for path in written.iterdir()}
+    names = {path.name for path in written.iterdir() if not path.name.startswith(".")}
     assert names == {
         "documents.jsonl", "held_out.jsonl", "queries.jsonl", "prompts.jsonl", "toxigen.json",
         "lambada.jsonl", "explicit_labelled.jsonl", "implicit_labelled.jsonl", "pairs.tsv",

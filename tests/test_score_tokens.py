@@ -1,5 +1,6 @@
 """The scoring job: interrupted, on half-precision weights, with inputs that do not fit."""
 
+import hashlib
 import json
 import os
 import signal
@@ -132,7 +133,7 @@ def killed(repository, inputs, tmp_path_factory) -> Path:
     os.kill(running.pid, signal.SIGKILL)
     running.wait()
     assert not output.exists()
-    assert 0 < read_json(record)["finished"] < BLOCKS
+    assert 0 < read_json(record)["saved"][-1][0] < BLOCKS
     return output.parent
 
 
@@ -181,17 +182,24 @@ def test_a_killed_job_goes_on_and_gives_the_same_bytes(
     repository, inputs, killed, uninterrupted, tmp_path
 ):
     output = copied(killed, tmp_path / "again")
-    finished = read_json(output.with_name(".shard-00000.rows.json"))["finished"]
+    record_path = output.with_name(".shard-00000.rows.json")
+    record = read_json(record_path)
+    begin, finished = 0, record["saved"][-1][0]
+    if len(record["saved"]) > 1:
+        begin = record["saved"][-2][0]
     # Rows that are finished are not computed again: a mark in them stays.
     rows = np.load(output.with_name(".shard-00000.rows.npy"), mmap_mode="r+")
     rows[finished - 1, 1] += 1
     rows.flush()
+    record["saved"][-1][1] = hashlib.sha256(rows[begin:finished]).hexdigest()
+    write_json(record_path, record)
     assert f"going on at block {finished} of {BLOCKS}" in score(repository, inputs, output)
     found, expected = np.load(output), np.load(uninterrupted)
     assert found[finished - 1, 1] != expected[finished - 1, 1]
     found[finished - 1, 1] = expected[finished - 1, 1]
     assert found.tobytes() == expected.tobytes()
     assert sorted(path.name for path in output.parent.iterdir()) == [
+        ".shard-00000.json.sha256",
         "shard-00000.json",
         "shard-00000.npy",
     ]
@@ -224,6 +232,18 @@ def test_rows_are_kept_only_with_a_whole_record_of_the_same_source(tmp_path, dam
     kept = damage == "nothing"
     assert again.finished == (2 if kept else 0)
     assert (again.values[:2] == (7 if kept else 0)).all()
+
+
+def test_damaged_rows_are_made_again_with_what_follows_them(tmp_path):
+    output = tmp_path / "shard.npy"
+    first = PartialArray(output, (6, 3), {"weights": "a"})
+    for stop in (2, 4, 5):
+        first.values[stop - 1] = stop
+        first.save(stop)
+    damaged = np.load(first.rows_path, mmap_mode="r+")
+    damaged[3, 0] = 9
+    damaged.flush()
+    assert PartialArray(output, (6, 3), {"weights": "a"}).finished == 2
 
 
 @pytest.mark.parametrize(

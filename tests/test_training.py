@@ -16,7 +16,7 @@ from safetensors.torch import load_file
 from transformers import AutoConfig, AutoModelForCausalLM, TrainerState
 
 import train_model
-from ifguide.artifacts import read_json, write_json
+from ifguide.artifacts import file_sha256, read_json, write_json
 from ifguide.checkpoints import CONTENTS, ListContents, last_whole_checkpoint
 from ifguide.errors import InputError
 from ifguide.objective import IGNORED_LABEL, suppression_loss
@@ -335,10 +335,11 @@ def test_only_whole_checkpoints_are_taken(tmp_path):
         folder = tmp_path / f"checkpoint-{step}"
         (folder / "inner").mkdir(parents=True)
         (folder / "inner/weights").write_bytes(bytes(step))
-        write_json(folder / CONTENTS, {"inner/weights": step})
+        write_json(folder / CONTENTS, {"inner/weights": file_sha256(folder / "inner/weights")})
     assert last_whole_checkpoint(tmp_path) == str(tmp_path / "checkpoint-15")
     (tmp_path / "checkpoint-15" / CONTENTS).write_text("{", encoding="utf-8")
-    (tmp_path / "checkpoint-10/inner/weights").write_bytes(bytes(9))
+    damaged = bytes([*bytes(9), 1])  # of the same size
+    (tmp_path / "checkpoint-10/inner/weights").write_bytes(damaged)
     assert last_whole_checkpoint(tmp_path) == str(tmp_path / "checkpoint-5")
     assert last_whole_checkpoint(tmp_path / "missing") is None
 

@@ -1,4 +1,9 @@
-"""Files that are whole or absent: atomic writes, checksums, and readers that verify them."""
+"""Files that are whole or absent: atomic writes, checksums, and readers that verify them.
+
+Text that a stage writes has its SHA-256 in a hidden file beside it, which its readers compare; so
+do the files of tokenizers, classifiers and models. Arrays have theirs in the record of what they
+are made from, tensors within their file (`tensor_files`).
+"""
 
 import contextlib
 import errno
@@ -13,12 +18,16 @@ import numpy as np
 
 from ifguide.errors import InputError
 
+# Kinds of files whose checksums no other file holds.
+TEXT = {".json", ".jsonl", ".csv", ".yaml"}
+
 
 @contextlib.contextmanager
 def atomic_path(path: str | Path) -> Iterator[Path]:
     """Yield a temporary sibling of `path`; rename it to `path` when the block succeeds.
 
-    The temporary name keeps the suffix, because writers such as numpy choose by it.
+    The temporary name keeps the suffix, because writers such as numpy choose by it. The checksum of
+    a text that is not hidden is recorded.
     Raises InputError where the device is full; what stood at `path` before stays.
     """
     path = Path(path)
@@ -28,6 +37,8 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
         yield temporary
         with open(temporary, "rb+") as written:
             os.fsync(written.fileno())
+        if path.suffix in TEXT and not path.name.startswith("."):
+            record_checksum(path, file_sha256(temporary))
         os.replace(temporary, path)
     except Exception as error:
         if is_out_of_space(error):
@@ -40,15 +51,78 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
         temporary.unlink(missing_ok=True)
 
 
+def _checksum_of(path: Path) -> Path:
+    return path.with_name(f".{path.name}.sha256")
+
+
+def record_checksum(path: Path, checksum: str | None = None) -> None:
+    """Write the SHA-256 of a file beside it, for `verify`; `checksum` where it is known."""
+    record = _checksum_of(path)
+    temporary = record.with_name(f"{record.name}.{os.getpid()}.partial")
+    try:
+        with open(temporary, "w", encoding="ascii") as written:
+            written.write(checksum or file_sha256(path))
+            written.flush()
+            os.fsync(written.fileno())
+        os.replace(temporary, record)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def record_checksums(directory: Path, pattern: str = "*") -> None:
+    """Record the checksums of the files of a directory, for `verify_directory`."""
+    for path in sorted(directory.glob(pattern)):
+        if path.is_file() and not path.name.startswith("."):
+            record_checksum(path)
+
+
+def verify(path: str | Path, rebuild: str = "delete it and run again") -> str | None:
+    """Compare a file with its recorded checksum, if there is one, and return that.
+
+    rebuild: what to do about a damaged one. Raises InputError where the file is missing or is not
+    what was written.
+    """
+    path = Path(path)
+    record = _checksum_of(path)
+    if not record.exists():
+        return None
+    recorded = record.read_text(encoding="ascii", errors="replace")
+    if not path.exists():
+        raise InputError(f"{path}: missing; {rebuild}")
+    if (found := file_sha256(path)) != recorded:
+        raise InputError(
+            f"{path}: checksum {found[:12]} is not the recorded {recorded[:12]}; the file is "
+            f"damaged or was changed by hand: {rebuild}"
+        )
+    return recorded
+
+
+def verify_directory(directory: str | Path, pattern: str = "*") -> None:
+    """Verify the files of a directory whose checksums are recorded and whose names match.
+
+    The stage that writes it is known to the workflow by some of them, so all have to go.
+    """
+    for record in sorted(Path(directory).glob(f".{pattern}.sha256")):
+        path = record.with_name(record.name.removeprefix(".").removesuffix(".sha256"))
+        verify(path, f"delete the folder {directory} and run again")
+
+
+def verified_sha256(path: str | Path) -> str:
+    """Return the SHA-256 of a file, compared with the recorded one if there is one."""
+    return verify(path) or file_sha256(path)
+
+
 def is_out_of_space(error: BaseException) -> bool:
     """Whether a write failed for want of room, whichever library reports it.
 
-    safetensors and torch give the system's message as text, numpy only how little it wrote.
+    safetensors gives the system's message as text; numpy says only how little it wrote, and torch
+    only that it stands at another place than it should.
     """
     if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
         return True
     text = str(error)
     short = isinstance(error, OSError) and "requested and" in text
+    short |= isinstance(error, RuntimeError) and "inline_container" in text and "pos" in text
     return short or os.strerror(errno.ENOSPC) in text or os.strerror(errno.EDQUOT) in text
 
 
@@ -74,6 +148,7 @@ def write_jsonl(path: str | Path, records: Iterable[dict]) -> None:
 
 def read_json(path: str | Path) -> Any:
     """Read a JSON artifact of this workflow. Raises InputError where it is damaged."""
+    verify(path)
     try:
         return json.loads(Path(path).read_text(encoding="utf-8"))
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
@@ -81,8 +156,9 @@ def read_json(path: str | Path) -> Any:
 
 
 def stream_jsonl(path: str | Path) -> Iterator[dict]:
-    """Yield the records of a JSON-lines artifact. Raises InputError with the damaged line."""
-    with open(path, encoding="utf-8") as lines:
+    """Yield the records of a JSON-lines artifact. Raises InputError where it is damaged."""
+    verify(path)
+    with open(path, "rb") as lines:
         for number, line in enumerate(lines, start=1):
             yield _record(line, f"{path}, line {number}")
 
@@ -90,8 +166,8 @@ def stream_jsonl(path: str | Path) -> Iterator[dict]:
 def stream_jsonl_part(path: str | Path, part: int, parts: int) -> Iterator[dict]:
     """Yield the records whose lines begin in one of `parts` ranges of bytes of about equal length.
 
-    Only that range is read, and every record is in one part. Raises InputError with the place of a
-    damaged line.
+    Only that range is read, and every record is in one part; the checksum of the whole is not
+    compared. Raises InputError with the place of a damaged line.
     """
     size = os.path.getsize(path)
     start, stop = size * part // parts, size * (part + 1) // parts
@@ -112,7 +188,7 @@ def _record(line: str | bytes, place: str) -> dict:
 
 
 def read_jsonl(path: str | Path) -> list[dict]:
-    """Return all records of a JSON-lines artifact. Raises InputError with the damaged line."""
+    """Return all records of a JSON-lines artifact. Raises InputError where it is damaged."""
     return list(stream_jsonl(path))
 
 

@@ -8,7 +8,7 @@ from accelerate import PartialState
 from transformers import TrainerCallback
 from transformers.trainer_utils import get_last_checkpoint
 
-from ifguide.artifacts import read_json, write_json
+from ifguide.artifacts import file_sha256, read_json, write_json
 from ifguide.errors import InputError
 
 log = logging.getLogger(__name__)
@@ -27,20 +27,20 @@ def keep_only_own_checkpoints(checkpoints: Path, made_from: dict) -> None:
 
 
 class ListContents(TrainerCallback):
-    """Write the sizes of a checkpoint's files into it, last of all: only then it is whole."""
+    """Write the checksums of a checkpoint's files into it, last of all: only then it is whole."""
 
     def on_save(self, arguments, state, control, **_):
         PartialState().wait_for_everyone()
         if state.is_world_process_zero:
             folder = Path(arguments.output_dir) / f"checkpoint-{state.global_step}"
-            write_json(folder / CONTENTS, _sizes(folder))
+            write_json(folder / CONTENTS, _checksums(folder))
 
 
-def _sizes(folder: Path) -> dict[str, int]:
+def _checksums(folder: Path) -> dict[str, str]:
     return {
-        str(path.relative_to(folder)): path.stat().st_size
+        str(path.relative_to(folder)): file_sha256(path)
         for path in sorted(folder.rglob("*"))
-        if path.is_file() and path.name != CONTENTS
+        if path.is_file() and CONTENTS not in path.name
     }
 
 
@@ -52,7 +52,7 @@ def last_whole_checkpoint(checkpoints: Path) -> str | None:
     while checkpoints.is_dir() and (newest := get_last_checkpoint(str(checkpoints))):
         folder = Path(newest)
         try:
-            whole = read_json(folder / CONTENTS) == _sizes(folder)
+            whole = read_json(folder / CONTENTS) == _checksums(folder)
         except (InputError, FileNotFoundError):
             whole = False
         if whole:

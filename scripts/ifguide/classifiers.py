@@ -30,7 +30,7 @@ from transformers import (
     Trainer,
 )
 
-from ifguide.artifacts import atomic_path
+from ifguide.artifacts import atomic_path, record_checksums
 from ifguide.errors import InputError
 from ifguide.text_training import train_on_texts
 
@@ -76,6 +76,8 @@ def train_classifier_tokenizer(
         tokenizer_object=tokenizer,
         model_max_length=max_length,
         model_input_names=["input_ids", "attention_mask"],
+        # In training as in `toxicity`: "</s>" in a text is four characters.
+        split_special_tokens=True,
         cls_token="<s>",
         sep_token="</s>",
         **SPECIAL_TOKENS,
@@ -230,6 +232,7 @@ def _save_checkpoint(content: dict, path: Path) -> None:
     # Given a path, PyTorch writes its name into the file, and the temporary name has a process id.
     with atomic_path(path) as temporary, open(temporary, "wb") as file:
         torch.save(content, file)
+    record_checksums(path.parent)
 
 
 def save_implicit(
@@ -240,3 +243,4 @@ def save_implicit(
     model.config.label2id = {"harmless": 0, "toxic": 1}
     model.save_pretrained(directory)
     tokenizer.save_pretrained(directory)
+    record_checksums(directory)

@@ -19,6 +19,7 @@ from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast
 from ifguide.artifacts import file_sha256, open_array, read_json, write_array
 from ifguide.documents import Document
 from ifguide.errors import InputError
+from ifguide.tokenizers import plain_text_backend
 
 END_OF_TEXT = "<|endoftext|>"
 PADDING = -1
@@ -74,8 +75,7 @@ class TokenizedText:
 
 def tokenize(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str]) -> list[TokenizedText]:
     """Tokenize texts as plain text: special tokens written in a text stay ordinary characters."""
-    backend = tokenizer.backend_tokenizer
-    backend.encode_special_tokens = True
+    backend = plain_text_backend(tokenizer)
     encodings = backend.encode_batch(list(texts), add_special_tokens=False)
     return [
         TokenizedText(

@@ -7,6 +7,7 @@ neighbouring word is not suppressed for the space that two tokenizers cut differ
 tokens stand for no character, and are never marked.
 """
 
+import copy
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import islice
@@ -17,6 +18,7 @@ from transformers import PreTrainedTokenizerBase
 
 from ifguide.corpus import PADDING, Corpus, ShardedArray, TokenizedText
 from ifguide.errors import InputError
+from ifguide.tokenizers import plain_text_backend
 
 MARKED_SHARE = 0.5
 
@@ -136,11 +138,9 @@ def first_tokens(corpus: Corpus) -> np.ndarray:
 
 def characters_of(tokenizer: PreTrainedTokenizerBase) -> Tokenizer:
     """Return a copy of the tokenizer whose offsets hold every character, white space included."""
-    backend = Tokenizer.from_str(tokenizer.backend_tokenizer.to_str())
+    backend = copy.deepcopy(plain_text_backend(tokenizer))
     backend.post_processor = processors.ByteLevel(trim_offsets=False)
     backend.encode_special_tokens = True
-    backend.no_truncation()
-    backend.no_padding()
     return backend
 
 

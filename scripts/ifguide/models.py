@@ -6,10 +6,15 @@ from pathlib import Path
 import torch
 from safetensors import safe_open
 from torch import nn
-from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
+from transformers import (
+    AutoConfig,
+    AutoModelForCausalLM,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+)
 
 from ifguide.architectures import longest_block, read_architecture
-from ifguide.artifacts import file_sha256, read_json
+from ifguide.artifacts import file_sha256, read_json, record_checksums, verify_directory
 from ifguide.errors import InputError
 from ifguide.precision import at_least_float32
 from ifguide.tokenizers import load_tokenizer, local_directory
@@ -97,6 +102,7 @@ def load_model(
     """
     directory = local_directory(directory, "models")
     if verify:
+        verify_directory(directory, "*.json")
         verified_weights_sha256(directory)
     model = AutoModelForCausalLM.from_pretrained(
         directory,
@@ -107,6 +113,21 @@ def load_model(
         trust_remote_code=False,
     )
     return model.eval()
+
+
+def save_model(
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    directory: str | Path,
+    weights: dict[str, torch.Tensor] | None = None,
+) -> None:
+    """Write a model directory: safetensors in one file, configuration, tokenizer, checksums.
+
+    weights: in place of the model's own, where others are to be kept.
+    """
+    model.save_pretrained(directory, state_dict=weights, max_shard_size="1TB")
+    tokenizer.save_pretrained(directory)
+    record_checksums(Path(directory))
 
 
 def weights_sha256(directory: str | Path) -> str:

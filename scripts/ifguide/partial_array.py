@@ -1,9 +1,11 @@
 """An array that is filled from its first row to its last and survives the end of its process.
 
 Two files beside the output hold it until it is whole: the rows, memory-mapped, and a record of
-what they are made from and how many are finished. Rows of anything else are thrown away.
+what they are made from, how many are finished, and their checksums. Rows of anything else, and
+those from the first damaged one on, are thrown away.
 """
 
+import hashlib
 from pathlib import Path
 
 import numpy as np
@@ -26,25 +28,37 @@ class PartialArray:
         self.source_sha256 = text_sha256(canonical_json({"shape": shape, **source}))
         self.rows_path = output.with_name(f".{output.stem}.rows.npy")
         self.record_path = self.rows_path.with_suffix(".json")
-        self.finished = self._finished_rows()
+        # The end of each piece that was saved, and the checksum of its rows.
+        self._saved: list[tuple[int, str]] = []
         output.parent.mkdir(parents=True, exist_ok=True)
-        if self.finished:
-            self.values = np.load(self.rows_path, mmap_mode="r+", allow_pickle=False)
-        elif shape[0]:
+        if self._take_over(shape):
+            return
+        if shape[0]:
             self.record_path.unlink(missing_ok=True)
             self.values = open_memmap(self.rows_path, "w+", np.float32, shape)
             self._reserve()
         else:
             self.values = np.zeros(shape, np.float32)  # a file of no bytes cannot be mapped
 
-    def _finished_rows(self) -> int:
-        if not (self.record_path.exists() and self.rows_path.exists()):
-            return 0
+    @property
+    def finished(self) -> int:
+        return self._saved[-1][0] if self._saved else 0
+
+    def _take_over(self, shape: tuple[int, int]) -> bool:
+        """Open the rows that another process left, as far as they are what it saved."""
         try:
             record = read_json(self.record_path)
-        except InputError:
-            return 0
-        return record["finished"] if record["source_sha256"] == self.source_sha256 else 0
+            values = np.load(self.rows_path, mmap_mode="r+", allow_pickle=False)
+        except (FileNotFoundError, InputError, ValueError, EOFError):
+            return False
+        if record.get("source_sha256") != self.source_sha256 or values.shape != shape:
+            return False
+        for stop, checksum in record["saved"]:
+            if _rows_sha256(values[self.finished : stop]) != checksum:
+                break
+            self._saved.append((stop, checksum))
+        self.values = values
+        return bool(self._saved)
 
     def _reserve(self) -> None:
         """Take the room on the disk now, where its lack is an error: in the map it is a crash."""
@@ -61,8 +75,9 @@ class PartialArray:
     def save(self, finished: int) -> None:
         """Record that the first `finished` rows are final."""
         self.values.flush()
-        write_json(self.record_path, {"finished": finished, "source_sha256": self.source_sha256})
-        self.finished = finished
+        self._saved.append((finished, _rows_sha256(self.values[self.finished : finished])))
+        record = {"saved": self._saved, "source_sha256": self.source_sha256}
+        write_json(self.record_path, record)
 
     def publish(self) -> str:
         """Write the whole array to `output` and return the SHA-256 of the file."""
@@ -73,3 +88,7 @@ class PartialArray:
     def discard(self) -> None:
         for path in (self.record_path, self.rows_path):
             path.unlink(missing_ok=True)
+
+
+def _rows_sha256(rows: np.ndarray) -> str:
+    return hashlib.sha256(np.ascontiguousarray(rows)).hexdigest()

@@ -1,11 +1,17 @@
-"""What a run was made with: the state of the code, the packages, and the machine."""
+"""What a run was made with: the state of the code and the data, the packages, and the machine."""
 
+import hashlib
 import importlib.metadata
 import os
 import platform
 import shutil
 import subprocess
+from collections.abc import Iterable
+from datetime import UTC, datetime
 from pathlib import Path
+
+from ifguide.artifacts import file_sha256
+from ifguide.errors import InputError
 
 THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
 
@@ -19,19 +25,63 @@ def _printed(*command: str) -> str | None:
 
 
 def code_state(source: Path) -> dict:
-    """Return the git commit of `source`, and whether tracked files differ from it.
+    """Return the git commit of `source`, and how its files differ from it.
 
-    Both are None where `source` is not itself the root of a repository.
+    `uncommitted_diff_sha256` is the SHA-256 of what `git diff --binary HEAD` prints, None where no
+    tracked file differs. `untracked_files` is a number; ignored files do not count.
+    All are None where `source` is not itself the root of a repository.
     """
     git = ("git", "-C", str(source))
     root = _printed(*git, "rev-parse", "--show-toplevel")
     if root is None or Path(root).resolve() != Path(source).resolve():
-        return {"commit": None, "uncommitted_changes": None}
+        keys = ("commit", "uncommitted_changes", "uncommitted_diff_sha256", "untracked_files")
+        return dict.fromkeys(keys)
     changes = _printed(*git, "status", "--porcelain", "--untracked-files=no")
+    untracked = _printed(*git, "ls-files", "--others", "--exclude-standard")
     return {
         "commit": _printed(*git, "rev-parse", "HEAD"),
         "uncommitted_changes": None if changes is None else bool(changes),
+        "uncommitted_diff_sha256": _diff_sha256(*git) if changes else None,
+        "untracked_files": None if untracked is None else len(untracked.splitlines()),
     }
+
+
+def _diff_sha256(*git: str) -> str | None:
+    # No external program: its output would say more of the user's settings than of the changes.
+    ran = subprocess.run(
+        [*git, "diff", "--binary", "--no-ext-diff", "HEAD"], capture_output=True, check=False
+    )
+    return hashlib.sha256(ran.stdout).hexdigest() if ran.returncode == 0 else None
+
+
+def data_state(paths: Iterable[str], most_bytes: int = 2**30) -> dict:
+    """Return what tells the content of those of the files that exist.
+
+    `data_sha256` has their SHA-256, the smallest first, as far as they are `most_bytes` together:
+    hashing more would hold up the start of every run. `data_not_hashed` has the size and the time
+    of modification of the others.
+    Raises InputError for a file that cannot be read.
+    """
+    state: dict[str, dict] = {"data_sha256": {}, "data_not_hashed": {}}
+    sizes = {path: os.path.getsize(path) for path in paths if os.path.isfile(path)}
+    read = 0
+    for path in sorted(sizes, key=lambda path: (sizes[path], path)):
+        read += sizes[path]
+        try:
+            if read <= most_bytes:
+                state["data_sha256"][path] = file_sha256(path)
+            else:
+                modified = datetime.fromtimestamp(os.path.getmtime(path), UTC)
+                state["data_not_hashed"][path] = {
+                    "bytes": sizes[path],
+                    "modified": modified.isoformat(timespec="seconds"),
+                }
+        except OSError as error:
+            raise InputError(
+                f"{path}: cannot be read ({error.strerror}), but the config names it; make it "
+                "readable, or name another file"
+            ) from error
+    return {key: dict(sorted(found.items())) for key, found in state.items()}
 
 
 def package_versions() -> dict[str, str]:

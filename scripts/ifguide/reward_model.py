@@ -20,6 +20,7 @@ from transformers import (
     Trainer,
 )
 
+from ifguide.artifacts import verify_directory
 from ifguide.corpus import end_of_text_id, tokenize
 from ifguide.text_training import train_on_texts
 from ifguide.tokenizers import local_directory
@@ -118,9 +119,14 @@ def train_reward_model(
 
 
 def load_reward_model(directory: str | Path) -> GPTNeoXForTokenClassification:
-    """Load a reward model directory, offline, in evaluation mode."""
+    """Load a reward model directory, offline, in evaluation mode.
+
+    Raises InputError where it is missing or damaged.
+    """
+    directory = local_directory(directory, "rewards")
+    verify_directory(directory)
     return GPTNeoXForTokenClassification.from_pretrained(
-        local_directory(directory, "rewards"),
+        directory,
         dtype=torch.float32,
         local_files_only=True,
         use_safetensors=True,

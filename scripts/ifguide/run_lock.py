@@ -1,10 +1,12 @@
-"""One live run in a results folder: a lock that the kernel releases when its holder dies."""
+"""Locks that the kernel releases when their holder dies: one run in a folder, one job an output."""
 
+import contextlib
 import fcntl
 import logging
 import os
 import socket
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 from ifguide.errors import InputError
@@ -19,6 +21,26 @@ def hold_run_lock(path: str | Path) -> int:
     Raises InputError, naming the process that holds the lock, where another run is alive.
     """
     path = Path(path)
+    return _lock(path, f"{path.parent}: another run is at work in this folder")
+
+
+@contextlib.contextmanager
+def sole_writer(output: Path) -> Iterator[None]:
+    """Hold a lock beside `output` while it is made.
+
+    A job can outlive a run that was killed; two that go on from the same unfinished file would
+    spoil it. Raises InputError, naming the process, where another one makes this output.
+    """
+    path = output.with_name(f".{output.name}.lock")
+    descriptor = _lock(path, f"{output}: another process is making this")
+    try:
+        yield
+    finally:
+        path.unlink(missing_ok=True)
+        os.close(descriptor)
+
+
+def _lock(path: Path, refusal: str) -> int:
     path.parent.mkdir(parents=True, exist_ok=True)
     descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
     try:
@@ -27,13 +49,24 @@ def hold_run_lock(path: str | Path) -> int:
         holder = os.pread(descriptor, 200, 0).decode(errors="replace").strip()
         os.close(descriptor)
         raise InputError(
-            f"{path.parent}: another run is at work in this folder "
-            f"({holder or 'it began this moment'}); wait for it or stop it, then run again"
+            f"{refusal} ({holder or 'it began this moment'}); wait for it or stop it, then run "
+            "again"
         ) from error
     except OSError as error:
         log.warning("%s: no lock on this file system (%s); never start two runs", path, error)
+    if not _is_still(descriptor, path):
+        # Its holder has removed it since it was opened.
+        os.close(descriptor)
+        return _lock(path, refusal)
     started = time.strftime("%Y-%m-%d %H:%M:%S %z")
     holder = f"process {os.getpid()} on {socket.gethostname()} since {started}\n"
     os.ftruncate(descriptor, 0)
     os.pwrite(descriptor, holder.encode(), 0)
     return descriptor
+
+
+def _is_still(descriptor: int, path: Path) -> bool:
+    try:
+        return os.path.samestat(os.fstat(descriptor), os.stat(path))
+    except FileNotFoundError:
+        return False

@@ -1,7 +1,9 @@
 """Safetensors files that carry what they were made from, and verify themselves when read."""
 
+import contextlib
 import hashlib
 import json
+from collections.abc import Iterator
 from pathlib import Path
 
 import torch
@@ -63,19 +65,39 @@ def read_tensors(path: str | Path) -> tuple[dict[str, torch.Tensor], dict[str, s
 
     Raises InputError where it is missing, truncated, or does not match its checksum.
     """
+    with _opened(path) as content:
+        metadata = content.metadata() or {}
+        tensors = {name: content.get_tensor(name) for name in content.keys()}  # noqa: SIM118
+    _require_checksum(path, METADATA_CHECKSUM, metadata, _metadata_sha256(metadata))
+    _require_checksum(path, CHECKSUM, metadata, tensors_sha256(tensors))
+    return tensors, metadata
+
+
+def read_metadata(path: str | Path) -> dict[str, str]:
+    """Return the metadata alone, the tensors' checksum among them, without reading the tensors.
+
+    Raises InputError where the file is missing, truncated, or its metadata do not match.
+    """
+    with _opened(path) as content:
+        metadata = content.metadata() or {}
+    _require_checksum(path, METADATA_CHECKSUM, metadata, _metadata_sha256(metadata))
+    return metadata
+
+
+@contextlib.contextmanager
+def _opened(path: str | Path) -> Iterator:
     if not Path(path).exists():
         raise InputError(f"{path}: missing; run the stage that writes it again")
     try:
         with safe_open(path, "pt") as content:
-            metadata = content.metadata() or {}
-            tensors = {name: content.get_tensor(name) for name in content.keys()}  # noqa: SIM118
+            yield content
     except SafetensorError as error:
         raise InputError(f"{path}: damaged ({error}); delete it and run again") from error
-    checksums = {CHECKSUM: tensors_sha256(tensors), METADATA_CHECKSUM: _metadata_sha256(metadata)}
-    for name, found in checksums.items():
-        if metadata.get(name) != found:
-            raise InputError(
-                f"{path}: {name} {found[:12]} is not the recorded {str(metadata.get(name))[:12]}; "
-                "the file is damaged: delete it and run again"
-            )
-    return tensors, metadata
+
+
+def _require_checksum(path: str | Path, name: str, metadata: dict[str, str], found: str) -> None:
+    if metadata.get(name) != found:
+        raise InputError(
+            f"{path}: {name} {found[:12]} is not the recorded {str(metadata.get(name))[:12]}; "
+            "the file is damaged: delete it and run again"
+        )

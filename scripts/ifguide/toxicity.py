@@ -1,4 +1,7 @@
-"""Toxicity of texts: explicit by Detoxify, implicit by a sequence classifier."""
+"""Toxicity of texts: explicit by Detoxify, implicit by a sequence classifier.
+
+A special token that is written in a text is text to both classifiers.
+"""
 
 import logging
 import pickle
@@ -8,7 +11,9 @@ from pathlib import Path
 import torch
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
+from ifguide.artifacts import verify_directory
 from ifguide.errors import InputError
+from ifguide.tokenizers import break_special_tokens, special_tokens
 
 log = logging.getLogger(__name__)
 
@@ -76,12 +81,23 @@ def load_explicit(checkpoint: str | Path):
     checkpoint = Path(checkpoint)
     if not checkpoint.is_file():
         raise InputError(f"config key classifiers.explicit.checkpoint: {checkpoint} does not exist")
+    verify_directory(checkpoint.parent)
     _require_plain(checkpoint)
-    return Detoxify(
+    classifier = Detoxify(
         checkpoint=str(checkpoint),
         huggingface_config_path=str(checkpoint.parent),
         device="cuda" if torch.cuda.is_available() else "cpu",
     )
+    _read_special_tokens_as_text(classifier.tokenizer)
+    return classifier
+
+
+def _read_special_tokens_as_text(tokenizer) -> None:
+    """Let no text become a special token; those around a sequence stay."""
+    # A setting of the tokenizer itself, which sets `encode_special_tokens` back in every call.
+    tokenizer.split_special_tokens = True
+    if tokenizer.is_fast:
+        break_special_tokens(tokenizer.backend_tokenizer, special_tokens(tokenizer))
 
 
 def _require_plain(checkpoint: Path) -> None:
@@ -108,9 +124,11 @@ class ImplicitClassifier:
             raise InputError(
                 f"config key classifiers.implicit.path: {directory} is not a directory"
             )
+        verify_directory(directory)
         self.tokenizer = AutoTokenizer.from_pretrained(
             directory, local_files_only=True, trust_remote_code=False
         )
+        _read_special_tokens_as_text(self.tokenizer)
         self.model = AutoModelForSequenceClassification.from_pretrained(
             directory, local_files_only=True, use_safetensors=True, trust_remote_code=False
         ).eval()

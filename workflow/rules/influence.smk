@@ -235,11 +235,7 @@ rule score:
         runtime=growing(480),
         gpu=0,
     params:
-        settings=lambda wildcards: settings_of(
-            attribution=wildcards.attribution,
-            scores=config["influence"]["scores"],
-            seed=SEED,
-        ),
+        settings=lambda wildcards: scored_with(wildcards.direction, wildcards.attribution),
         model=proxy_directory,
         corpus=lambda wildcards: corpus_of(wildcards.model),
         shard=lambda wildcards: int(wildcards.shard),
@@ -267,6 +263,7 @@ rule average_scores:
             for direction in averaged(wildcards.direction)
             for path in score_files(direction, wildcards.attribution, "json")
         ],
+        directions=lambda wildcards: direction_files(wildcards.direction),
     output:
         scores=[
             f"{RESULTS}/influence/{{model}}/{{direction}}/scores/{{attribution}}/shard-{shard}.npy"
@@ -290,12 +287,16 @@ rule average_scores:
         runtime=growing(240),
     params:
         settings=lambda wildcards: canonical(config["influence"]["averages"][wildcards.direction]),
+        scored=lambda wildcards: scored_with(
+            averaged(wildcards.direction)[0], wildcards.attribution
+        ),
         corpus=lambda wildcards: corpus_of(wildcards.model),
     message:
         "mean {wildcards.attribution} scores of {wildcards.direction}"
     shell:
         "python {input.code[0]:q} --settings {params.settings:q} --corpus {params.corpus:q}"
-        " --scores {input.scores:q} --output {output.scores:q} > {log:q} 2>&1"
+        " --scores {input.scores:q} --directions {input.directions:q} --scored {params.scored:q}"
+        " --output {output.scores:q} > {log:q} 2>&1"
 
 
 rule factors:

@@ -238,6 +238,8 @@ rule describe_documents:
         scores=score_files(*SHOWN_SCORES),
         records=score_files(*SHOWN_SCORES, "json"),
         selection=f"{SHOWN_FOLDER}/selection.json",
+        selected=selection_files(SHOWN_FOLDER),
+        ranking=f"{SHOWN_FOLDER}/documents.csv",
     output:
         documents=f"{SHOWN_FOLDER}/described.jsonl",
     log:

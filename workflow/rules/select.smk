@@ -24,6 +24,7 @@ rule select_tokens:
             config["influence"]["selections"][wildcards.selection]["attribution"],
             "json",
         ),
+        directions=lambda wildcards: direction_files(wildcards.direction),
     output:
         mask=[
             f"{RESULTS}/influence/{{model}}/{{direction}}/{{selection}}/mask/shard-{shard}.npy"
@@ -48,13 +49,18 @@ rule select_tokens:
                 config["influence"]["selections"][wildcards.selection], "direction", "attribution"
             )
         ),
+        scored=lambda wildcards: scored_with(
+            wildcards.direction,
+            config["influence"]["selections"][wildcards.selection]["attribution"],
+        ),
         corpus=lambda wildcards: corpus_of(PROXY),
         folder=subpath(output.record, parent=True),
     message:
         "select tokens: {wildcards.selection}"
     shell:
         "python {input.code[0]:q} --settings {params.settings:q} --corpus {params.corpus:q}"
-        " --scores {input.scores:q} --output {params.folder:q} > {log:q} 2>&1"
+        " --scores {input.scores:q} --directions {input.directions:q} --scored {params.scored:q}"
+        " --output {params.folder:q} > {log:q} 2>&1"
 
 
 rule transfer_mask:
@@ -62,6 +68,10 @@ rule transfer_mask:
         code=code("transfer_mask.py"),
         documents=f"{RESULTS}/corpus/documents.jsonl",
         selection=f"{RESULTS}/influence/{{model}}/{{direction}}/{{selection}}/selection.json",
+        selected=[
+            f"{RESULTS}/influence/{{model}}/{{direction}}/{{selection}}/mask/shard-{shard}.npy"
+            for shard in shards(config["corpus"]["shards"])
+        ],
         source=corpus_files(config["models"][PROXY]["tokenizer"], "tokens", "documents"),
         target=lambda wildcards: corpus_files(wildcards.tokenizer, "tokens", "documents"),
     output:
@@ -102,6 +112,7 @@ rule attribution:
         ),
         scores=lambda wildcards: score_files(wildcards.direction, wildcards.attribution),
         records=lambda wildcards: score_files(wildcards.direction, wildcards.attribution, "json"),
+        directions=lambda wildcards: direction_files(wildcards.direction),
     output:
         metrics=f"{SCORES}/attribution.json",
         curve=f"{SCORES}/precision_recall.csv",
@@ -117,6 +128,7 @@ rule attribution:
         runtime=growing(120),
     params:
         settings=always(ranking=AS_SCORED, **INTERVAL_SETTINGS),
+        scored=lambda wildcards: scored_with(wildcards.direction, wildcards.attribution),
         corpus=lambda wildcards: corpus_of(PROXY),
         seed=PROXY_SEED,
         # The name of the ranking in the summary.
@@ -125,7 +137,8 @@ rule attribution:
         "precision and recall of {wildcards.attribution} scores along {wildcards.direction}"
     shell:
         "python {input.code[0]:q} --settings {params.settings:q} --corpus {params.corpus:q}"
-        " --scores {input.scores:q} --model {wildcards.model:q} --ranking {params.ranking:q} --training-seed {params.seed:q}"
+        " --scores {input.scores:q} --directions {input.directions:q} --scored {params.scored:q}"
+        " --model {wildcards.model:q} --ranking {params.ranking:q} --training-seed {params.seed:q}"
         " --output {output.metrics:q} --curve {output.curve:q} > {log:q} 2>&1"
 
 
@@ -137,6 +150,7 @@ use rule attribution as variant with:
         ),
         scores=lambda wildcards: score_files(wildcards.direction, wildcards.attribution),
         records=lambda wildcards: score_files(wildcards.direction, wildcards.attribution, "json"),
+        directions=lambda wildcards: direction_files(wildcards.direction),
     output:
         metrics=f"{SCORES}/{{variant}}/attribution.json",
         curve=f"{SCORES}/{{variant}}/precision_recall.csv",
@@ -151,6 +165,7 @@ use rule attribution as variant with:
             ),
             **INTERVAL_SETTINGS,
         ),
+        scored=lambda wildcards: scored_with(wildcards.direction, wildcards.attribution),
         corpus=lambda wildcards: corpus_of(PROXY),
         seed=PROXY_SEED,
         ranking=lambda wildcards: wildcards.variant,

@@ -27,6 +27,12 @@ def selection_folder(selection):
     return f"{influence_folder(direction)}/{selection}"
 
 
+def selection_files(folder):
+    """The record and the masks of a selection."""
+    masks = [f"{folder}/mask/shard-{shard}.npy" for shard in shards(config["corpus"]["shards"])]
+    return [f"{folder}/selection.json", *masks]
+
+
 def variant_file(variant):
     entry = config["influence"]["variants"][variant]
     folder = influence_folder(entry["direction"])
@@ -122,7 +128,19 @@ def mask_files(wildcards):
     if suppress and suppress["tokens"] == "truth":
         return corpus_files(config["models"][wildcards.model]["tokenizer"], "truth")
     folder = mask_folder(wildcards.model, wildcards.method)
-    return [f"{folder}/selection.json"] if folder else []
+    return selection_files(folder) if folder else []
+
+
+def direction_files(direction):
+    return [f"{influence_folder(name)}/direction.safetensors" for name in averaged(direction)]
+
+
+def scored_with(direction, attribution):
+    """The settings in the records of scores, by which a reader knows them from others."""
+    scores = config["influence"]["scores"]
+    if average := config["influence"]["averages"].get(direction):
+        return settings_of(**average, attribution=attribution, scores={"blocks": scores["blocks"]})
+    return settings_of(attribution=attribution, scores=scores, seed=SEED)
 
 
 def score_files(direction, attribution, suffix="npy"):

@@ -193,7 +193,8 @@ def filter_inputs(wildcards):
     if "words" in entry:
         return inputs_of(entry, f"methods.{wildcards.method}.filter", "words")
     if "selection" in entry:
-        return [f"{selection_folder(entry['selection'])}/selection.json"]
+        folder = selection_folder(entry["selection"])
+        return [f"{folder}/selection.json", f"{folder}/documents.csv"]
     return toxicity_scores(wildcards.tokenizer, entry["unit"])
 
 

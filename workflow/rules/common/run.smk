@@ -1,5 +1,7 @@
 # The start and the end of a run.
 
+import glob
+import os
 import platform
 import shlex
 import sys
@@ -7,7 +9,13 @@ from pathlib import Path
 
 from ifguide.artifacts import write_text
 from ifguide.errors import InputError
-from ifguide.provenance import code_state, machine, package_versions, thread_settings
+from ifguide.provenance import (
+    code_state,
+    data_state,
+    machine,
+    package_versions,
+    thread_settings,
+)
 from ifguide.run_lock import hold_run_lock
 
 
@@ -31,6 +39,7 @@ def write_run_config():
     record = {
         "config": config,
         **code_state(SOURCE),
+        **data_state(named_data()),
         "command": shlex.join(sys.argv),
         "python": platform.python_version(),
         "packages": package_versions(),
@@ -42,6 +51,42 @@ def write_run_config():
         "hardware": machine(),
     }
     write_text(f"{RESULTS}/run_config.yaml", yaml.safe_dump(record, sort_keys=False))
+
+
+def named_data():
+    """The files that the config names; those below the results folder are made, not given.
+
+    Those of hub repositories are left out, whose revisions tell their content.
+    """
+    found = [os.path.join(config["data_dir"], entry["path"]) for entry in DOWNLOADS.values()]
+    for key, entry in data_entries():
+        if "hub" not in entry:
+            found += paths_of(entry, key)
+    for method, entry in FILTERED.items():
+        if "words" in entry:
+            found += paths_of(entry, f"methods.{method}.filter", "words")
+    for entry in config["models"].values():
+        if "file" in entry.get("architecture", {}):
+            found.append(entry["architecture"]["file"])
+    for directory in named_directories():
+        for pattern in CLASSIFIER_FILES:
+            found += glob.glob(os.path.join(glob.escape(directory), pattern))
+    found.append(EXPLICIT_CHECKPOINT)
+    return {path for path in found if not path.startswith(f"{RESULTS}/")}
+
+
+def named_directories():
+    """The directories of models, classifiers and tokenizers that the config names."""
+    starts = [entry.get("start_from") for entry in config["methods"].values()]
+    entries = [
+        *config["tokenizers"].values(),
+        *config["models"].values(),
+        *(start for start in starts if isinstance(start, dict)),
+        config["classifiers"]["implicit"],
+    ]
+    # The configuration and the tokenizer of the explicit classifier lie beside its weights.
+    beside = os.path.dirname(EXPLICIT_CHECKPOINT)
+    return [beside, *(entry["path"] for entry in entries if "path" in entry)]
 
 
 def print_results():
