@@ -8,10 +8,13 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import torch
 
 from ifguide.artifacts import write_array, write_json
 from ifguide.corpus import shard_bounds, shard_name
+from ifguide.tensor_files import write_tensors
 
+DIRECTION = "direction.safetensors"
 SCRIPT = Path(__file__).resolve().parent.parent / "scripts" / "select_tokens.py"
 BLOCK = 2048
 SHARDS = 24
@@ -79,6 +82,7 @@ def selection_command(folder: Path, scores: list[Path], variant: dict) -> list[s
     return [
         *(sys.executable, str(SCRIPT), "--settings", json.dumps(settings)),
         *("--corpus", str(folder), "--scores", *map(str, scores)),
+        *("--directions", str(folder / DIRECTION), "--scored", "{}"),
         *("--output", str(folder / "selection")),
     ]
 
@@ -86,6 +90,8 @@ def selection_command(folder: Path, scores: list[Path], variant: dict) -> list[s
 def write_corpus_and_scores(folder: Path, tokens: int) -> list[Path]:
     """Write a corpus of random tokens, and scores with heavy tails; return the score files."""
     random = np.random.default_rng(0)
+    made_from = {"weights_sha256": "0" * 64}
+    direction = write_tensors(folder / DIRECTION, {"made up": torch.zeros(1)}, made_from)
     blocks = max(1, tokens // BLOCK)
     shards, files = [], []
     meta = {
@@ -113,8 +119,8 @@ def write_corpus_and_scores(folder: Path, tokens: int) -> list[Path]:
             files[-1].with_suffix(".json"),
             {
                 "tokens_sha256": meta["content_sha256"],
-                "weights_sha256": "0" * 64,
-                "direction_sha256": "0" * 64,
+                **made_from,
+                "direction_sha256": direction,
                 "settings": {},
                 "scores_sha256": write_array(files[-1], scores),
             },

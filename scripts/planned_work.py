@@ -343,7 +343,14 @@ class PlannedWork:
     def _select_tokens(self, model: str, direction: str, selection: str) -> Work:
         tokens = self._tokens(model)
         seconds = tokens / SELECTED
-        return Work(tokens=tokens, processor_seconds=seconds, disk=tokens, loads=False)
+        # Source documents are fewer than blocks, or of about their number.
+        return Work(
+            tokens=tokens,
+            processor_seconds=seconds,
+            memory=footprints.selection_memory(tokens / self.block_size),
+            disk=tokens,
+            loads=False,
+        )
 
     def _random_tokens(self, model: str, direction: str, selection: str) -> Work:
         return self._select_tokens(model, direction, selection)

@@ -19,14 +19,15 @@ from ifguide.artifacts import write_json
 from ifguide.corpus import PADDING, Corpus, open_corpus
 from ifguide.errors import InputError
 from ifguide.score_files import open_scores, scores_made_from
-from ifguide.selection import exact_quantile, select_pieces
+from ifguide.selection import DocumentRanking, exact_quantile, select_pieces
 from ifguide.selection_files import write_mask_in_parts
-from ifguide.tables import write_table
+from ifguide.tables import write_table_in_parts
 from ifguide.token_weights import TokenRanking
 
 log = logging.getLogger(__name__)
 
 TOKENS_AT_ONCE = 1 << 18
+ROWS_AT_ONCE = 1 << 12
 
 
 def main(arguments: Namespace) -> None:
@@ -65,20 +66,10 @@ def main(arguments: Namespace) -> None:
             f"{settings['quantile']:g})"
         )
     mask_record = write_mask_in_parts(arguments.output, pieces.of_shards(), masks)
-    table = pd.DataFrame(
-        {
-            "rank": np.arange(1, count + 1),
-            "document": ranking.documents,
-            "s": ranking.flagged,
-            "f": ranking.flagged_sum,
-            "harmonic_mean": ranking.harmonic_mean,
-            "selected": selected[ranking.documents],
-            "first_block": pieces.first_blocks(count)[ranking.documents],
-        }
+    write_table_in_parts(
+        arguments.output / "documents.csv",
+        ranked_documents(ranking, selected, pieces.first_blocks(count)),
     )
-    if ranking.influence is not None:
-        table["influence"] = ranking.influence
-    write_table(arguments.output / "documents.csv", table)
     write_json(
         arguments.output / "selection.json",
         {
@@ -93,6 +84,32 @@ def main(arguments: Namespace) -> None:
             "settings": settings,
         },
     )
+
+
+def ranked_documents(
+    ranking: DocumentRanking, selected: np.ndarray, first_blocks: np.ndarray
+) -> Iterator[pd.DataFrame]:
+    """Yield the rows of documents.csv by rank, some at a time.
+
+    selected: tokens of each document; first_blocks: the block in which it begins.
+    """
+    for start in range(0, len(selected), ROWS_AT_ONCE):
+        rows = slice(start, start + ROWS_AT_ONCE)
+        documents = ranking.documents[rows]
+        table = pd.DataFrame(
+            {
+                "rank": np.arange(start + 1, start + 1 + len(documents)),
+                "document": documents,
+                "s": ranking.flagged[rows],
+                "f": ranking.flagged_sum[rows],
+                "harmonic_mean": ranking.harmonic_mean[rows],
+                "selected": selected[documents],
+                "first_block": first_blocks[documents],
+            }
+        )
+        if ranking.influence is not None:
+            table["influence"] = ranking.influence[rows]
+        yield table
 
 
 class Pieces:

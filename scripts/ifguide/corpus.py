@@ -19,7 +19,7 @@ from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast
 from ifguide.artifacts import file_sha256, open_array, read_json, write_array
 from ifguide.documents import Document
 from ifguide.errors import InputError
-from ifguide.tokenizers import plain_text_backend
+from ifguide.special_tokens import plain_text_backend
 
 END_OF_TEXT = "<|endoftext|>"
 PADDING = -1

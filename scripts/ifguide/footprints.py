@@ -54,6 +54,11 @@ def decomposition_memory(shape: ModelShape, shards: int) -> float:
     return LIBRARIES + FLOAT * covariance_numbers(shape) * (shards.bit_length() + 1)
 
 
+def selection_memory(documents: float) -> float:
+    """Some pieces of the scores, and a dozen numbers for each document that is ranked."""
+    return 90 * 2**20 + 100 * documents
+
+
 def score_memory(shape: ModelShape, tokens: int, logits_budget: int) -> float:
     """Two forward passes hold one copy of the tracked weights beyond the model."""
     widest = max([shape.width, *(layer.outputs for layer in shape.layers)])

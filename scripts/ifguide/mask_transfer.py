@@ -18,7 +18,7 @@ from transformers import PreTrainedTokenizerBase
 
 from ifguide.corpus import PADDING, Corpus, ShardedArray, TokenizedText
 from ifguide.errors import InputError
-from ifguide.tokenizers import plain_text_backend
+from ifguide.special_tokens import plain_text_backend
 
 MARKED_SHARE = 0.5
 

@@ -8,7 +8,7 @@ import numpy as np
 
 from ifguide.artifacts import canonical_json, open_array, read_json, require_same, text_sha256
 from ifguide.corpus import Corpus
-from ifguide.tensor_files import CHECKSUM, read_metadata
+from ifguide.tensor_metadata import CHECKSUM, read_metadata
 
 MADE_FROM = ("weights_sha256", "direction_sha256", "settings_sha256")
 

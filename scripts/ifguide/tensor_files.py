@@ -1,20 +1,21 @@
 """Safetensors files that carry what they were made from, and verify themselves when read."""
 
-import contextlib
 import hashlib
 import json
-from collections.abc import Iterator
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
-from ifguide.artifacts import atomic_path, canonical_json, text_sha256
-from ifguide.errors import InputError
-
-CHECKSUM = "tensors_sha256"
-METADATA_CHECKSUM = "metadata_sha256"
+from ifguide.artifacts import atomic_path
+from ifguide.tensor_metadata import (
+    CHECKSUM,
+    METADATA_CHECKSUM,
+    metadata_sha256,
+    opened,
+    require_checksum,
+    verified_metadata,
+)
 
 
 def tensors_sha256(tensors: dict[str, torch.Tensor]) -> str:
@@ -25,11 +26,6 @@ def tensors_sha256(tensors: dict[str, torch.Tensor]) -> str:
         digest.update(f"{name} {tensor.dtype} {list(tensor.shape)}\n".encode())
         digest.update(tensor.view(-1).view(torch.uint8).numpy())
     return digest.hexdigest()
-
-
-def _metadata_sha256(metadata: dict[str, str]) -> str:
-    own = (CHECKSUM, METADATA_CHECKSUM)
-    return text_sha256(canonical_json({k: v for k, v in metadata.items() if k not in own}))
 
 
 def write_tensors(
@@ -43,7 +39,7 @@ def write_tensors(
     }
     checksum = tensors_sha256(tensors)
     with atomic_path(path) as temporary:
-        checksums = {CHECKSUM: checksum, METADATA_CHECKSUM: _metadata_sha256(metadata)}
+        checksums = {CHECKSUM: checksum, METADATA_CHECKSUM: metadata_sha256(metadata)}
         save_file(tensors, temporary, {**metadata, **checksums})
         _sort_metadata(temporary)
     return checksum
@@ -65,39 +61,8 @@ def read_tensors(path: str | Path) -> tuple[dict[str, torch.Tensor], dict[str, s
 
     Raises InputError where it is missing, truncated, or does not match its checksum.
     """
-    with _opened(path) as content:
-        metadata = content.metadata() or {}
+    with opened(path, "pt") as content:
+        metadata = verified_metadata(path, content)
         tensors = {name: content.get_tensor(name) for name in content.keys()}  # noqa: SIM118
-    _require_checksum(path, METADATA_CHECKSUM, metadata, _metadata_sha256(metadata))
-    _require_checksum(path, CHECKSUM, metadata, tensors_sha256(tensors))
+    require_checksum(path, CHECKSUM, metadata, tensors_sha256(tensors))
     return tensors, metadata
-
-
-def read_metadata(path: str | Path) -> dict[str, str]:
-    """Return the metadata alone, the tensors' checksum among them, without reading the tensors.
-
-    Raises InputError where the file is missing, truncated, or its metadata do not match.
-    """
-    with _opened(path) as content:
-        metadata = content.metadata() or {}
-    _require_checksum(path, METADATA_CHECKSUM, metadata, _metadata_sha256(metadata))
-    return metadata
-
-
-@contextlib.contextmanager
-def _opened(path: str | Path) -> Iterator:
-    if not Path(path).exists():
-        raise InputError(f"{path}: missing; run the stage that writes it again")
-    try:
-        with safe_open(path, "pt") as content:
-            yield content
-    except SafetensorError as error:
-        raise InputError(f"{path}: damaged ({error}); delete it and run again") from error
-
-
-def _require_checksum(path: str | Path, name: str, metadata: dict[str, str], found: str) -> None:
-    if metadata.get(name) != found:
-        raise InputError(
-            f"{path}: {name} {found[:12]} is not the recorded {str(metadata.get(name))[:12]}; "
-            "the file is damaged: delete it and run again"
-        )

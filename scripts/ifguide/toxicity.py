@@ -13,7 +13,7 @@ from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
 from ifguide.artifacts import verify_directory
 from ifguide.errors import InputError
-from ifguide.tokenizers import break_special_tokens, special_tokens
+from ifguide.special_tokens import break_special_tokens, special_tokens
 
 log = logging.getLogger(__name__)
 

@@ -142,11 +142,19 @@ def expand_checkpoints():
 expand_checkpoints()
 
 
+def statements_in(node):
+    """All statements below a node: a fraction of the nodes that `ast.walk` yields."""
+    for child in ast.iter_child_nodes(node):
+        if isinstance(child, (ast.stmt, ast.excepthandler, ast.match_case)):
+            yield child
+            yield from statements_in(child)
+
+
 @functools.cache
 def modules_of(path):
     """The modules of this project that a Python file imports, anywhere in it."""
     imported = set()
-    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+    for node in statements_in(ast.parse(path.read_text(encoding="utf-8"))):
         if isinstance(node, ast.ImportFrom) and node.module:
             imported |= {node.module, *(f"{node.module}.{alias.name}" for alias in node.names)}
         elif isinstance(node, ast.Import):
