@@ -60,7 +60,7 @@ def main(arguments: Namespace) -> None:
             for place, group in groupby(continuations, key=lambda c: c.prompt_index):
                 index = left[place]
                 own = [described(c, index, records[index], made_from) for c in group]
-                kept.write(finished_line(json.dumps(own, ensure_ascii=False)))
+                kept.write(finished_line(index, own))
                 kept.flush()
     write_jsonl(arguments.output, in_order(finished))
     finished.unlink(missing_ok=True)
@@ -113,6 +113,21 @@ def read_finished(path: Path, made_from: dict) -> set[int]:
     return {prompt_index(line) for line in kept}
 
 
+def finished_line(index: int, continuations: list[dict]) -> str:
+    """Return one line: a checksum, the number of the prompt, and its continuations."""
+    content = f"{index} {json.dumps(continuations, ensure_ascii=False)}"
+    return f"{text_sha256(content)} {content}\n"
+
+
+def is_whole(line: str) -> bool:
+    checksum, _, content = line.partition(" ")
+    return text_sha256(content) == checksum
+
+
+def prompt_index(line: str | bytes) -> int:
+    return int(line.split(maxsplit=2)[1])
+
+
 def in_order(path: Path) -> Iterator[dict]:
     """Yield the records of all finished prompts by prompt and sample, one prompt at a time."""
     with open(path, "rb") as kept:
@@ -122,24 +137,7 @@ def in_order(path: Path) -> Iterator[dict]:
             places.append((prompt_index(line), kept.tell() - len(line)))
         for _, place in sorted(places):
             kept.seek(place)
-            yield from json.loads(content_of(kept.readline()))
-
-
-def finished_line(content: str) -> str:
-    return f"{text_sha256(content)} {content}\n"
-
-
-def is_whole(line: str) -> bool:
-    checksum, _, content = line.partition(" ")
-    return text_sha256(content) == checksum
-
-
-def content_of(line: str | bytes) -> str | bytes:
-    return line[line.index(b" " if isinstance(line, bytes) else " ") + 1 :]
-
-
-def prompt_index(line: str | bytes) -> int:
-    return json.loads(content_of(line))[0]["prompt_index"]
+            yield from json.loads(kept.readline().split(maxsplit=2)[2])
 
 
 if __name__ == "__main__":
