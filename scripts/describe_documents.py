@@ -6,11 +6,10 @@ settings: {"documents": number to describe}.
 from argparse import Namespace
 from pathlib import Path
 
-import numpy as np
-
 from command_line import argument_parser, run
 from ifguide.artifacts import write_jsonl
-from ifguide.corpus import open_corpus
+from ifguide.corpus import ShardedArray, open_corpus
+from ifguide.document_places import DocumentPlaces
 from ifguide.score_files import open_scores
 from ifguide.selection_files import open_mask
 from ifguide.tables import read_table
@@ -23,24 +22,20 @@ def main(arguments: Namespace) -> None:
     mask, record = open_mask(arguments.selection, corpus)
     score_shards = open_scores(arguments.scores, corpus, record["scores_made_from"])
     columns = {
-        "tokens": np.concatenate(corpus.tokens.shards),
-        "scores": np.concatenate(score_shards),
-        "selected": np.concatenate(mask.shards),
+        "tokens": corpus.tokens,
+        "scores": ShardedArray(score_shards),
+        "selected": mask,
     }
     if corpus.truth is not None:
-        columns["truth"] = np.concatenate(corpus.truth.shards)
-    documents = np.concatenate(corpus.documents.shards)
-    by_block = record["settings"]["documents"] == "block"
+        columns["truth"] = corpus.truth
+    places = DocumentPlaces(corpus, record["settings"]["documents"] == "block")
     ranking = read_table(arguments.selection / "documents.csv").head(
         arguments.settings["documents"]
     )
 
     def described(row) -> dict:
-        members = documents[row.document] >= 0 if by_block else documents == row.document
-        part = {
-            name: (column[row.document] if by_block else column)[members]
-            for name, column in columns.items()
-        }
+        bounds = places.bounds(row.document)
+        part = {name: column.stretch(*bounds) for name, column in columns.items()}
         ids = part["tokens"].tolist()
         return {
             "document": int(row.document),

@@ -22,6 +22,7 @@ import yaml
 from command_line import argument_parser, run
 from ifguide.artifacts import stream_jsonl, verify
 from ifguide.corpus import Corpus, ShardedArray, open_corpus, shard_name
+from ifguide.document_places import DocumentPlaces, first_tokens
 from ifguide.errors import InputError
 from ifguide.explanation import lower_scores, occurrences, token_reasons
 from ifguide.explanation_text import (
@@ -30,7 +31,7 @@ from ifguide.explanation_text import (
     document_text,
     selection_line,
 )
-from ifguide.mask_transfer import characters_of, first_tokens, require_same_tokens, tokenize_again
+from ifguide.mask_transfer import characters_of, require_same_tokens, tokenize_again
 from ifguide.score_files import open_scores
 from ifguide.selection_files import open_mask
 from ifguide.tables import read_table
@@ -145,17 +146,11 @@ class Selection:
         self.folder = place.folder
         # Where each source document begins in the stream of all blocks' tokens.
         self.first = first_tokens(corpus)
+        self.places = DocumentPlaces(corpus, self.by_block)
 
     @property
     def unit(self) -> str:
         return "block" if self.by_block else "document"
-
-    def bounds(self, number: int) -> tuple[int, int]:
-        """Return where a ranked document begins and ends in the stream."""
-        if not self.by_block:
-            return int(self.first[number]), int(self.first[number + 1])
-        start = number * self.corpus.block_size
-        return start, min(start + self.corpus.block_size, int(self.first[-1]))
 
     def whole(self, number: int) -> Part:
         if number not in self.ranking.index:
@@ -163,7 +158,7 @@ class Selection:
                 f"--document: {number} is no {self.unit} of this corpus; give one of 0 to "
                 f"{len(self.ranking) - 1}, as in {self.folder / 'documents.csv'}"
             )
-        start, stop = self.bounds(number)
+        start, stop = self.places.bounds(number)
         return Part(number, np.arange(stop - start), np.array([], np.int64))
 
     def parts(self, found: list[tuple[int, int, int]], limit: int) -> Iterator[Part]:
@@ -174,7 +169,7 @@ class Selection:
             size = self.corpus.block_size
             numbers = range(low // size, (high - 1) // size + 1) if self.by_block else [document]
             for number in numbers:
-                start, stop = self.bounds(number)
+                start, stop = self.places.bounds(number)
                 shown = np.arange(max(low, start), min(high, stop))
                 asked = shown[(shown >= begin) & (shown < end)]
                 if len(asked):
@@ -191,7 +186,7 @@ class Selection:
         starts = np.cumsum([0] + [len(scores) for scores in ranked.values()])
         quantiles = dict(zip(ranked, np.split(lower / total, starts[1:-1]), strict=True))
         for part in parts:
-            start, stop = self.bounds(part.number)
+            start, stop = self.places.bounds(part.number)
             row = self.ranking.loc[part.number]
             reasons = token_reasons(
                 ranked[part.number],
@@ -199,7 +194,7 @@ class Selection:
                 window=self.record["settings"]["window"],
                 allotment=int(row["selected"]),
             )
-            if not np.array_equal(reasons.selected, stretch(self.mask, start, stop)):
+            if not np.array_equal(reasons.selected, self.mask.stretch(start, stop)):
                 raise InputError(
                     f"{self.folder}: the mask of {self.unit} {part.number} is not what its scores "
                     "and settings give; delete the folder and select again"
@@ -216,9 +211,9 @@ class Selection:
                 # One token alone may be half a character; it then shows as a replacement character.
                 tokens=[
                     self.tokenizer.decode([token])
-                    for token in stretch(self.corpus.tokens, start, stop).tolist()
+                    for token in self.corpus.tokens.stretch(start, stop).tolist()
                 ],
-                scores=stretch(self.scores, start, stop),
+                scores=self.scores.stretch(start, stop),
                 ranking=ranked[part.number],
                 quantiles=quantiles[part.number],
                 reasons=reasons,
@@ -227,19 +222,12 @@ class Selection:
             )
 
     def _ranking_scores(self, number: int) -> np.ndarray:
-        start, stop = self.bounds(number)
+        start, stop = self.places.bounds(number)
         size = self.corpus.block_size
         rows = range(start // size, -(-stop // size))
         columns = (self.scores, self.corpus.tokens, self.corpus.documents)
         ranked = self.pieces.ranking(*(column.rows(rows) for column in columns))
         return ranked.reshape(-1)[start - rows.start * size :][: stop - start]
-
-
-def stretch(array: ShardedArray, start: int, stop: int) -> np.ndarray:
-    """Return a part of the stream of all rows, flat."""
-    size = len(array[0])
-    rows = range(start // size, -(-stop // size))
-    return array.rows(rows).reshape(-1)[start - rows.start * size :][: stop - start]
 
 
 def phrase_tokens(

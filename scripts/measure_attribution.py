@@ -8,6 +8,7 @@ what is chosen by the first can be reported on the second; and of each those wit
 """
 
 from argparse import Namespace
+from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
@@ -33,8 +34,9 @@ def main(arguments: Namespace) -> None:
     columns = corpus.tokens.shards, corpus.documents.shards
     vocabulary = corpus.meta["vocabulary_size"]
     ranked = TokenRanking(shards, *columns, settings["ranking"], vocabulary)
-    shards = [ranked(*shard) for shard in zip(shards, *columns, strict=True)]
-    truth, scores, documents = known_tokens(corpus, shards)
+    # A shard at a time: few tokens of a large corpus may be known.
+    ranking = (ranked(*shard) for shard in zip(shards, *columns, strict=True))
+    truth, scores, documents = known_tokens(corpus, ranking)
     seed = derive_seed(settings["seed"], "intervals", "attribution")
     rows = []
     for split, members in truth_splits(truth, documents, settings["seed"]).items():
@@ -72,7 +74,7 @@ def main(arguments: Namespace) -> None:
 
 
 def known_tokens(
-    corpus: Corpus, shards: list[np.ndarray]
+    corpus: Corpus, shards: Iterable[np.ndarray]
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Return truth, score and document of each scored label token whose truth is known."""
     columns = []

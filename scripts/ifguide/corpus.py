@@ -260,6 +260,12 @@ class ShardedArray:
         """Return a copy of the named rows: (len(indices), width)."""
         return np.stack([self[int(index)] for index in indices])
 
+    def stretch(self, start: int, stop: int) -> np.ndarray:
+        """Return a copy of the entries [start, stop) of all rows, one after the other."""
+        width = len(self[0])
+        rows = range(start // width, -(-stop // width))
+        return self.rows(rows).reshape(-1)[start - rows.start * width :][: stop - start]
+
 
 @dataclass(frozen=True)
 class Corpus:

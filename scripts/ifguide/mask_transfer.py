@@ -16,7 +16,8 @@ import numpy as np
 from tokenizers import Tokenizer, processors
 from transformers import PreTrainedTokenizerBase
 
-from ifguide.corpus import PADDING, Corpus, ShardedArray, TokenizedText
+from ifguide.corpus import Corpus, ShardedArray, TokenizedText
+from ifguide.document_places import first_tokens
 from ifguide.errors import InputError
 from ifguide.special_tokens import plain_text_backend
 
@@ -125,15 +126,6 @@ def transfer_mask(
         held_characters=held_characters,
         documents_with_selection=len(wanted),
     )
-
-
-def first_tokens(corpus: Corpus) -> np.ndarray:
-    """Return where each document begins in the stream of tokens: int64 (documents + 1,)."""
-    counts = np.zeros(corpus.meta["documents"], dtype=np.int64)
-    for shard in corpus.documents.shards:
-        numbers = shard.reshape(-1)
-        counts += np.bincount(numbers[numbers != PADDING], minlength=len(counts))
-    return np.concatenate([[0], np.cumsum(counts)])
 
 
 def characters_of(tokenizer: PreTrainedTokenizerBase) -> Tokenizer:
