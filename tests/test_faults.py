@@ -386,12 +386,22 @@ def small_disk(folder: Path, kib: int):
         (PROXY / "differential", 4, "make_direction.py", DIRECTION),
         (MODELS / "target/none", 16, "train_model.py", MODELS / "target/none/0"),
         (RESULTS / "corpus", 16, "read_documents.py", RESULTS / "corpus/documents.jsonl"),
+        (
+            RESULTS / "classifiers/explicit",
+            64,
+            "train_classifier.py",
+            RESULTS / "classifiers/explicit",
+        ),
     ],
-    ids=["numpy", "safetensors", "model", "jsonl"],
+    ids=["numpy", "safetensors", "model", "jsonl", "torch"],
 )
 def test_a_full_disk(clone, commands, finished, folder, kib, script, written):
     """One clear error, nothing half-written left; the same job completes once there is room."""
-    needed = next(p for p in [finished / written, finished / written / "losses.csv"] if p.is_file())
+    files = [
+        finished / written,
+        *(finished / written / name for name in ("losses.csv", "model.ckpt")),
+    ]
+    needed = next(path for path in files if path.is_file())
     with small_disk(clone / folder, kib):
         message = run_stage(clone, commands, script, str(written))
         assert message and "no space left on the device" in message

@@ -76,19 +76,20 @@ def record_checksums(directory: Path, pattern: str = "*") -> None:
             record_checksum(path)
 
 
-def verify(path: str | Path, rebuild: str = "delete it and run again") -> str | None:
+def verify(path: str | Path, folder: str | Path | None = None) -> str | None:
     """Compare a file with its recorded checksum, if there is one, and return that.
 
-    rebuild: what to do about a damaged one. Raises InputError where the file is missing or is not
-    what was written.
+    folder: what has to go with a damaged file, lest it is not made again. Raises InputError where
+    the file is missing or is not what was written.
     """
     path = Path(path)
+    rebuild = f"delete {f'the folder {folder}' if folder else 'it'} and run again"
     record = _checksum_of(path)
     if not record.exists():
         return None
     recorded = record.read_text(encoding="ascii", errors="replace")
     if not path.exists():
-        raise InputError(f"{path}: missing; {rebuild}")
+        raise InputError(f"{path}: missing; {rebuild if folder else 'run again'}")
     if (found := file_sha256(path)) != recorded:
         raise InputError(
             f"{path}: checksum {found[:12]} is not the recorded {recorded[:12]}; the file is "
@@ -104,7 +105,7 @@ def verify_directory(directory: str | Path, pattern: str = "*") -> None:
     """
     for record in sorted(Path(directory).glob(f".{pattern}.sha256")):
         path = record.with_name(record.name.removeprefix(".").removesuffix(".sha256"))
-        verify(path, f"delete the folder {directory} and run again")
+        verify(path, directory)
 
 
 def verified_sha256(path: str | Path) -> str:
