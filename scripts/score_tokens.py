@@ -39,6 +39,8 @@ from ifguide.tracked_layers import tracked_layers
 
 log = logging.getLogger(__name__)
 
+SAVES = 64
+
 
 def main(arguments: Namespace) -> None:
     settings = arguments.settings["scores"]
@@ -67,6 +69,8 @@ def main(arguments: Namespace) -> None:
     # Which rows are finished is counted among those that are scored.
     sample = scored_rows(corpus, first_block, settings["blocks"], arguments.settings["seed"])
     batch_size = settings["batch_size"]
+    # A record lists all that was saved: few of them, lest a long shard costs more a block.
+    between_saves = max(BLOCKS_PER_GROUP, len(sample) // SAVES)
     if scores.finished:
         log.info("going on at block %d of %d", scores.finished, len(sample))
     for start in tqdm(range(scores.finished, len(sample), batch_size), mininterval=10):
@@ -82,7 +86,7 @@ def main(arguments: Namespace) -> None:
             )
         scores.values[batch] = found * valid
         stop = start + len(batch)
-        if stop - scores.finished >= BLOCKS_PER_GROUP and stop < len(sample):
+        if stop - scores.finished >= between_saves and stop < len(sample):
             scores.save(stop)
     scores.values[np.setdiff1d(np.arange(rows), sample)] = np.nan
     write_json(
