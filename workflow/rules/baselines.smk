@@ -95,10 +95,7 @@ rule random_tokens:
             config["models"][PROXY]["tokenizer"], "tokens", "documents"
         ),
         selection=f"{RESULTS}/influence/{{model}}/{{direction}}/{{selection}}/selection.json",
-        selected=[
-            f"{RESULTS}/influence/{{model}}/{{direction}}/{{selection}}/mask/shard-{shard}.npy"
-            for shard in shards(config["corpus"]["shards"])
-        ],
+        selected=selection_files(f"{RESULTS}/influence/{{model}}/{{direction}}/{{selection}}"),
     output:
         mask=[
             f"{RESULTS}/influence/{{model}}/{{direction}}/{{selection}}/random/mask/shard-{shard}.npy"

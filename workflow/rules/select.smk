@@ -68,10 +68,7 @@ rule transfer_mask:
         code=code("transfer_mask.py"),
         documents=f"{RESULTS}/corpus/documents.jsonl",
         selection=f"{RESULTS}/influence/{{model}}/{{direction}}/{{selection}}/selection.json",
-        selected=[
-            f"{RESULTS}/influence/{{model}}/{{direction}}/{{selection}}/mask/shard-{shard}.npy"
-            for shard in shards(config["corpus"]["shards"])
-        ],
+        selected=selection_files(f"{RESULTS}/influence/{{model}}/{{direction}}/{{selection}}"),
         source=corpus_files(config["models"][PROXY]["tokenizer"], "tokens", "documents"),
         target=lambda wildcards: corpus_files(wildcards.tokenizer, "tokens", "documents"),
     output:
