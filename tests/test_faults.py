@@ -30,7 +30,14 @@ from conftest import (
     run_snakemake,
     snakemake_command,
 )
-from ifguide.artifacts import canonical_json, file_sha256, read_json, text_sha256, write_json
+from ifguide.artifacts import (
+    canonical_json,
+    file_sha256,
+    read_json,
+    text_sha256,
+    verify,
+    write_json,
+)
 from ifguide.tensor_files import read_tensors, write_tensors
 from test_config import DOCUMENTS
 
@@ -280,6 +287,27 @@ def test_what_a_refusal_says_to_delete_is_made_again(
         assert maker in dry_runs_of_clone.rules(TINY, target=target)
 
 
+@pytest.mark.parametrize(
+    ("script", "written"),
+    [
+        ("train_tokenizer.py", RESULTS / "corpus/bpe/tokenizer"),
+        ("train_classifier.py", RESULTS / "classifiers/explicit"),
+        ("train_classifier.py", RESULTS / "classifiers/implicit"),
+        ("train_reward.py", RESULTS / "rewards/toxicity/bpe"),
+        ("train_model.py", MODELS / "target/none/0"),
+    ],
+)
+def test_a_folder_whose_outputs_the_workflow_removed_is_written_again(
+    clone, commands, finished, script, written
+):
+    """It removes those of a failed job, but not the hidden files, of which it does not know."""
+    visible = [path for path in (clone / written).iterdir() if not path.name.startswith(".")]
+    for path in visible:
+        path.unlink()
+    assert run_stage(clone, commands, script, str(written)) is None
+    assert content_of(clone, written) == content_of(finished, written)
+
+
 def test_the_readers_read_undamaged_files(clone, commands):
     """Otherwise the refusals above could have another reason."""
     for script, written in [
@@ -458,6 +486,8 @@ def test_killed_at_random_moments_the_same_command_completes_with_the_same_bits(
     found, wanted = content_of(folder, RESULTS), content_of(finished, RESULTS)
     assert found.keys() == wanted.keys()
     assert {name for name in found if found[name] != wanted[name]} == set()
+    for name in found:
+        verify(folder / name)
     left = run_snakemake(folder, *run, "--cores", "1", "--dry-run")
     assert rules_to_run(left.stdout) == set()
     assert not list(tmp_path.rglob("it-ran"))

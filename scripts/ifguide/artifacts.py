@@ -55,6 +55,10 @@ def _checksum_of(path: Path) -> Path:
     return path.with_name(f".{path.name}.sha256")
 
 
+def _described_by(record: Path) -> Path:
+    return record.with_name(record.name.removeprefix(".").removesuffix(".sha256"))
+
+
 def record_checksum(path: Path, checksum: str | None = None) -> None:
     """Write the SHA-256 of a file beside it, for `verify`; `checksum` where it is known."""
     record = _checksum_of(path)
@@ -69,9 +73,16 @@ def record_checksum(path: Path, checksum: str | None = None) -> None:
         temporary.unlink(missing_ok=True)
 
 
-def record_checksums(directory: Path, pattern: str = "*") -> None:
-    """Record the checksums of the files of a directory, for `verify_directory`."""
-    for path in sorted(directory.glob(pattern)):
+def record_checksums(directory: Path) -> None:
+    """Record the checksums of the files of a directory, for `verify_directory`.
+
+    Those of files that are no longer there are dropped: a workflow that removes what a failed job
+    wrote does not know of them.
+    """
+    for record in directory.glob(".*.sha256"):
+        if not _described_by(record).exists():
+            record.unlink()
+    for path in sorted(directory.iterdir()):
         if path.is_file() and not path.name.startswith("."):
             record_checksum(path)
 
@@ -104,8 +115,7 @@ def verify_directory(directory: str | Path, pattern: str = "*") -> None:
     The stage that writes it is known to the workflow by some of them, so all have to go.
     """
     for record in sorted(Path(directory).glob(f".{pattern}.sha256")):
-        path = record.with_name(record.name.removeprefix(".").removesuffix(".sha256"))
-        verify(path, directory)
+        verify(_described_by(record), directory)
 
 
 def verified_sha256(path: str | Path) -> str:
