@@ -13,6 +13,10 @@ from ifguide.artifacts import is_out_of_space
 from ifguide.errors import InputError
 from ifguide.run_lock import sole_writer
 
+# oneDNN keeps the code that it made for each of 1,024 shapes, 256 KiB each: of texts of ever other
+# lengths none is used again. A few are enough for the layers of a model.
+os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "16")
+
 
 def argument_parser(description: str | None) -> argparse.ArgumentParser:
     """Return a parser with `--settings`: a JSON object of the config sections that a rule uses."""

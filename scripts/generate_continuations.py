@@ -12,11 +12,11 @@ import logging
 import os
 from argparse import Namespace
 from collections.abc import Iterator
-from itertools import groupby
+from itertools import groupby, islice
 from pathlib import Path
 
 from command_line import argument_parser, run
-from ifguide.artifacts import file_sha256, read_jsonl, text_sha256, write_jsonl
+from ifguide.artifacts import file_sha256, stream_jsonl, text_sha256, write_jsonl
 from ifguide.corpus import end_of_text_id
 from ifguide.generation import Continuation, Sampling, generate
 from ifguide.models import compute_device, load_model, weights_sha256
@@ -32,7 +32,10 @@ def main(arguments: Namespace) -> None:
     sampling = dict(settings["generation"])
     rows_per_batch = sampling.pop("rows_per_batch")
     shard, count = settings["shard"]
-    records = dict(list(enumerate(read_jsonl(arguments.prompts)))[shard::count])
+    records = {
+        index: {name: record[name] for name in ("prompt", "split", "group")}
+        for index, record in islice(enumerate(stream_jsonl(arguments.prompts)), shard, None, count)
+    }
     made_from = {
         "settings": {**settings, "generation": sampling},
         "prompts_sha256": file_sha256(arguments.prompts),
@@ -42,23 +45,24 @@ def main(arguments: Namespace) -> None:
         made_from["reward_sha256"] = weights_sha256(arguments.reward)
     finished = arguments.output.with_name(f".{arguments.output.name}.finished")
     done = read_finished(finished, made_from)
-    left = [index for index in records if index not in done]
     log.info("%d prompts, %d of them finished before", len(records), len(done))
-    if left:
+    if len(done) < len(records):
         model = load_model(arguments.model).to(compute_device())
         tokenizer = load_tokenizer(arguments.model)
         continuations = generate(
             model,
             tokenizer,
-            [records[index]["prompt"] for index in left],
+            [record["prompt"] for record in records.values()],
             Sampling(**sampling),
             seed=settings["seed"],
             rows_per_batch=rows_per_batch,
             guidance=read_guidance(arguments.reward, settings, tokenizer, model.device),
+            finished={place for place, index in enumerate(records) if index in done},
         )
+        indices = list(records)
         with open(finished, "a", encoding="utf-8") as kept:
             for place, group in groupby(continuations, key=lambda c: c.prompt_index):
-                index = left[place]
+                index = indices[place]
                 own = [described(c, index, records[index], made_from) for c in group]
                 kept.write(finished_line(index, own))
                 kept.flush()
@@ -70,9 +74,7 @@ def described(c: Continuation, index: int, record: dict, made_from: dict) -> dic
     hashes = ("weights_sha256", "reward_sha256")
     return {
         "prompt_index": index,
-        "prompt": record["prompt"],
-        "split": record["split"],
-        "group": record["group"],
+        **record,
         "sample": c.sample,
         "seed": c.seed,
         "continuation": c.text,
@@ -98,19 +100,22 @@ def read_finished(path: Path, made_from: dict) -> set[int]:
 
     The first line says what the others were made from; the last may have been cut off.
     """
-    kept = []
-    if path.exists():
-        first, *others = path.read_text(encoding="utf-8").split("\n")
-        if first == json.dumps(made_from, sort_keys=True):
-            kept = [line for line in others[:-1] if is_whole(line)]
-        else:
-            log.warning("%s: of another model or other settings; starting over", path)
+    first = json.dumps(made_from, sort_keys=True) + "\n"
+    done = set()
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f"{path.name}.partial")
     with open(temporary, "w", encoding="utf-8") as begun:
-        begun.writelines(f"{line}\n" for line in (json.dumps(made_from, sort_keys=True), *kept))
+        begun.write(first)
+        if path.exists():
+            with open(path, encoding="utf-8", errors="replace", newline="\n") as kept:
+                if kept.readline() != first:
+                    log.warning("%s: of another model or other settings; starting over", path)
+                    kept.seek(0, os.SEEK_END)
+                for line in filter(is_whole, kept):
+                    begun.write(line)
+                    done.add(prompt_index(line))
     os.replace(temporary, path)
-    return {prompt_index(line) for line in kept}
+    return done
 
 
 def finished_line(index: int, continuations: list[dict]) -> str:
@@ -120,8 +125,8 @@ def finished_line(index: int, continuations: list[dict]) -> str:
 
 
 def is_whole(line: str) -> bool:
-    checksum, _, content = line.partition(" ")
-    return text_sha256(content) == checksum
+    checksum, _, content = line.removesuffix("\n").partition(" ")
+    return line.endswith("\n") and text_sha256(content) == checksum
 
 
 def prompt_index(line: str | bytes) -> int:

@@ -298,9 +298,10 @@ def test_what_a_refusal_says_to_delete_is_made_again(
     ],
 )
 def test_a_folder_whose_outputs_the_workflow_removed_is_written_again(
-    clone, commands, finished, script, written
+    commands, finished, tmp_path, script, written
 ):
     """It removes those of a failed job, but not the hidden files, of which it does not know."""
+    clone = copy_run(finished, tmp_path / "clone")
     visible = [path for path in (clone / written).iterdir() if not path.name.startswith(".")]
     for path in visible:
         path.unlink()

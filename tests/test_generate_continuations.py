@@ -121,7 +121,6 @@ def test_an_interrupted_job_goes_on_from_finished_prompts(folder, tmp_path, monk
     lines.append(lines[1][:90])  # one that was cut off
     finished.write_text("".join(lines), encoding="utf-8")
     assert generate(folder, output, rows_per_batch=100) == whole
-    assert [len(prompts) for prompts in asked] == [7, 5]
     assert not finished.exists()
 
 

@@ -118,12 +118,38 @@ def test_neither_batch_size_nor_order_nor_company_changes_a_continuation(family,
             assert continuation.text == whole[shard + 3 * index, sample].text
 
 
+@pytest.mark.parametrize("padding", [True, False])
+def test_finished_prompts_are_left_out_and_change_no_batch(tokenizer, monkeypatch, padding):
+    model = small_model("gpt_neox", torch.float32)
+    monkeypatch.setattr(generation, "hides_padding", lambda *arguments: padding)
+    batches, original = [], generation.generate_batch
+
+    def watched(model, prompts, *arguments, **settings):
+        batches.append(prompts.tolist())
+        return original(model, prompts, *arguments, **settings)
+
+    monkeypatch.setattr(generation, "generate_batch", watched)
+    settings = {"seed": SEED, "rows_per_batch": 2 * SAMPLING.continuations}
+    whole = list(generate(model, tokenizer, PROMPTS, SAMPLING, **settings))
+    everything = batches.copy()
+    order = list(dict.fromkeys(continuation.prompt_index for continuation in whole))
+    first_batch = len(everything[0])
+    for count in (0, first_batch, first_batch + 1, len(order)):
+        batches.clear()
+        finished = set(order[:count])
+        rest = list(generate(model, tokenizer, PROMPTS, SAMPLING, **settings, finished=finished))
+        assert rest == [c for c in whole if c.prompt_index not in finished]
+        assert batches == everything[len(everything) - len(batches) :]
+        assert bool(batches) == (count < len(order))
+        assert count < first_batch or len(batches) < len(everything)
+
+
 def test_prompts_of_other_lengths_share_a_batch_unless_padding_shows(tokenizer):
     encoded = [np.array(ids) for ids in ([1, 2, 3], [4, 5], [6, 7, 8, 9], [1] * 9, [2, 3])]
     together = list(similar_length_batches(encoded, 3, padding=True))
-    assert together == [[1, 4, 0], [2], [3]]  # at most three, at most twice the shortest
+    assert together == [[3], [2, 0, 1], [4]]  # at most three, at least half of the longest
     apart = list(similar_length_batches(encoded, 3, padding=False))
-    assert apart == [[1, 4], [0], [2], [3]]
+    assert apart == [[3], [2], [0], [1, 4]]
 
 
 @pytest.mark.parametrize("family", [*FAMILIES, *OTHER_DECODERS])

@@ -7,6 +7,7 @@ leave the batch.
 
 import inspect
 from collections.abc import Iterator, Sequence
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -24,6 +25,8 @@ from ifguide.seeds import prompt_seed
 NARROW_NUCLEUS = 256
 # So many logits make tokens at once on a processor: what is computed on the way fits its cache.
 LOGITS_AT_ONCE = 2**18
+# What a tokenizer says of a prompt takes kilobytes, of which the token ids alone are kept.
+ENCODED_AT_ONCE = 256
 # Rows that have ended are taken out of the batch once they are so large a share of it.
 ENDED_SHARE = 0.125
 
@@ -252,13 +255,16 @@ def hides_padding(model: PreTrainedModel, prompts: Sequence[np.ndarray], end_of_
 def similar_length_batches(
     prompts: Sequence[np.ndarray], prompts_per_batch: int, *, padding: bool
 ) -> Iterator[list[int]]:
-    """Yield indices of prompts of equal length; with padding, of at most twice the shortest's."""
-    order = sorted(range(len(prompts)), key=lambda index: len(prompts[index]))
+    """Yield indices of prompts of equal length; with padding, of at least half the longest's.
+
+    The longest come first: what memory the job needs it needs at once, and later batches fit there.
+    """
+    order = sorted(range(len(prompts)), key=lambda index: -len(prompts[index]))
     batch: list[int] = []
     for index in order:
-        least = len(prompts[batch[0]]) if batch else 0
+        most = len(prompts[batch[0]]) if batch else 0
         if batch and (
-            len(prompts[index]) > (2 if padding else 1) * least or len(batch) == prompts_per_batch
+            (2 if padding else 1) * len(prompts[index]) < most or len(batch) == prompts_per_batch
         ):
             yield batch
             batch = []
@@ -271,15 +277,19 @@ def encode_prompts(
     tokenizer: PreTrainedTokenizerBase, prompts: Sequence[str], *, positions: int
 ) -> list[np.ndarray]:
     """Tokenize prompts. Raises InputError for one that is empty or exceeds `positions` tokens."""
-    encoded = [text.ids for text in tokenize(tokenizer, prompts)]
-    for prompt, ids in zip(prompts, encoded, strict=True):
-        if not len(ids):
-            raise InputError("a prompt is empty; remove it from the benchmark's files")
-        if len(ids) > positions:
-            raise InputError(
-                f"a prompt of {len(ids)} tokens leaves no room in the model's context for the new "
-                f"tokens (at most {positions} fit): {prompt[:60]!r}…; shorten or remove it"
-            )
+    encoded = []
+    for start in range(0, len(prompts), ENCODED_AT_ONCE):
+        batch = prompts[start : start + ENCODED_AT_ONCE]
+        for prompt, text in zip(batch, tokenize(tokenizer, batch), strict=True):
+            if not len(text.ids):
+                raise InputError("a prompt is empty; remove it from the benchmark's files")
+            if len(text.ids) > positions:
+                raise InputError(
+                    f"a prompt of {len(text.ids)} tokens leaves no room in the model's context for "
+                    f"the new tokens (at most {positions} fit): {prompt[:60]!r}…; shorten or "
+                    "remove it"
+                )
+            encoded.append(text.ids.astype(np.int32))
     return encoded
 
 
@@ -292,17 +302,21 @@ def generate_ids(
     end_of_text: int,
     rows_per_batch: int = 512,
     guidance: Guidance | None = None,
+    finished: AbstractSet[int] = frozenset(),
 ) -> Iterator[tuple[int, list[list[int]]]]:
-    """Yield the index of each prompt, in the order of their lengths, and its continuations.
+    """Yield the index of each prompt that is not `finished`, the longest first, and continuations.
 
     prompts: token ids, (length,) each; seeds: of each prompt's random numbers. A continuation ends
-    before its end of text.
+    before its end of text. A batch has the same prompts whichever of them are finished, because
+    sums over other shapes are rounded otherwise.
     """
     copies = sampling.continuations
     padding = not (guidance and guidance.reads_prompts)
     padding = padding and hides_padding(model, prompts, end_of_text)
     per_batch = max(1, rows_per_batch // copies)
     for batch in similar_length_batches(prompts, per_batch, padding=padding):
+        if finished >= set(batch):
+            continue
         uniform = np.concatenate([uniform_numbers(seeds[index], sampling) for index in batch])
         tokens, visible = padded([prompts[index] for index in batch], end_of_text)
         rows = generate_batch(
@@ -316,7 +330,8 @@ def generate_ids(
         ).tolist()
         rows = [row[: row.index(end_of_text)] if end_of_text in row else row for row in rows]
         for place, index in enumerate(batch):
-            yield index, rows[place * copies : (place + 1) * copies]
+            if index not in finished:
+                yield index, rows[place * copies : (place + 1) * copies]
 
 
 def generate(
@@ -328,11 +343,13 @@ def generate(
     seed: int,
     rows_per_batch: int = 512,
     guidance: Guidance | None = None,
+    finished: AbstractSet[int] = frozenset(),
 ) -> Iterator[Continuation]:
     """Yield the continuations of all prompts: those of one prompt together, ordered by sample.
 
-    A continuation depends on the model, the seed, its prompt and its sample alone; the order of
-    the prompts is that of their lengths. Raises InputError, before the first one, for an empty
+    Those whose indices are in `finished` are left out, to the same bits. But for the rounding of
+    sums, a continuation depends on the model, the seed, its prompt and its sample alone; the
+    longest prompts come first. Raises InputError, before the first one, for an empty
     prompt or one that exceeds the model's context.
     """
     positions = getattr(model.config, "max_position_embeddings", None) or 2**31
@@ -346,6 +363,7 @@ def generate(
         end_of_text=end_of_text_id(tokenizer),
         rows_per_batch=rows_per_batch,
         guidance=guidance,
+        finished=finished,
     ):
         for sample, ids in enumerate(rows):
             yield Continuation(index, sample, seeds[index], tokenizer.decode(ids), len(ids))
