@@ -9,7 +9,8 @@ time of any other, on made-up scores of more tokens. Written: scaling.csv, scali
 and scaling.svg. Every process first loads its libraries, whatever the size, so that growth shows in
 the marginal time: what the tokens added since the size before have cost, per token. CPU time stands
 beside wall time because it does not count what other programs on the machine took; both are the
-least of some repetitions, as the start of a process varies by more than some stages take.
+least of some repetitions, as the start of a process varies by more than some stages take. Smaller
+sizes are repeated more often: what disturbs a run does so by as many seconds whatever its length.
 
 Memory is the most that any process of a stage holds itself (RssAnon, looked at a hundred times a
 second): the pages of mapped files are the kernel's, which takes them back when it needs room.
@@ -18,6 +19,7 @@ second): the pages of mapped files are the kernel's, which takes them back when 
 import argparse
 import contextlib
 import json
+import math
 import os
 import re
 import shlex
@@ -62,6 +64,8 @@ TARGETS = [
     RESULTS / "evaluation/proxy/none/0/realtoxicityprompts/continuations/shard-00000.jsonl",
 ]
 TOLERANCE = 0.1
+# A selection ends within seconds.
+SELECTION_REPETITIONS = 3
 
 
 @dataclass(frozen=True)
@@ -181,7 +185,7 @@ def measure(scale: int, sizes: Sizes, repetitions: int) -> list[dict]:
                 found[stage] = found[stage].then(least_of(repetitions, command, folder))
         tokens = tokens_of_stages(folder)
     found["selection"], tokens["selection"] = measure_selection(
-        scale * sizes.selection_tokens, repetitions
+        scale * sizes.selection_tokens, SELECTION_REPETITIONS * repetitions
     )
     return [
         {
@@ -214,7 +218,7 @@ def with_growth(rows: pd.DataFrame) -> pd.DataFrame:
     rows = rows.sort_values(["stage", "scale"], ignore_index=True)
     by_stage = rows.groupby("stage")
     added = by_stage["cpu_seconds"].diff() / by_stage["tokens"].diff()
-    rows["marginal_microseconds"] = (1e6 * added).round(3)
+    rows["marginal_microseconds"] = (1e6 * added).round(5)
     first = by_stage["marginal_microseconds"].transform("first")
     rows["time_growth"] = (rows["marginal_microseconds"] / first).round(3)
     rows["memory_growth"] = (rows["peak_mib"] / by_stage["peak_mib"].transform("first")).round(3)
@@ -231,7 +235,7 @@ def markdown(rows: pd.DataFrame) -> str:
         marginal = row["marginal_microseconds"]
         lines.append(
             f"| {row['stage']} | {row['scale']}× | {row['tokens']:,} | {row['wall_seconds']:.1f} | "
-            f"{row['cpu_seconds']:.1f} | {'' if pd.isna(marginal) else f'{marginal:.1f}'} | "
+            f"{row['cpu_seconds']:.1f} | {'' if pd.isna(marginal) else f'{marginal:.3g}'} | "
             f"{row['peak_mib']:.0f} | {row['memory_growth']:.2f} |"
         )
     return "\n".join(lines) + "\n"
@@ -260,12 +264,15 @@ def main() -> None:
     parser.add_argument("--output", type=Path, required=True)
     parser.add_argument("--small", action="store_true", help="begin with a small corpus")
     parser.add_argument("--scales", type=int, nargs="+", default=[1, 4, 16])
-    parser.add_argument("--repetitions", type=int, default=3)
+    parser.add_argument(
+        "--repetitions", type=int, default=3, help="of the largest size; smaller ones have more"
+    )
     arguments = parser.parse_args()
     sizes = SMALL if arguments.small else FULL
     rows = []
     for scale in arguments.scales:
-        rows += measure(scale, sizes, arguments.repetitions)
+        more = round(math.sqrt(max(arguments.scales) / scale))
+        rows += measure(scale, sizes, more * arguments.repetitions)
         print(f"{scale}× done", file=sys.stderr)
     table = with_growth(pd.DataFrame(rows))
     arguments.output.mkdir(parents=True, exist_ok=True)

@@ -14,7 +14,7 @@ from numpy.lib.format import open_memmap
 from ifguide.artifacts import canonical_json, read_json, text_sha256, write_array, write_json
 from ifguide.errors import InputError
 
-_BYTES_AT_ONCE = 1 << 24
+_BYTES_AT_ONCE = 1 << 20
 
 
 class PartialArray:
