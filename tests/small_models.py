@@ -2,7 +2,14 @@
 
 import torch
 from torch import nn
-from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedConfig, PreTrainedModel
+from transformers import (
+    AutoConfig,
+    AutoModelForCausalLM,
+    PreTrainedConfig,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+    RobertaConfig,
+)
 from transformers.modeling_outputs import BaseModelOutput, CausalLMOutput
 from transformers.models.llama.modeling_llama import LlamaRMSNorm
 
@@ -191,3 +198,15 @@ def random_direction(layers, seed: int = 0) -> dict[str, torch.Tensor]:
         for layer in layers
         for name, parameter in layer.named_parameters()
     }
+
+
+def classifier_config(tokenizer: PreTrainedTokenizerBase, **changes) -> RobertaConfig:
+    """The smallest classifier that reads what a tokenizer gives."""
+    return RobertaConfig(
+        vocab_size=len(tokenizer),
+        hidden_size=8,
+        num_hidden_layers=1,
+        num_attention_heads=1,
+        intermediate_size=16,
+        **changes,
+    )

@@ -13,6 +13,7 @@ from ifguide.classifiers import adopt_detoxify, train_classifier_tokenizer
 from ifguide.errors import InputError
 from ifguide.published_detoxify import PUBLISHED
 from ifguide.toxicity import explicit_scores, load_explicit
+from small_models import classifier_config
 
 TEXTS = ["you are a fool", "a mild afternoon", "some other words"]
 
@@ -27,15 +28,8 @@ def base(tmp_path):
     folder = tmp_path / "base"
     tokenizer = train_classifier_tokenizer(TEXTS, 300, 64)
     tokenizer.save_pretrained(folder)
-    RobertaConfig(
-        vocab_size=len(tokenizer),
-        hidden_size=8,
-        num_hidden_layers=1,
-        num_attention_heads=1,
-        intermediate_size=16,
-        max_position_embeddings=66,
-        type_vocab_size=1,
-    ).save_pretrained(folder)
+    config = classifier_config(tokenizer, max_position_embeddings=66, type_vocab_size=1)
+    config.save_pretrained(folder)
     return folder
 
 

@@ -7,7 +7,6 @@ from transformers import (
     AutoTokenizer,
     BertTokenizer,
     PreTrainedTokenizerBase,
-    RobertaConfig,
     RobertaForSequenceClassification,
     RobertaTokenizer,
     XLMRobertaTokenizer,
@@ -26,6 +25,7 @@ from ifguide.toxicity import (
     implicit_scores,
     load_explicit,
 )
+from small_models import classifier_config
 
 PLAIN = ["you are a fool", "a mild < afternoon >", "[x]/y\ns", "", "  two  spaces "]
 LETTERS = "abcdefghijklmnopqrstuvwxyzACDEKLMNPSTU<>/[]"
@@ -64,15 +64,8 @@ def directory(request, tmp_path):
     """A sequence classifier with a tokenizer of each published kind."""
     tokenizer = request.param()
     torch.manual_seed(0)
-    config = RobertaConfig(
-        vocab_size=len(tokenizer),
-        hidden_size=8,
-        num_hidden_layers=1,
-        num_attention_heads=1,
-        intermediate_size=16,
-        pad_token_id=tokenizer.pad_token_id,
-        initializer_range=1.0,
-        num_labels=2,
+    config = classifier_config(
+        tokenizer, pad_token_id=tokenizer.pad_token_id, initializer_range=1.0, num_labels=2
     )
     save_implicit(RobertaForSequenceClassification(config), tokenizer, tmp_path / "implicit")
     return tmp_path / "implicit"
@@ -164,14 +157,7 @@ def test_training_reads_what_judging_reads(tmp_path):
     trained = LabelledTexts(tokenizer, texts, [0.0] * len(texts), 2).encoded["input_ids"]
     assert trained == [[0, *ids[1:-1], 2] for ids in trained]
     assert not {token for ids in trained for token in ids[1:-1]} & {*tokenizer.all_special_ids}
-    config = RobertaConfig(
-        vocab_size=len(tokenizer),
-        hidden_size=8,
-        num_hidden_layers=1,
-        num_attention_heads=1,
-        intermediate_size=16,
-        num_labels=2,
-    )
+    config = classifier_config(tokenizer, num_labels=2)
     save_implicit(RobertaForSequenceClassification(config), tokenizer, tmp_path)
     judging = ImplicitClassifier(tmp_path, 1).tokenizer
     assert judging(texts)["input_ids"] == trained
