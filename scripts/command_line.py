@@ -2,6 +2,7 @@
 
 import argparse
 import contextlib
+import ctypes
 import json
 import logging
 import os
@@ -16,6 +17,10 @@ from ifguide.run_lock import sole_writer
 # oneDNN keeps the code that it made for each of 1,024 shapes, 256 KiB each: of texts of ever other
 # lengths none is used again. A few are enough for the layers of a model.
 os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "16")
+
+# Parameters of glibc's mallopt, and the largest array that it lets a heap hold.
+M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3
+HEAP_ARRAY_BYTES = 32 * 2**20
 
 
 def argument_parser(description: str | None) -> argparse.ArgumentParser:
@@ -46,6 +51,17 @@ def labelled_path(argument: str) -> tuple[str, str]:
     return label, path
 
 
+def reuse_freed_memory() -> None:
+    """Have arrays take the memory of earlier ones, where the C library is glibc.
+
+    By itself it begins with that once a larger array was freed. Until then each array is pages that
+    the kernel has to clear, which can take longer than what is computed in them.
+    """
+    if mallopt := getattr(ctypes.CDLL(None), "mallopt", None):
+        mallopt(M_MMAP_THRESHOLD, HEAP_ARRAY_BYTES)
+        mallopt(M_TRIM_THRESHOLD, 8 * HEAP_ARRAY_BYTES)
+
+
 def run(
     main: Callable[[argparse.Namespace], None],
     parser: argparse.ArgumentParser,
@@ -64,6 +80,7 @@ def run(
     for chatty in ("httpx2", "httpcore2", "transformers", "matplotlib", "fontTools"):
         logging.getLogger(chatty).setLevel(logging.WARNING)
     arguments = parser.parse_args()
+    reuse_freed_memory()
     # Processes that torchrun started make one output, and all find the same mistake.
     first = os.environ.get("RANK", "0") == "0"
     lock = sole_writer(arguments.output) if resumes and first else contextlib.nullcontext()
