@@ -10,7 +10,7 @@ import shlex
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -163,9 +163,11 @@ def write_small_config(clone: Path) -> str:
     # A classifier that learns something, and so a filter that drops some documents but not all.
     config["classifiers"]["explicit"]["train"] |= {"epochs": 30, "learning_rate": 3.0e-3}
     config["methods"]["toxicity_filter"]["filter"]["unit"] = "document"
-    # A filtered model that is trained, but not evaluated.
-    config["methods"]["ifguide"]["start_from"] = "toxicity_filter"
-    config["evaluation"]["methods"] = ["none", "ifguide", "rad"]
+    # Models of other methods that are trained, but not evaluated.
+    config["methods"]["dpo"]["start_from"] = "toxicity_filter"
+    config["methods"]["ifguide"]["start_from"] = "dpo"
+    config["methods"]["rad"]["decode"] = "ifguide"
+    config["evaluation"]["methods"] = ["ifguide", "rad"]
     del config["benchmarks"]["toxigen"]
     config["influence"]["directions"]["differential"]["measure"] = []
     config["influence"]["variants"] = {"pooled": {"direction": "differential", "pooling": 0.9}}
@@ -180,24 +182,49 @@ def copy_run(source: Path, target: Path) -> Path:
 
 
 @pytest.fixture(scope="session")
-def finished(tmp_path_factory) -> Path:
-    """A clone in which the tiny config has run to its end; copy it before changing anything.
+def shared(tmp_path_factory) -> Path:
+    """A folder that all processes of these tests share.
 
-    IFGUIDE_FINISHED names a folder that keeps it for the next call of pytest, of the same code.
+    IFGUIDE_FINISHED names one that is kept for the next call of pytest, of the same code.
     """
     # Workers of pytest-xdist share the parent of their base folders.
     base = tmp_path_factory.getbasetemp()
     own = base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
-    shared = Path(os.environ.get("IFGUIDE_FINISHED", own))
-    clone = shared / "finished" / "clone"
-    with FileLock(shared / "finished.lock"):
-        if not clone.exists():
-            target = copy_repository(shared / "unfinished")
-            ran = run_snakemake(target, "--configfile", TINY, "--cores", "2")
+    return Path(os.environ.get("IFGUIDE_FINISHED", own))
+
+
+def run_once(target: Path, begin: Callable[[Path], list[str]]) -> Path:
+    """Have `target` hold a run that ended; `begin` makes its folder and returns its config."""
+    with FileLock(target.with_suffix(".lock")):
+        if not target.exists():
+            unfinished = target.with_suffix(".unfinished") / "clone"
+            shutil.rmtree(unfinished, ignore_errors=True)
+            ran = run_snakemake(unfinished, *begin(unfinished), "--cores", "2")
             assert ran.returncode == 0, ran.stdout
-            clone.parent.mkdir()
-            target.rename(clone)
-    return clone
+            unfinished.parent.rename(target)
+    return target / "clone"
+
+
+@pytest.fixture(scope="session")
+def finished(shared) -> Path:
+    """A clone in which the tiny config has run to its end; copy it before changing anything."""
+
+    def begin(clone: Path) -> list[str]:
+        copy_repository(clone)
+        return ["--configfile", TINY]
+
+    return run_once(shared / "finished", begin)
+
+
+@pytest.fixture(scope="session")
+def finished_small(shared, finished) -> Path:
+    """A copy of the finished run in which the small config has run to its end as well."""
+
+    def begin(clone: Path) -> list[str]:
+        copy_run(finished, clone)
+        return ["--configfile", write_small_config(clone)]
+
+    return run_once(shared / "small", begin)
 
 
 class DryRuns:
