@@ -9,8 +9,7 @@ time of any other, on made-up scores of more tokens. Written: scaling.csv, scali
 and scaling.svg. Every process first loads its libraries, whatever the size, so that growth shows in
 the marginal time: what the tokens added since the size before have cost, per token. CPU time stands
 beside wall time because it does not count what other programs on the machine took; both are the
-least of some repetitions, as the start of a process varies by more than some stages take. Smaller
-sizes are repeated more often: what disturbs a run does so by as many seconds whatever its length.
+least of some repetitions, as the start of a process varies by more than some stages take.
 
 Memory is the most that any process of a stage holds itself (RssAnon, looked at a hundred times a
 second): the pages of mapped files are the kernel's, which takes them back when it needs room.
@@ -19,7 +18,6 @@ second): the pages of mapped files are the kernel's, which takes them back when 
 import argparse
 import contextlib
 import json
-import math
 import os
 import re
 import shlex
@@ -264,15 +262,12 @@ def main() -> None:
     parser.add_argument("--output", type=Path, required=True)
     parser.add_argument("--small", action="store_true", help="begin with a small corpus")
     parser.add_argument("--scales", type=int, nargs="+", default=[1, 4, 16])
-    parser.add_argument(
-        "--repetitions", type=int, default=3, help="of the largest size; smaller ones have more"
-    )
+    parser.add_argument("--repetitions", type=int, default=3)
     arguments = parser.parse_args()
     sizes = SMALL if arguments.small else FULL
     rows = []
     for scale in arguments.scales:
-        more = round(math.sqrt(max(arguments.scales) / scale))
-        rows += measure(scale, sizes, more * arguments.repetitions)
+        rows += measure(scale, sizes, arguments.repetitions)
         print(f"{scale}× done", file=sys.stderr)
     table = with_growth(pd.DataFrame(rows))
     arguments.output.mkdir(parents=True, exist_ok=True)
