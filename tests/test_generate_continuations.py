@@ -103,7 +103,7 @@ def test_an_interrupted_job_goes_on_from_finished_prompts(folder, tmp_path, monk
     original = generate_continuations.generate
 
     def interrupted(model, tokenizer, prompts, *arguments, **settings):
-        asked.append(prompts)
+        asked.append(len(prompts) - len(settings["finished"]))
         for number, continuation in enumerate(
             original(model, tokenizer, prompts, *arguments, **settings)
         ):
@@ -121,6 +121,7 @@ def test_an_interrupted_job_goes_on_from_finished_prompts(folder, tmp_path, monk
     lines.append(lines[1][:90])  # one that was cut off
     finished.write_text("".join(lines), encoding="utf-8")
     assert generate(folder, output, rows_per_batch=100) == whole
+    assert asked == [7, 5]
     assert not finished.exists()
 
 
