@@ -24,8 +24,8 @@ from matplotlib.figure import Figure
 from scipy.stats import chi2_contingency
 from transformers import AutoConfig, AutoModelForCausalLM
 
-from ifguide.artifacts import atomic_path, write_text
-from ifguide.generation import Sampling, generate_ids
+from ifguide.evaluation.generation import Sampling, generate_ids
+from ifguide.files.artifacts import atomic_path, write_text
 
 PEER_ROWS = 32
 END_OF_TEXT = 0

@@ -25,8 +25,8 @@ import pandas as pd
 import torch
 from matplotlib.figure import Figure
 
-from ifguide.artifacts import atomic_path, write_text
-from ifguide.figure_style import NEUTRAL, PALETTE, save_figure, style
+from ifguide.files.artifacts import atomic_path, write_text
+from ifguide.report.figure_style import NEUTRAL, PALETTE, save_figure, style
 from process_memory import process_memory
 from selection_cost import measure_selection
 from workload import SIZES, Peer, Size, Workload, agreement, tracked_parameters

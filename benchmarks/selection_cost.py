@@ -10,9 +10,9 @@ import numpy as np
 import pandas as pd
 import torch
 
-from ifguide.artifacts import write_array, write_json
-from ifguide.corpus import shard_bounds, shard_name
-from ifguide.tensor_files import write_tensors
+from ifguide.data.corpus import shard_bounds, shard_name
+from ifguide.files.artifacts import write_array, write_json
+from ifguide.files.tensor_files import write_tensors
 
 DIRECTION = "direction.safetensors"
 SCRIPT = Path(__file__).resolve().parent.parent / "scripts" / "select_tokens.py"

@@ -31,12 +31,12 @@ from matplotlib.figure import Figure
 from transformers import Trainer, TrainerCallback
 from transformers.trainer_callback import PrinterCallback
 
-from ifguide.artifacts import atomic_path, write_text
-from ifguide.corpus import Corpus, ShardedArray
-from ifguide.figure_style import PALETTE, save_figure, style
-from ifguide.models import build_model
-from ifguide.training import SuppressionTrainer, training_arguments
-from ifguide.training_blocks import Blocks
+from ifguide.data.corpus import Corpus, ShardedArray
+from ifguide.files.artifacts import atomic_path, write_text
+from ifguide.models.loading import build_model
+from ifguide.models.training import SuppressionTrainer, training_arguments
+from ifguide.models.training_blocks import Blocks
+from ifguide.report.figure_style import PALETTE, save_figure, style
 
 SPEED_GOAL = 0.97
 MEMORY_GOAL = 1.03

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
 
-from ifguide.ekfac import (
+from ifguide.influence.ekfac import (
     Batch,
     Eigenbasis,
     LayerFactors,
@@ -22,16 +22,16 @@ from ifguide.ekfac import (
     eigenvalue_sums,
     layer_factors,
 )
-from ifguide.factor_blocks import drawn_positions
-from ifguide.models import HiddenStates, token_losses
-from ifguide.query_direction import QueryRecord, difference, mean_gradient, precondition
-from ifguide.token_scores import (
+from ifguide.influence.factor_blocks import drawn_positions
+from ifguide.influence.query_direction import QueryRecord, difference, mean_gradient, precondition
+from ifguide.influence.token_scores import (
     backward_scorer,
     forward_mode_scorer,
     position_scorer,
     two_forward_scorer,
 )
-from ifguide.tracked_layers import TrackedLayer, tracked_layers
+from ifguide.models.loading import HiddenStates, token_losses
+from ifguide.models.tracked_layers import TrackedLayer, tracked_layers
 
 LOGITS_BUDGET_BYTES = 2**26
 RELATIVE_STEP = 1e-3

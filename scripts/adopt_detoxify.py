@@ -4,8 +4,8 @@ from argparse import Namespace
 from pathlib import Path
 
 from command_line import argument_parser, run
-from ifguide.classifiers import adopt_detoxify
-from ifguide.toxicity import explicit_scores, load_explicit
+from ifguide.evaluation.classifiers import adopt_detoxify
+from ifguide.evaluation.toxicity import explicit_scores, load_explicit
 
 
 def main(arguments: Namespace) -> None:

@@ -11,9 +11,9 @@ from argparse import Namespace
 from pathlib import Path
 
 from command_line import argument_parser, run
-from ifguide.artifacts import atomic_path
 from ifguide.errors import InputError
-from ifguide.page_style import without_requests
+from ifguide.files.artifacts import atomic_path
+from ifguide.report.page_style import without_requests
 
 
 def main(arguments: Namespace) -> None:

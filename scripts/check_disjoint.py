@@ -7,10 +7,10 @@ from argparse import Namespace
 from pathlib import Path
 
 from command_line import argument_parser, run
-from ifguide.artifacts import read_jsonl, write_json
-from ifguide.benchmark_formats import PromptRecord
-from ifguide.preferences import PreferencePair, require_pairs_disjoint
-from ifguide.prompts import require_disjoint
+from ifguide.data.benchmark_formats import PromptRecord
+from ifguide.data.preferences import PreferencePair, require_pairs_disjoint
+from ifguide.data.prompts import require_disjoint
+from ifguide.files.artifacts import read_jsonl, write_json
 
 
 def main(arguments: Namespace) -> None:

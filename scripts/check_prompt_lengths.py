@@ -8,11 +8,11 @@ from argparse import Namespace
 from pathlib import Path
 
 from command_line import argument_parser, run
-from ifguide.architectures import read_architecture
-from ifguide.artifacts import read_jsonl, write_json
-from ifguide.benchmark_formats import PromptRecord
-from ifguide.prompt_lengths import longest_prompt, positions_of, room_for_prompts
-from ifguide.tokenizers import load_tokenizer
+from ifguide.data.benchmark_formats import PromptRecord
+from ifguide.data.prompt_lengths import longest_prompt, positions_of, room_for_prompts
+from ifguide.data.tokenizers import load_tokenizer
+from ifguide.files.artifacts import read_jsonl, write_json
+from ifguide.models.architectures import read_architecture
 
 
 def main(arguments: Namespace) -> None:

@@ -8,8 +8,13 @@ from argparse import Namespace
 from pathlib import Path
 
 from command_line import argument_parser, run
-from ifguide.artifacts import read_jsonl, write_jsonl
-from ifguide.toxicity import ImplicitClassifier, explicit_scores, implicit_scores, load_explicit
+from ifguide.evaluation.toxicity import (
+    ImplicitClassifier,
+    explicit_scores,
+    implicit_scores,
+    load_explicit,
+)
+from ifguide.files.artifacts import read_jsonl, write_jsonl
 
 log = logging.getLogger(__name__)
 

@@ -10,9 +10,9 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-from ifguide.artifacts import is_out_of_space
 from ifguide.errors import InputError
-from ifguide.run_lock import sole_writer
+from ifguide.files.artifacts import is_out_of_space
+from ifguide.files.locks import sole_writer
 
 # oneDNN keeps the code that it made for each of 1,024 shapes, 256 KiB each: of texts of ever other
 # lengths none is used again. A few are enough for the layers of a model.

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from command_line import argument_parser, run
 from factor_pass import add_pass_arguments, open_pass, read_bases, require_same_source
-from ifguide.ekfac import eigenvalue_sums
+from ifguide.influence.ekfac import eigenvalue_sums
 
 
 def main(arguments: Namespace) -> None:

@@ -5,8 +5,8 @@ from pathlib import Path
 
 from command_line import argument_parser, run
 from factor_pass import basis_tensors, read_total
-from ifguide.ekfac import eigenbases
-from ifguide.tensor_files import write_tensors
+from ifguide.files.tensor_files import write_tensors
+from ifguide.influence.ekfac import eigenbases
 
 
 def main(arguments: Namespace) -> None:

@@ -7,13 +7,13 @@ from argparse import Namespace
 from pathlib import Path
 
 from command_line import argument_parser, run
-from ifguide.artifacts import write_jsonl
-from ifguide.corpus import ShardedArray, open_corpus
-from ifguide.document_places import DocumentPlaces
-from ifguide.score_files import open_scores
-from ifguide.selection_files import open_mask
-from ifguide.tables import read_table
-from ifguide.tokenizers import load_tokenizer
+from ifguide.data.corpus import ShardedArray, open_corpus
+from ifguide.data.document_places import DocumentPlaces
+from ifguide.data.tokenizers import load_tokenizer
+from ifguide.files.artifacts import write_jsonl
+from ifguide.files.tables import read_table
+from ifguide.influence.score_files import open_scores
+from ifguide.influence.selection_files import open_mask
 
 
 def main(arguments: Namespace) -> None:

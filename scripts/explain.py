@@ -20,22 +20,22 @@ import numpy as np
 import yaml
 
 from command_line import argument_parser, run
-from ifguide.artifacts import stream_jsonl, verify
-from ifguide.corpus import Corpus, ShardedArray, open_corpus, shard_name
-from ifguide.document_places import DocumentPlaces, first_tokens
+from ifguide.data.corpus import Corpus, ShardedArray, open_corpus, shard_name
+from ifguide.data.document_places import DocumentPlaces, first_tokens
+from ifguide.data.tokenizers import load_tokenizer
 from ifguide.errors import InputError
-from ifguide.explanation import lower_scores, occurrences, token_reasons
-from ifguide.explanation_text import (
+from ifguide.files.artifacts import stream_jsonl, verify
+from ifguide.files.tables import read_table
+from ifguide.influence.explanation import lower_scores, occurrences, token_reasons
+from ifguide.influence.mask_transfer import characters_of, require_same_tokens, tokenize_again
+from ifguide.influence.score_files import open_scores
+from ifguide.influence.selection_files import open_mask
+from ifguide.report.explanation_text import (
     ExplainedDocument,
     colour_legend,
     document_text,
     selection_line,
 )
-from ifguide.mask_transfer import characters_of, require_same_tokens, tokenize_again
-from ifguide.score_files import open_scores
-from ifguide.selection_files import open_mask
-from ifguide.tables import read_table
-from ifguide.tokenizers import load_tokenizer
 from select_tokens import Pieces
 
 CONTEXT = 4  # tokens on each side of a phrase

@@ -11,16 +11,21 @@ import torch
 from tqdm import tqdm
 from transformers import PreTrainedModel
 
-from ifguide.artifacts import canonical_json, require_same, text_sha256
-from ifguide.corpus import Corpus, open_corpus
-from ifguide.ekfac import Batch, Eigenbasis, Statistics
+from ifguide.data.corpus import Corpus, open_corpus
 from ifguide.errors import InputError
-from ifguide.factor_blocks import block_batches, block_groups, groups_of_shard, sampled_blocks
-from ifguide.models import compute_device, load_model, require_trained, weights_sha256
-from ifguide.ordered_sums import PartialSum, add_neighbours, on_cpu, total
+from ifguide.files.artifacts import canonical_json, require_same, text_sha256
+from ifguide.files.tensor_files import read_tensors, write_tensors
+from ifguide.influence.ekfac import Batch, Eigenbasis, Statistics
+from ifguide.influence.factor_blocks import (
+    block_batches,
+    block_groups,
+    groups_of_shard,
+    sampled_blocks,
+)
+from ifguide.influence.ordered_sums import PartialSum, add_neighbours, on_cpu, total
+from ifguide.models.loading import compute_device, load_model, require_trained, weights_sha256
+from ifguide.models.tracked_layers import TrackedLayer, tracked_layers
 from ifguide.seeds import derive_seed
-from ifguide.tensor_files import read_tensors, write_tensors
-from ifguide.tracked_layers import TrackedLayer, tracked_layers
 
 log = logging.getLogger(__name__)
 

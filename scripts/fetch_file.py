@@ -7,8 +7,8 @@ from argparse import Namespace
 from pathlib import Path
 
 from command_line import argument_parser, run
-from ifguide.artifacts import write_json
-from ifguide.downloads import download
+from ifguide.data.downloads import download
+from ifguide.files.artifacts import write_json
 
 
 def main(arguments: Namespace) -> None:

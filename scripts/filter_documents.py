@@ -13,17 +13,8 @@ import numpy as np
 import pandas as pd
 
 from command_line import argument_parser, run
-from ifguide.artifacts import (
-    open_array,
-    read_json,
-    require_same,
-    stream_jsonl,
-    verified_sha256,
-    write_json,
-)
-from ifguide.corpus import Corpus, open_corpus, write_blocks
-from ifguide.errors import InputError
-from ifguide.filtering import (
+from ifguide.data.corpus import Corpus, open_corpus, write_blocks
+from ifguide.data.filtering import (
     block_texts,
     first_of_share,
     kept_streams,
@@ -33,8 +24,17 @@ from ifguide.filtering import (
     unit_tokens,
     word_finder,
 )
-from ifguide.tables import read_table, write_table
-from ifguide.tokenizers import load_tokenizer
+from ifguide.data.tokenizers import load_tokenizer
+from ifguide.errors import InputError
+from ifguide.files.artifacts import (
+    open_array,
+    read_json,
+    require_same,
+    stream_jsonl,
+    verified_sha256,
+    write_json,
+)
+from ifguide.files.tables import read_table, write_table
 
 log = logging.getLogger(__name__)
 

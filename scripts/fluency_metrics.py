@@ -3,7 +3,7 @@
 from argparse import ArgumentParser, Namespace
 from pathlib import Path
 
-from ifguide.artifacts import write_json
+from ifguide.files.artifacts import write_json
 
 
 def add_measurement_arguments(parser: ArgumentParser) -> None:

@@ -16,13 +16,13 @@ from itertools import groupby, islice
 from pathlib import Path
 
 from command_line import argument_parser, run
-from ifguide.artifacts import file_sha256, stream_jsonl, text_sha256, write_jsonl
-from ifguide.corpus import end_of_text_id
-from ifguide.generation import Continuation, Sampling, generate
-from ifguide.models import compute_device, load_model, weights_sha256
-from ifguide.rad import RewardGuidance, require_same_tokens
-from ifguide.reward_model import load_reward_model
-from ifguide.tokenizers import load_tokenizer
+from ifguide.data.corpus import end_of_text_id
+from ifguide.data.tokenizers import load_tokenizer
+from ifguide.evaluation.generation import Continuation, Sampling, generate
+from ifguide.files.artifacts import file_sha256, stream_jsonl, text_sha256, write_jsonl
+from ifguide.methods.rad import RewardGuidance, require_same_tokens
+from ifguide.models.loading import compute_device, load_model, weights_sha256
+from ifguide.models.reward_model import load_reward_model
 
 log = logging.getLogger(__name__)
 

@@ -20,9 +20,11 @@ import torch
 
 from command_line import argument_parser, run
 from factor_pass import pass_options
-from ifguide.artifacts import require_same
-from ifguide.corpus import Corpus, open_corpus
-from ifguide.ekfac import (
+from ifguide.data.corpus import Corpus, open_corpus
+from ifguide.files.artifacts import require_same
+from ifguide.files.tables import write_table
+from ifguide.files.tensor_files import read_tensors
+from ifguide.influence.ekfac import (
     Batch,
     LayerFactors,
     Statistics,
@@ -32,16 +34,14 @@ from ifguide.ekfac import (
     layer_factors,
     merge,
 )
-from ifguide.factor_blocks import block_batches, sampled_blocks
-from ifguide.models import compute_device, load_model, weights_sha256
-from ifguide.ordered_sums import on_cpu
-from ifguide.query_direction import Direction
-from ifguide.ranking_agreement import agreement
+from ifguide.influence.factor_blocks import block_batches, sampled_blocks
+from ifguide.influence.ordered_sums import on_cpu
+from ifguide.influence.query_direction import Direction
+from ifguide.influence.ranking_agreement import agreement
+from ifguide.influence.token_scores import forward_mode_scorer
+from ifguide.models.loading import compute_device, load_model, weights_sha256
+from ifguide.models.tracked_layers import tracked_layers
 from ifguide.seeds import derive_seed
-from ifguide.tables import write_table
-from ifguide.tensor_files import read_tensors
-from ifguide.token_scores import forward_mode_scorer
-from ifguide.tracked_layers import tracked_layers
 from make_direction import preconditioned, read_factors, read_query
 
 log = logging.getLogger(__name__)

@@ -15,15 +15,15 @@ import numpy as np
 import pandas as pd
 
 from command_line import add_score_arguments, argument_parser, run
-from ifguide.artifacts import write_json
-from ifguide.corpus import Corpus, open_corpus
-from ifguide.generation_metrics import metric_row
-from ifguide.metrics import precision_recall_curve, ranking_intervals, thin_curve
-from ifguide.score_files import open_scores, scores_made_from
+from ifguide.data.corpus import Corpus, open_corpus
+from ifguide.evaluation.generation_metrics import metric_row
+from ifguide.evaluation.metrics import precision_recall_curve, ranking_intervals, thin_curve
+from ifguide.files.artifacts import write_json
+from ifguide.files.tables import write_table
+from ifguide.influence.score_files import open_scores, scores_made_from
+from ifguide.influence.token_weights import TokenRanking
+from ifguide.influence.truth_splits import truth_splits
 from ifguide.seeds import derive_seed
-from ifguide.tables import write_table
-from ifguide.token_weights import TokenRanking
-from ifguide.truth_splits import truth_splits
 
 
 def main(arguments: Namespace) -> None:

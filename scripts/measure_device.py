@@ -21,17 +21,17 @@ import torch
 from transformers import PreTrainedModel
 
 from command_line import argument_parser, run
-from ifguide import costs
-from ifguide.artifacts import write_json
-from ifguide.devices import GIB, GPU_UTILISATION
-from ifguide.ekfac import Batch, covariance_sums
-from ifguide.generation import Sampling, generate_ids
-from ifguide.model_shapes import ModelShape, model_shape
-from ifguide.models import build_model, compute_device
-from ifguide.objective import suppression_loss
-from ifguide.precision import matrix_products
-from ifguide.token_scores import two_forward_scorer
-from ifguide.tracked_layers import tracked_layers
+from ifguide.evaluation.generation import Sampling, generate_ids
+from ifguide.files.artifacts import write_json
+from ifguide.influence.ekfac import Batch, covariance_sums
+from ifguide.influence.token_scores import two_forward_scorer
+from ifguide.models import costs
+from ifguide.models.devices import GIB, GPU_UTILISATION
+from ifguide.models.loading import build_model, compute_device
+from ifguide.models.model_shapes import ModelShape, model_shape
+from ifguide.models.objective import suppression_loss
+from ifguide.models.precision import matrix_products
+from ifguide.models.tracked_layers import tracked_layers
 
 VOCABULARY = 4096
 LOGITS_BUDGET = 2**26

@@ -10,13 +10,13 @@ import numpy as np
 
 from command_line import argument_parser, run
 from fluency_metrics import add_measurement_arguments, write_metrics
-from ifguide.artifacts import read_jsonl
-from ifguide.fluency import last_words
-from ifguide.generation_metrics import metric_row
-from ifguide.metrics import share_interval
-from ifguide.models import compute_device, load_model
+from ifguide.data.tokenizers import load_tokenizer
+from ifguide.evaluation.fluency import last_words
+from ifguide.evaluation.generation_metrics import metric_row
+from ifguide.evaluation.metrics import share_interval
+from ifguide.files.artifacts import read_jsonl
+from ifguide.models.loading import compute_device, load_model
 from ifguide.seeds import derive_seed
-from ifguide.tokenizers import load_tokenizer
 
 
 def main(arguments: Namespace) -> None:

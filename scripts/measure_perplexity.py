@@ -10,11 +10,11 @@ import numpy as np
 
 from command_line import argument_parser, run
 from fluency_metrics import add_measurement_arguments, write_metrics
-from ifguide.corpus import open_corpus
-from ifguide.fluency import document_losses
-from ifguide.generation_metrics import metric_row
-from ifguide.metrics import perplexity_interval
-from ifguide.models import compute_device, load_model
+from ifguide.data.corpus import open_corpus
+from ifguide.evaluation.fluency import document_losses
+from ifguide.evaluation.generation_metrics import metric_row
+from ifguide.evaluation.metrics import perplexity_interval
+from ifguide.models.loading import compute_device, load_model
 from ifguide.seeds import derive_seed
 
 

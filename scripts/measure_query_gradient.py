@@ -8,13 +8,13 @@ from argparse import Namespace
 from pathlib import Path
 
 from command_line import argument_parser, run
-from ifguide.artifacts import file_sha256, read_jsonl
+from ifguide.data.tokenizers import load_tokenizer
 from ifguide.errors import InputError
-from ifguide.models import compute_device, load_model, require_trained, weights_sha256
-from ifguide.query_direction import encode_records, mean_gradient
-from ifguide.tensor_files import write_tensors
-from ifguide.tokenizers import load_tokenizer
-from ifguide.tracked_layers import tracked_layers
+from ifguide.files.artifacts import file_sha256, read_jsonl
+from ifguide.files.tensor_files import write_tensors
+from ifguide.influence.query_direction import encode_records, mean_gradient
+from ifguide.models.loading import compute_device, load_model, require_trained, weights_sha256
+from ifguide.models.tracked_layers import tracked_layers
 
 log = logging.getLogger(__name__)
 

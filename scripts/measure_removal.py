@@ -7,12 +7,12 @@ from argparse import Namespace
 from pathlib import Path
 
 from command_line import argument_parser, run
-from ifguide.artifacts import read_json, require_same, write_json
-from ifguide.corpus import open_corpus
-from ifguide.filtering import removal_quality
-from ifguide.generation_metrics import metric_row
-from ifguide.metrics import Interval
-from ifguide.selection_files import open_mask
+from ifguide.data.corpus import open_corpus
+from ifguide.data.filtering import removal_quality
+from ifguide.evaluation.generation_metrics import metric_row
+from ifguide.evaluation.metrics import Interval
+from ifguide.files.artifacts import read_json, require_same, write_json
+from ifguide.influence.selection_files import open_mask
 
 
 def main(arguments: Namespace) -> None:

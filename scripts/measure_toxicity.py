@@ -8,8 +8,8 @@ import argparse
 import logging
 
 from command_line import argument_parser, run
-from ifguide.artifacts import read_json, read_jsonl, write_json
-from ifguide.generation_metrics import measure_generations, require_own
+from ifguide.evaluation.generation_metrics import measure_generations, require_own
+from ifguide.files.artifacts import read_json, read_jsonl, write_json
 from ifguide.seeds import derive_seed
 
 log = logging.getLogger(__name__)

@@ -9,10 +9,10 @@ from pathlib import Path
 from statistics import fmean
 from typing import NamedTuple
 
-from ifguide.artifacts import read_json
-from ifguide.documents import read_documents
+from ifguide.data.documents import read_documents
+from ifguide.data.planted import PlantedSettings, document_drawer, draw_records
 from ifguide.errors import InputError
-from ifguide.planted import PlantedSettings, document_drawer, draw_records
+from ifguide.files.artifacts import read_json
 
 # Tokens of a text of each kind, where nothing has been read yet.
 QUERY_TOKENS = 40

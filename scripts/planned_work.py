@@ -11,13 +11,14 @@ from pathlib import Path
 
 import torch
 
-from ifguide import costs, footprints
-from ifguide.artifacts import read_json
+from ifguide.data.token_parts import TOKEN
 from ifguide.errors import InputError
-from ifguide.model_shapes import ModelShape, model_shape
-from ifguide.models import build_model
-from ifguide.plan import Work
-from ifguide.token_parts import TOKEN
+from ifguide.files.artifacts import read_json
+from ifguide.models import costs
+from ifguide.models.loading import build_model
+from ifguide.models.model_shapes import ModelShape, model_shape
+from ifguide.planning import footprints
+from ifguide.planning.plan import Work
 from planned_counts import (
     LABELLED_TOKENS,
     PAIR_TOKENS,

@@ -6,8 +6,8 @@ from collections import defaultdict
 from pathlib import Path
 
 from command_line import argument_parser, run
-from ifguide.artifacts import write_json, write_jsonl, write_text
-from ifguide.planted import PlantedSettings, generate
+from ifguide.data.planted import PlantedSettings, generate
+from ifguide.files.artifacts import write_json, write_jsonl, write_text
 
 log = logging.getLogger(__name__)
 

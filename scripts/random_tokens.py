@@ -7,11 +7,11 @@ from argparse import Namespace
 from pathlib import Path
 
 from command_line import argument_parser, run
-from ifguide.artifacts import write_json
-from ifguide.corpus import open_corpus
-from ifguide.random_tokens import random_masks
+from ifguide.data.corpus import open_corpus
+from ifguide.files.artifacts import write_json
+from ifguide.influence.random_tokens import random_masks
+from ifguide.influence.selection_files import open_mask, write_mask
 from ifguide.seeds import derive_seed
-from ifguide.selection_files import open_mask, write_mask
 
 
 def main(arguments: Namespace) -> None:

@@ -10,9 +10,9 @@ from dataclasses import asdict, replace
 from pathlib import Path
 
 from command_line import argument_parser, run
-from ifguide.artifacts import atomic_path, write_json
-from ifguide.documents import Document, ReadReport, is_held_out, read_documents
+from ifguide.data.documents import Document, ReadReport, is_held_out, read_documents
 from ifguide.errors import InputError
+from ifguide.files.artifacts import atomic_path, write_json
 
 log = logging.getLogger(__name__)
 

@@ -9,8 +9,8 @@ from dataclasses import asdict
 from pathlib import Path
 
 from command_line import argument_parser, run
-from ifguide.artifacts import write_json, write_jsonl
-from ifguide.preferences import read_pairs
+from ifguide.data.preferences import read_pairs
+from ifguide.files.artifacts import write_json, write_jsonl
 
 log = logging.getLogger(__name__)
 

@@ -10,11 +10,11 @@ from dataclasses import asdict
 from pathlib import Path
 
 from command_line import argument_parser, run
-from ifguide.artifacts import read_jsonl, write_json, write_jsonl
-from ifguide.benchmark_formats import PromptRecord
+from ifguide.data.benchmark_formats import PromptRecord
+from ifguide.data.matching import matched
+from ifguide.data.prompts import read_lambada, read_prompts
 from ifguide.errors import InputError
-from ifguide.matching import matched
-from ifguide.prompts import read_lambada, read_prompts
+from ifguide.files.artifacts import read_jsonl, write_json, write_jsonl
 
 log = logging.getLogger(__name__)
 

@@ -17,17 +17,14 @@ from tqdm import tqdm
 from transformers import PreTrainedModel
 
 from command_line import argument_parser, run
-from ifguide.artifacts import require_same, write_json
-from ifguide.corpus import BLOCKS_PER_GROUP, Corpus, open_corpus
+from ifguide.data.corpus import BLOCKS_PER_GROUP, Corpus, open_corpus
 from ifguide.errors import InputError
-from ifguide.factor_blocks import sampled_blocks
-from ifguide.models import compute_device, load_model, verified_weights_sha256
-from ifguide.partial_array import PartialArray
-from ifguide.precision import matrix_products
-from ifguide.query_direction import Direction
-from ifguide.seeds import derive_seed
-from ifguide.tensor_files import CHECKSUM, read_tensors
-from ifguide.token_scores import (
+from ifguide.files.artifacts import require_same, write_json
+from ifguide.files.partial_array import PartialArray
+from ifguide.files.tensor_files import CHECKSUM, read_tensors
+from ifguide.influence.factor_blocks import sampled_blocks
+from ifguide.influence.query_direction import Direction
+from ifguide.influence.token_scores import (
     Scorer,
     backward_scorer,
     forward_mode_scorer,
@@ -35,7 +32,10 @@ from ifguide.token_scores import (
     relative_error,
     two_forward_scorer,
 )
-from ifguide.tracked_layers import tracked_layers
+from ifguide.models.loading import compute_device, load_model, verified_weights_sha256
+from ifguide.models.precision import matrix_products
+from ifguide.models.tracked_layers import tracked_layers
+from ifguide.seeds import derive_seed
 
 log = logging.getLogger(__name__)
 

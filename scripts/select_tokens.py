@@ -15,14 +15,14 @@ import numpy as np
 import pandas as pd
 
 from command_line import add_score_arguments, argument_parser, run
-from ifguide.artifacts import write_json
-from ifguide.corpus import PADDING, Corpus, open_corpus
+from ifguide.data.corpus import PADDING, Corpus, open_corpus
 from ifguide.errors import InputError
-from ifguide.score_files import open_scores, scores_made_from
-from ifguide.selection import DocumentRanking, exact_quantile, select_pieces
-from ifguide.selection_files import write_mask_in_parts
-from ifguide.tables import write_table_in_parts
-from ifguide.token_weights import TokenRanking
+from ifguide.files.artifacts import write_json
+from ifguide.files.tables import write_table_in_parts
+from ifguide.influence.score_files import open_scores, scores_made_from
+from ifguide.influence.selection import DocumentRanking, exact_quantile, select_pieces
+from ifguide.influence.selection_files import write_mask_in_parts
+from ifguide.influence.token_weights import TokenRanking
 
 log = logging.getLogger(__name__)
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from command_line import argument_parser, run
 from factor_pass import add_pass_arguments, open_pass
-from ifguide.ekfac import covariance_sums
+from ifguide.influence.ekfac import covariance_sums
 
 
 def main(arguments: Namespace) -> None:

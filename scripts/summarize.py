@@ -11,9 +11,11 @@ import logging
 import pandas as pd
 
 from command_line import argument_parser, run
-from ifguide.artifacts import read_json, write_text
-from ifguide.report_pages import results_page
-from ifguide.results_table import (
+from ifguide.evaluation.summary import constant_classifiers, summarize
+from ifguide.files.artifacts import read_json, write_text
+from ifguide.files.tables import write_table
+from ifguide.report.report_pages import results_page
+from ifguide.report.results_table import (
     attribution_columns,
     classifier_columns,
     comparison_columns,
@@ -28,8 +30,6 @@ from ifguide.results_table import (
     results_table,
     terminal_columns,
 )
-from ifguide.summary import constant_classifiers, summarize
-from ifguide.tables import write_table
 
 log = logging.getLogger(__name__)
 NOTE = (

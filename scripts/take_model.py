@@ -5,8 +5,9 @@ from argparse import Namespace
 from pathlib import Path
 
 from command_line import argument_parser, run
-from ifguide.artifacts import read_json, write_json
-from ifguide.models import (
+from ifguide.data.tokenizers import load_tokenizer, local_directory
+from ifguide.files.artifacts import read_json, write_json
+from ifguide.models.loading import (
     TRAINING_RECORD,
     load_model,
     require_positions,
@@ -14,8 +15,7 @@ from ifguide.models import (
     save_model,
     weights_sha256,
 )
-from ifguide.tokenizers import load_tokenizer, local_directory
-from ifguide.training import write_losses
+from ifguide.models.training import write_losses
 
 log = logging.getLogger(__name__)
 

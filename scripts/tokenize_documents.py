@@ -9,16 +9,16 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from command_line import argument_parser, run
-from ifguide.artifacts import stream_jsonl, verified_sha256, write_json
-from ifguide.corpus import (
+from ifguide.data.corpus import (
     TokenStream,
     end_of_text_id,
     token_streams,
     tokenizer_sha256,
     write_blocks,
 )
-from ifguide.token_parts import numbered_documents, read_part
-from ifguide.tokenizers import load_tokenizer
+from ifguide.data.token_parts import numbered_documents, read_part
+from ifguide.data.tokenizers import load_tokenizer
+from ifguide.files.artifacts import stream_jsonl, verified_sha256, write_json
 
 log = logging.getLogger(__name__)
 

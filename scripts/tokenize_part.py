@@ -8,10 +8,10 @@ from argparse import Namespace
 from pathlib import Path
 
 from command_line import argument_parser, run
-from ifguide.artifacts import stream_jsonl_part, verified_sha256
-from ifguide.corpus import token_streams, tokenizer_sha256
-from ifguide.token_parts import numbered_documents, write_part
-from ifguide.tokenizers import load_tokenizer
+from ifguide.data.corpus import token_streams, tokenizer_sha256
+from ifguide.data.token_parts import numbered_documents, write_part
+from ifguide.data.tokenizers import load_tokenizer
+from ifguide.files.artifacts import stream_jsonl_part, verified_sha256
 
 log = logging.getLogger(__name__)
 

@@ -14,13 +14,18 @@ from pathlib import Path
 import numpy as np
 
 from command_line import argument_parser, run
-from ifguide.artifacts import write_json
-from ifguide.classifiers import save_detoxify, save_implicit, train_classifier
-from ifguide.generation_metrics import metric_row
-from ifguide.metrics import ranking_intervals, share_interval
-from ifguide.prompts import read_labelled
+from ifguide.data.prompts import read_labelled
+from ifguide.evaluation.classifiers import save_detoxify, save_implicit, train_classifier
+from ifguide.evaluation.generation_metrics import metric_row
+from ifguide.evaluation.metrics import ranking_intervals, share_interval
+from ifguide.evaluation.toxicity import (
+    ImplicitClassifier,
+    explicit_scores,
+    implicit_scores,
+    load_explicit,
+)
+from ifguide.files.artifacts import write_json
 from ifguide.seeds import derive_seed, uniform_hash
-from ifguide.toxicity import ImplicitClassifier, explicit_scores, implicit_scores, load_explicit
 
 log = logging.getLogger(__name__)
 

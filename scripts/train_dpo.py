@@ -11,20 +11,20 @@ from argparse import Namespace
 from pathlib import Path
 
 from command_line import argument_parser, run
-from ifguide.artifacts import file_sha256, read_json, read_jsonl, write_json
-from ifguide.checkpoints import keep_only_own_checkpoints
-from ifguide.dpo import LOSS_COLUMNS, tokenize_pairs, train_on_pairs
-from ifguide.models import (
+from ifguide.data.preferences import PreferencePair
+from ifguide.data.tokenizers import load_tokenizer
+from ifguide.files.artifacts import file_sha256, read_json, read_jsonl, write_json
+from ifguide.methods.dpo import LOSS_COLUMNS, tokenize_pairs, train_on_pairs
+from ifguide.models.checkpoints import keep_only_own_checkpoints
+from ifguide.models.loading import (
     TRAINING_RECORD,
     load_model,
     require_vocabulary,
     save_model,
     weights_sha256,
 )
-from ifguide.preferences import PreferencePair
+from ifguide.models.training import write_losses
 from ifguide.seeds import derive_seed
-from ifguide.tokenizers import load_tokenizer
-from ifguide.training import write_losses
 from train_model import resumable
 
 log = logging.getLogger(__name__)

@@ -14,10 +14,12 @@ from argparse import Namespace
 from pathlib import Path
 
 from command_line import argument_parser, run
-from ifguide.artifacts import write_json
-from ifguide.corpus import Corpus, ShardedArray, open_corpus
+from ifguide.data.corpus import Corpus, ShardedArray, open_corpus
+from ifguide.data.tokenizers import load_tokenizer
 from ifguide.errors import InputError
-from ifguide.models import (
+from ifguide.files.artifacts import write_json
+from ifguide.influence.selection_files import open_mask
+from ifguide.models.loading import (
     TRAINING_RECORD,
     build_model,
     load_model,
@@ -26,10 +28,8 @@ from ifguide.models import (
     save_model,
     weights_sha256,
 )
+from ifguide.models.training import train, write_losses
 from ifguide.seeds import derive_seed
-from ifguide.selection_files import open_mask
-from ifguide.tokenizers import load_tokenizer
-from ifguide.training import train, write_losses
 
 log = logging.getLogger(__name__)
 

@@ -13,14 +13,14 @@ from pathlib import Path
 import numpy as np
 
 from command_line import argument_parser, run
-from ifguide.artifacts import write_json
-from ifguide.generation_metrics import metric_row
-from ifguide.metrics import ranking_intervals
-from ifguide.models import save_model, weights_sha256
-from ifguide.prompts import read_labelled
-from ifguide.reward_model import load_reward_model, prefix_rewards, train_reward_model
+from ifguide.data.prompts import read_labelled
+from ifguide.data.tokenizers import load_tokenizer
+from ifguide.evaluation.generation_metrics import metric_row
+from ifguide.evaluation.metrics import ranking_intervals
+from ifguide.files.artifacts import write_json
+from ifguide.models.loading import save_model, weights_sha256
+from ifguide.models.reward_model import load_reward_model, prefix_rewards, train_reward_model
 from ifguide.seeds import derive_seed, uniform_hash
-from ifguide.tokenizers import load_tokenizer
 
 log = logging.getLogger(__name__)
 

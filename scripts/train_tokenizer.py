@@ -7,10 +7,10 @@ from argparse import Namespace
 from pathlib import Path
 
 from command_line import argument_parser, run
-from ifguide.artifacts import record_checksums, stream_jsonl
-from ifguide.corpus import end_of_text_id, train_tokenizer
+from ifguide.data.corpus import end_of_text_id, train_tokenizer
+from ifguide.data.tokenizers import load_tokenizer
 from ifguide.errors import InputError
-from ifguide.tokenizers import load_tokenizer
+from ifguide.files.artifacts import record_checksums, stream_jsonl
 
 
 def main(arguments: Namespace) -> None:

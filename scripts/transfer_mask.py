@@ -5,17 +5,17 @@ from argparse import Namespace
 from pathlib import Path
 
 from command_line import argument_parser, run
-from ifguide.artifacts import (
+from ifguide.data.corpus import open_corpus
+from ifguide.data.tokenizers import load_tokenizer
+from ifguide.errors import InputError
+from ifguide.files.artifacts import (
     require_same,
     stream_jsonl,
     verified_sha256,
     write_json,
 )
-from ifguide.corpus import open_corpus
-from ifguide.errors import InputError
-from ifguide.mask_transfer import MARKED_SHARE, transfer_mask
-from ifguide.selection_files import open_mask, write_mask
-from ifguide.tokenizers import load_tokenizer
+from ifguide.influence.mask_transfer import MARKED_SHARE, transfer_mask
+from ifguide.influence.selection_files import open_mask, write_mask
 
 log = logging.getLogger(__name__)
 

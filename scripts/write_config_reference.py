@@ -13,9 +13,9 @@ from typing import Any
 import yaml
 
 from command_line import argument_parser, run
-from ifguide.artifacts import write_text
-from ifguide.config_schema import resolve
 from ifguide.errors import InputError
+from ifguide.files.artifacts import write_text
+from ifguide.workflow.config_schema import resolve
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 MARKER = (

@@ -8,10 +8,10 @@ import argparse
 import logging
 
 from command_line import argument_parser, labelled_path, run
-from ifguide.artifacts import read_jsonl, write_text
-from ifguide.report_pages import continuations_page, documents_page, tokens_page
+from ifguide.files.artifacts import read_jsonl, write_text
+from ifguide.files.tables import read_table
+from ifguide.report.report_pages import continuations_page, documents_page, tokens_page
 from ifguide.seeds import derive_seed
-from ifguide.tables import read_table
 
 log = logging.getLogger(__name__)
 

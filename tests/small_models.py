@@ -13,7 +13,7 @@ from transformers import (
 from transformers.modeling_outputs import BaseModelOutput, CausalLMOutput
 from transformers.models.llama.modeling_llama import LlamaRMSNorm
 
-from ifguide.ekfac import Batch
+from ifguide.influence.ekfac import Batch
 
 VOCABULARY = 53
 POSITIONS = 32

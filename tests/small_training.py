@@ -7,8 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from conftest import REPOSITORY
-from ifguide.artifacts import file_sha256, write_array, write_json
-from ifguide.corpus import (
+from ifguide.data.corpus import (
     Corpus,
     end_of_text_id,
     open_corpus,
@@ -18,7 +17,8 @@ from ifguide.corpus import (
     train_tokenizer,
     write_blocks,
 )
-from ifguide.documents import Document
+from ifguide.data.documents import Document
+from ifguide.files.artifacts import file_sha256, write_array, write_json
 
 TRAINING = {
     "epochs": 2,

@@ -6,9 +6,9 @@ import pytest
 import torch
 from transformers import AutoConfig, AutoModelForCausalLM
 
-from ifguide.architectures import PUBLISHED, longest_block, read_architecture
 from ifguide.errors import InputError
-from ifguide.models import build_model
+from ifguide.models.architectures import PUBLISHED, longest_block, read_architecture
+from ifguide.models.loading import build_model
 
 KEY = "models.target.architecture"
 SIZES = {"vocabulary_size": 50, "block_size": 16, "end_of_text": 0, "seed": 0}

@@ -17,12 +17,12 @@ from conftest import (
     error_line,
     run_snakemake,
 )
-from ifguide.artifacts import read_json, read_jsonl, write_array, write_json, write_jsonl
-from ifguide.benchmark_formats import PromptRecord
-from ifguide.corpus import open_corpus
+from ifguide.data.benchmark_formats import PromptRecord
+from ifguide.data.corpus import open_corpus
+from ifguide.data.prompt_lengths import Room, longest_prompt
+from ifguide.data.tokenizers import load_tokenizer
 from ifguide.errors import InputError
-from ifguide.prompt_lengths import Room, longest_prompt
-from ifguide.tokenizers import load_tokenizer
+from ifguide.files.artifacts import read_json, read_jsonl, write_array, write_json, write_jsonl
 
 RESULTS = Path("results/tiny")
 SCORES = RESULTS / "influence/proxy/differential/scores/loss"

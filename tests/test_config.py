@@ -11,7 +11,7 @@ import pytest
 import yaml
 
 from conftest import TINY, copy_run, error_line, rules_to_run, run_snakemake
-from ifguide.config_schema import find_mistake, with_defaults
+from ifguide.workflow.config_schema import find_mistake, with_defaults
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 
@@ -636,14 +636,14 @@ def test_a_fresh_clone_with_the_results_reruns_nothing(finished, tmp_path):
 @pytest.mark.parametrize(
     "module, expected",
     [
-        ("scripts/ifguide/selection.py", SELECTION),
-        ("scripts/ifguide/score_files.py", SELECTION | AVERAGE | ATTRIBUTION),
-        ("scripts/ifguide/page_style.py", SUMMARY | PAGES),
-        ("scripts/ifguide/query_direction.py", GRADIENT),
-        ("scripts/ifguide/downloads.py", set()),
-        ("scripts/ifguide/preferences.py", PAIRS),
-        ("scripts/ifguide/dpo.py", DPO),
-        ("scripts/ifguide/rad.py", GENERATE),
+        ("scripts/ifguide/influence/selection.py", SELECTION),
+        ("scripts/ifguide/influence/score_files.py", SELECTION | AVERAGE | ATTRIBUTION),
+        ("scripts/ifguide/report/page_style.py", SUMMARY | PAGES),
+        ("scripts/ifguide/influence/query_direction.py", GRADIENT),
+        ("scripts/ifguide/data/downloads.py", set()),
+        ("scripts/ifguide/data/preferences.py", PAIRS),
+        ("scripts/ifguide/methods/dpo.py", DPO),
+        ("scripts/ifguide/methods/rad.py", GENERATE),
         ("scripts/measure_lambada.py", {"lambada"} | SUMMARY),
         ("scripts/command_line.py", EVERYTHING),
         ("workflow/report/tokens.rst", REPORT),

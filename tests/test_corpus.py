@@ -7,8 +7,7 @@ from hypothesis import strategies as st
 from tokenizers import Tokenizer, models
 from transformers import PreTrainedTokenizerFast
 
-from ifguide.artifacts import write_json
-from ifguide.corpus import (
+from ifguide.data.corpus import (
     BLOCKS_PER_GROUP,
     END_OF_TEXT,
     PADDING,
@@ -23,9 +22,10 @@ from ifguide.corpus import (
     trimmed_spans,
     write_blocks,
 )
-from ifguide.documents import Document
+from ifguide.data.documents import Document
 from ifguide.errors import InputError
-from ifguide.factor_blocks import (
+from ifguide.files.artifacts import write_json
+from ifguide.influence.factor_blocks import (
     block_batches,
     block_groups,
     drawn_positions,
@@ -252,7 +252,7 @@ def test_a_vocabulary_smaller_than_the_bytes_is_refused():
 
 
 def test_a_tokenizer_survives_its_directory_and_any_bytes(tokenizer, tmp_path):
-    from ifguide.tokenizers import load_tokenizer
+    from ifguide.data.tokenizers import load_tokenizer
 
     tokenizer.save_pretrained(tmp_path)
     again = load_tokenizer(tmp_path)

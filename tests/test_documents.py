@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ifguide.documents import (
+from ifguide.data.documents import (
     Document,
     ReadReport,
     is_held_out,
@@ -21,9 +21,9 @@ from ifguide.documents import (
     remove_control_characters,
     split_text,
 )
+from ifguide.data.records import MalformedRecord
+from ifguide.data.text_lines import Line
 from ifguide.errors import InputError
-from ifguide.records import MalformedRecord
-from ifguide.text_lines import Line
 
 TEXTS = ["one small text", 'two, "quoted"\nand broken', "drei Ärzte, 三"]
 
@@ -378,7 +378,7 @@ def test_one_malformed_row_takes_no_other_with_it(tmp_path, row, fault, number):
 
 
 def test_a_row_beyond_the_limit_is_skipped(tmp_path, monkeypatch):
-    monkeypatch.setattr("ifguide.text_lines.MAXIMUM_LINE_BYTES", 1000)
+    monkeypatch.setattr("ifguide.data.text_lines.MAXIMUM_LINE_BYTES", 1000)
     path = tmp_path / "a.csv"
     path.write_text("text,id\none,1\n" + "x" * 5000 + ",2\nthree,3\n")
     report = ReadReport()

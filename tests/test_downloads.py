@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from ifguide.downloads import download
+from ifguide.data.downloads import download
 from ifguide.errors import InputError
 
 CONTENT = b"some published text\n" * 200_000

@@ -6,7 +6,7 @@ import torch
 from torch import nn
 from torch.func import functional_call
 
-from ifguide.ekfac import (
+from ifguide.influence.ekfac import (
     Batch,
     covariance_sums,
     eigenbases,
@@ -15,9 +15,9 @@ from ifguide.ekfac import (
     layer_factors,
     merge,
 )
-from ifguide.factor_blocks import drawn_positions
-from ifguide.label_gradients import drawn_labels, uniform_numbers
-from ifguide.tracked_layers import tracked_layers
+from ifguide.influence.factor_blocks import drawn_positions
+from ifguide.influence.label_gradients import drawn_labels, uniform_numbers
+from ifguide.models.tracked_layers import tracked_layers
 from small_models import (
     FAMILIES,
     MIXTURES_OF_EXPERTS,

@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from ifguide.ekfac import (
+from ifguide.influence.ekfac import (
     Eigenbasis,
     LayerFactors,
     add_lower_gram,

@@ -14,11 +14,11 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from conftest import TINY, copy_run, environment, error_line, run_snakemake
-from ifguide.artifacts import read_json, read_jsonl, write_array, write_json
-from ifguide.corpus import shard_name
-from ifguide.explanation import Reason, lower_scores, occurrences, token_reasons
-from ifguide.explanation_text import ExplainedDocument, document_text
-from ifguide.selection import select_pieces
+from ifguide.data.corpus import shard_name
+from ifguide.files.artifacts import read_json, read_jsonl, write_array, write_json
+from ifguide.influence.explanation import Reason, lower_scores, occurrences, token_reasons
+from ifguide.influence.selection import select_pieces
+from ifguide.report.explanation_text import ExplainedDocument, document_text
 from test_selection import corpora
 
 

@@ -14,15 +14,15 @@ import measure_query_gradient
 import merge_factors
 import sum_covariances
 from factor_pass import read_total
-from ifguide.artifacts import write_json, write_jsonl
 from ifguide.errors import InputError
-from ifguide.factor_blocks import sampled_blocks
-from ifguide.models import load_model, require_trained, weights_sha256
-from ifguide.query_direction import precondition
-from ifguide.ranking_agreement import agreement
-from ifguide.tensor_files import read_tensors
-from ifguide.token_scores import forward_mode_scorer, relative_error
-from ifguide.tracked_layers import tracked_layers
+from ifguide.files.artifacts import write_json, write_jsonl
+from ifguide.files.tensor_files import read_tensors
+from ifguide.influence.factor_blocks import sampled_blocks
+from ifguide.influence.query_direction import precondition
+from ifguide.influence.ranking_agreement import agreement
+from ifguide.influence.token_scores import forward_mode_scorer, relative_error
+from ifguide.models.loading import load_model, require_trained, weights_sha256
+from ifguide.models.tracked_layers import tracked_layers
 from make_direction import read_factors, read_query
 from small_models import FAMILIES, OTHER_DECODERS, random_tokens, small_model
 from small_training import small_corpus

@@ -30,7 +30,7 @@ from conftest import (
     run_snakemake,
     snakemake_command,
 )
-from ifguide.artifacts import (
+from ifguide.files.artifacts import (
     canonical_json,
     file_sha256,
     read_json,
@@ -38,7 +38,7 @@ from ifguide.artifacts import (
     verify,
     write_json,
 )
-from ifguide.tensor_files import read_tensors, write_tensors
+from ifguide.files.tensor_files import read_tensors, write_tensors
 from test_config import DOCUMENTS
 
 RESULTS = Path("results/tiny")
@@ -496,7 +496,7 @@ def test_killed_at_random_moments_the_same_command_completes_with_the_same_bits(
 
 def test_two_live_runs_in_one_folder_are_refused(clone, tmp_path):
     from ifguide.errors import InputError
-    from ifguide.run_lock import hold_run_lock
+    from ifguide.files.locks import hold_run_lock
 
     path = clone / RESULTS / ".run.lock"
     descriptor = hold_run_lock(path)
@@ -526,7 +526,7 @@ def test_two_live_runs_in_one_folder_are_refused(clone, tmp_path):
 )
 def test_a_job_that_outlives_its_run_is_not_joined_by_another(clone, commands, script, written):
     """Only the process that resumes from unfinished files may write them."""
-    from ifguide.run_lock import sole_writer
+    from ifguide.files.locks import sole_writer
 
     with sole_writer(clone / written):
         message = run_stage(clone, commands, script, str(written))

@@ -11,8 +11,8 @@ from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
 from matplotlib.text import Text
 
-from ifguide import figures, score_figures
-from ifguide.figure_style import PALETTE, appearance, save_figure
+from ifguide.report import figures, score_figures
+from ifguide.report.figure_style import PALETTE, appearance, save_figure
 
 METHODS = ["none", "word_filter", "toxicity_filter", "dpo", "rad", "if-guide", "if-guide + rad",
            "random_tokens", "true_spans"]  # fmt: skip

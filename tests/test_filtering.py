@@ -9,8 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from filter_documents import main as filter_documents
-from ifguide.artifacts import file_sha256, read_json, write_array, write_json, write_jsonl
-from ifguide.corpus import (
+from ifguide.data.corpus import (
     PADDING,
     TokenStream,
     end_of_text_id,
@@ -19,9 +18,8 @@ from ifguide.corpus import (
     train_tokenizer,
     write_blocks,
 )
-from ifguide.documents import Document
-from ifguide.errors import InputError
-from ifguide.filtering import (
+from ifguide.data.documents import Document
+from ifguide.data.filtering import (
     block_texts,
     first_of_share,
     kept_streams,
@@ -31,6 +29,8 @@ from ifguide.filtering import (
     unit_tokens,
     word_finder,
 )
+from ifguide.errors import InputError
+from ifguide.files.artifacts import file_sha256, read_json, write_array, write_json, write_jsonl
 
 END = 0
 

@@ -7,17 +7,23 @@ import pytest
 import torch
 import yaml
 
-from ifguide.artifacts import write_json
-from ifguide.config_schema import with_defaults
-from ifguide.corpus import end_of_text_id, open_corpus, token_streams, train_tokenizer, write_blocks
-from ifguide.documents import Document
+from ifguide.data.corpus import (
+    end_of_text_id,
+    open_corpus,
+    token_streams,
+    train_tokenizer,
+    write_blocks,
+)
+from ifguide.data.documents import Document
+from ifguide.data.planted import INSULT, PlantedSettings
+from ifguide.data.planted import generate as planted
+from ifguide.data.tokenizers import load_tokenizer
 from ifguide.errors import InputError
-from ifguide.generation import Sampling, generate
-from ifguide.models import HiddenStates, build_model, require_vocabulary, token_losses
-from ifguide.planted import INSULT, PlantedSettings
-from ifguide.planted import generate as planted
-from ifguide.tokenizers import load_tokenizer
-from ifguide.training import train
+from ifguide.evaluation.generation import Sampling, generate
+from ifguide.files.artifacts import write_json
+from ifguide.models.loading import HiddenStates, build_model, require_vocabulary, token_losses
+from ifguide.models.training import train
+from ifguide.workflow.config_schema import with_defaults
 from train_model import true_mask
 
 ARCHITECTURE = {

@@ -8,10 +8,10 @@ import pytest
 from transformers import GPTNeoXConfig, GPTNeoXForTokenClassification
 
 import generate_continuations
-from ifguide.artifacts import read_jsonl, write_jsonl
-from ifguide.corpus import train_tokenizer
+from ifguide.data.corpus import train_tokenizer
 from ifguide.errors import InputError
-from ifguide.models import build_model, weights_sha256
+from ifguide.files.artifacts import read_jsonl, write_jsonl
+from ifguide.models.loading import build_model, weights_sha256
 
 PROMPTS = ["the cook", "a guide", "the old miller", "who", "their tailor is", "some", "a poet"]
 ARCHITECTURE = {

@@ -16,9 +16,9 @@ from transformers import (
     PreTrainedTokenizerFast,
 )
 
-from ifguide import generation
 from ifguide.errors import InputError
-from ifguide.generation import (
+from ifguide.evaluation import generation
+from ifguide.evaluation.generation import (
     Sampling,
     draw,
     generate,

@@ -7,8 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ifguide.artifacts import write_json
-from ifguide.corpus import (
+from ifguide.data.corpus import (
     ShardedArray,
     end_of_text_id,
     open_corpus,
@@ -16,9 +15,10 @@ from ifguide.corpus import (
     train_tokenizer,
     write_blocks,
 )
-from ifguide.documents import Document
+from ifguide.data.documents import Document
 from ifguide.errors import InputError
-from ifguide.mask_transfer import (
+from ifguide.files.artifacts import write_json
+from ifguide.influence.mask_transfer import (
     characters_of,
     move_selection,
     token_ranges,

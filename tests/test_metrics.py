@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ifguide import metrics
+from ifguide.evaluation import metrics
 
 SCORES = np.array(
     [

@@ -12,14 +12,14 @@ import yaml
 from transformers import GPTNeoXConfig, GPTNeoXForCausalLM
 
 from conftest import AWKWARD, TINY, copy_repository, error_line, run_snakemake
-from ifguide.artifacts import file_sha256, read_jsonl
-from ifguide.config_schema import find_mistake
-from ifguide.corpus import train_tokenizer
+from ifguide.data.corpus import train_tokenizer
+from ifguide.data.tokenizers import load_tokenizer
 from ifguide.errors import InputError
-from ifguide.models import load_model
-from ifguide.page_style import page
-from ifguide.tokenizers import load_tokenizer
-from ifguide.toxicity import ImplicitClassifier, load_explicit
+from ifguide.evaluation.toxicity import ImplicitClassifier, load_explicit
+from ifguide.files.artifacts import file_sha256, read_jsonl
+from ifguide.models.loading import load_model
+from ifguide.report.page_style import page
+from ifguide.workflow.config_schema import find_mistake
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 RESULTS = Path("results/tiny")

@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from ifguide.objective import (
+from ifguide.models.objective import (
     IGNORED_LABEL,
     OBJECTIVES,
     log_of_other_tokens,

@@ -5,7 +5,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ifguide.ordered_sums import PartialSum, add_neighbours, on_cpu, total
+from ifguide.influence.ordered_sums import PartialSum, add_neighbours, on_cpu, total
 
 
 def sums_of_group(group: int) -> dict[str, torch.Tensor]:

@@ -11,11 +11,11 @@ import pytest
 import yaml
 
 from conftest import TINY, copy_repository, copy_run, environment, jobs_to_run, run_snakemake
-from ifguide.artifacts import read_json, write_json
-from ifguide.config_schema import with_defaults
-from ifguide.devices import DEVICES, GIB, KINDS
 from ifguide.errors import InputError
-from ifguide.plan import PlannedJob, Work, plan_table, shown, stage_table
+from ifguide.files.artifacts import read_json, write_json
+from ifguide.models.devices import DEVICES, GIB, KINDS
+from ifguide.planning.plan import PlannedJob, Work, plan_table, shown, stage_table
+from ifguide.workflow.config_schema import with_defaults
 from plan import planned_devices
 from planned_counts import Counts
 

@@ -12,10 +12,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ifguide import planted_language as language
+from ifguide.data import planted_language as language
+from ifguide.data.planted import PlantedSettings, draw_records, generate, has_insult
+from ifguide.data.planted_documents import KINDS, draw_sides, draw_sketch, fill, fragment
 from ifguide.errors import InputError
-from ifguide.planted import PlantedSettings, draw_records, generate, has_insult
-from ifguide.planted_documents import KINDS, draw_sides, draw_sketch, fill, fragment
 
 SCRIPT = Path(__file__).parents[1] / "scripts" / "plant.py"
 SETTINGS = PlantedSettings(

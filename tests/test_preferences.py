@@ -12,15 +12,15 @@ import torch
 from torch.nn.functional import logsigmoid
 
 from conftest import REPOSITORY, environment, error_line
-from ifguide.artifacts import read_json, write_jsonl
-from ifguide.benchmark_formats import PromptRecord
-from ifguide.corpus import train_tokenizer
-from ifguide.dpo import tokenize_pairs, train_on_pairs
+from ifguide.data.benchmark_formats import PromptRecord
+from ifguide.data.corpus import train_tokenizer
+from ifguide.data.preferences import PreferencePair, read_pairs, require_pairs_disjoint
+from ifguide.data.tokenizers import load_tokenizer
 from ifguide.errors import InputError
-from ifguide.models import build_model, load_model, weights_sha256
-from ifguide.preferences import PreferencePair, read_pairs, require_pairs_disjoint
-from ifguide.tokenizers import load_tokenizer
-from ifguide.training import LogLine
+from ifguide.files.artifacts import read_json, write_jsonl
+from ifguide.methods.dpo import tokenize_pairs, train_on_pairs
+from ifguide.models.loading import build_model, load_model, weights_sha256
+from ifguide.models.training import LogLine
 
 SEED = 1
 PAIRS = [

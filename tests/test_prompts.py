@@ -7,14 +7,10 @@ from dataclasses import asdict
 
 import pytest
 
-from ifguide.artifacts import write_jsonl
-from ifguide.benchmark_formats import split_last_word
-from ifguide.corpus import train_tokenizer
-from ifguide.errors import InputError
-from ifguide.fluency import last_words
-from ifguide.models import build_model
-from ifguide.preferences import read_pairs
-from ifguide.prompts import (
+from ifguide.data.benchmark_formats import split_last_word
+from ifguide.data.corpus import train_tokenizer
+from ifguide.data.preferences import read_pairs
+from ifguide.data.prompts import (
     PromptRecord,
     in_part,
     read_labelled,
@@ -23,6 +19,10 @@ from ifguide.prompts import (
     read_words,
     require_disjoint,
 )
+from ifguide.errors import InputError
+from ifguide.evaluation.fluency import last_words
+from ifguide.files.artifacts import write_jsonl
+from ifguide.models.loading import build_model
 
 SEED = 5
 

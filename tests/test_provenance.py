@@ -9,9 +9,9 @@ import pytest
 import yaml
 
 from conftest import TINY, copy_repository, run_snakemake
-from ifguide.artifacts import file_sha256
 from ifguide.errors import InputError
-from ifguide.provenance import code_state, data_state
+from ifguide.files.artifacts import file_sha256
+from ifguide.files.provenance import code_state, data_state
 
 RESULTS = Path("results/tiny")
 
@@ -89,7 +89,7 @@ def test_a_file_that_cannot_be_read_is_named(tmp_path, monkeypatch):
     def refuse(path):
         raise PermissionError(13, "Permission denied", path)
 
-    monkeypatch.setattr("ifguide.provenance.file_sha256", refuse)
+    monkeypatch.setattr("ifguide.files.provenance.file_sha256", refuse)
     with pytest.raises(InputError, match=r"texts: cannot be read \(Permission denied\)"):
         data_state([str(tmp_path / "texts")])
 

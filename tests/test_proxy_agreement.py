@@ -7,14 +7,14 @@ import pytest
 import torch
 from scipy.stats import spearmanr
 
-from ifguide.artifacts import read_json
-from ifguide.corpus import open_corpus
+from ifguide.data.corpus import open_corpus
 from ifguide.errors import InputError
-from ifguide.metrics import resample_weights
-from ifguide.models import load_model
-from ifguide.ranking_agreement import CELLS, agreement_intervals, rank_density
-from ifguide.tensor_files import read_tensors
-from ifguide.token_scores import backward_scorer
+from ifguide.evaluation.metrics import resample_weights
+from ifguide.files.artifacts import read_json
+from ifguide.files.tensor_files import read_tensors
+from ifguide.influence.ranking_agreement import CELLS, agreement_intervals, rank_density
+from ifguide.influence.token_scores import backward_scorer
+from ifguide.models.loading import load_model
 from measure_proxy_agreement import scores_of
 
 TARGET = Path("results/tiny/influence/target/identity")

@@ -9,10 +9,10 @@ from detoxify import Detoxify
 from detoxify.detoxify import MODEL_URLS
 from transformers import RobertaConfig, RobertaForSequenceClassification
 
-from ifguide.classifiers import adopt_detoxify, train_classifier_tokenizer
 from ifguide.errors import InputError
-from ifguide.published_detoxify import PUBLISHED
-from ifguide.toxicity import explicit_scores, load_explicit
+from ifguide.evaluation.classifiers import adopt_detoxify, train_classifier_tokenizer
+from ifguide.evaluation.published_detoxify import PUBLISHED
+from ifguide.evaluation.toxicity import explicit_scores, load_explicit
 from small_models import classifier_config
 
 TEXTS = ["you are a fool", "a mild afternoon", "some other words"]

@@ -3,10 +3,10 @@ import pytest
 import torch
 from torch import nn
 
-from ifguide.corpus import train_tokenizer
-from ifguide.ekfac import Eigenbasis, LayerFactors
+from ifguide.data.corpus import train_tokenizer
 from ifguide.errors import InputError
-from ifguide.query_direction import (
+from ifguide.influence.ekfac import Eigenbasis, LayerFactors
+from ifguide.influence.query_direction import (
     QueryRecord,
     difference,
     encode_records,
@@ -14,7 +14,7 @@ from ifguide.query_direction import (
     mean_gradient,
     precondition,
 )
-from ifguide.tracked_layers import tracked_layers
+from ifguide.models.tracked_layers import tracked_layers
 from small_models import FAMILIES, VOCABULARY, small_model
 
 

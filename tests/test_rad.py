@@ -7,11 +7,16 @@ import pytest
 import torch
 from transformers import GPTNeoXConfig, GPTNeoXForTokenClassification
 
-from ifguide.corpus import train_tokenizer
+from ifguide.data.corpus import train_tokenizer
 from ifguide.errors import InputError
-from ifguide.generation import Sampling, generate_batch, uniform_numbers
-from ifguide.rad import RewardGuidance, require_same_tokens
-from ifguide.reward_model import encode_texts, prefix_loss, prefix_rewards, train_reward_model
+from ifguide.evaluation.generation import Sampling, generate_batch, uniform_numbers
+from ifguide.methods.rad import RewardGuidance, require_same_tokens
+from ifguide.models.reward_model import (
+    encode_texts,
+    prefix_loss,
+    prefix_rewards,
+    train_reward_model,
+)
 from small_models import VOCABULARY, small_model
 
 SAMPLING = Sampling(continuations=6, max_new_tokens=8)

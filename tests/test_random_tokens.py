@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ifguide.random_tokens import random_masks
+from ifguide.influence.random_tokens import random_masks
 
 
 def columns(blocks, length, padding):

@@ -17,15 +17,15 @@ import pytest
 from docutils.core import publish_parts
 
 from ifguide.errors import InputError
-from ifguide.report_pages import (
+from ifguide.report.report_pages import (
     choose_prompts,
     continuations_page,
     documents_page,
     results_page,
     tokens_page,
 )
-from ifguide.results_table import Table
-from ifguide.score_shades import score_scale
+from ifguide.report.results_table import Table
+from ifguide.report.score_shades import score_scale
 
 HOSTILE = (
     "<script>document.title='broken'</script><img src=http://host.invalid/x onerror=f()> &amp;"

@@ -15,10 +15,10 @@ from transformers import GPTNeoXConfig, RobertaConfig, RobertaForSequenceClassif
 
 from conftest import TINY, copy_repository, environment, error_line, snakemake_command
 from hub_server import REVISION, running_hub
-from ifguide.artifacts import read_jsonl
-from ifguide.corpus import train_tokenizer
+from ifguide.data.corpus import train_tokenizer
+from ifguide.data.repositories import Repository, check_patterns, matching
 from ifguide.errors import InputError
-from ifguide.repositories import Repository, check_patterns, matching
+from ifguide.files.artifacts import read_jsonl
 
 SCRIPT = Path(__file__).parents[1] / "scripts" / "fetch_repository.py"
 # The hub's client waits between its attempts; only the waiting is left out.

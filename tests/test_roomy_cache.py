@@ -3,7 +3,7 @@
 import torch
 from transformers import DynamicCache
 
-from ifguide.roomy_cache import RoomyLayer, share_out
+from ifguide.models.roomy_cache import RoomyLayer, share_out
 
 HEADS, WIDTH = 2, 3
 

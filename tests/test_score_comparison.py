@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from conftest import TINY, copy_run, run_snakemake
-from ifguide.artifacts import read_json
-from ifguide.token_weights import unmoved
+from ifguide.files.artifacts import read_json
+from ifguide.influence.token_weights import unmoved
 
 COMPARISON = "config/score_comparison.yaml"
 METHODS = ("published_scores", "best_scores")

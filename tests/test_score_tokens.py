@@ -14,13 +14,13 @@ import pytest
 import torch
 
 from conftest import environment, error_line
-from ifguide.artifacts import read_json, write_json
-from ifguide.corpus import TokenStream, write_blocks
-from ifguide.models import weights_sha256
-from ifguide.partial_array import PartialArray
-from ifguide.tensor_files import read_tensors, write_tensors
-from ifguide.token_scores import forward_mode_scorer, relative_error
-from ifguide.tracked_layers import tracked_layers
+from ifguide.data.corpus import TokenStream, write_blocks
+from ifguide.files.artifacts import read_json, write_json
+from ifguide.files.partial_array import PartialArray
+from ifguide.files.tensor_files import read_tensors, write_tensors
+from ifguide.influence.token_scores import forward_mode_scorer, relative_error
+from ifguide.models.loading import weights_sha256
+from ifguide.models.tracked_layers import tracked_layers
 from small_models import VOCABULARY, random_direction, small_model
 
 SETTINGS = {

@@ -4,15 +4,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from ifguide.artifacts import write_array
-from ifguide.corpus import shard_name
-from ifguide.selection import (
+from ifguide.data.corpus import shard_name
+from ifguide.files.artifacts import write_array
+from ifguide.influence.selection import (
     exact_quantile,
     rank_documents,
     select_pieces,
     windows,
 )
-from ifguide.selection_files import write_mask, write_mask_in_parts
+from ifguide.influence.selection_files import write_mask, write_mask_in_parts
 
 PADDING = -1
 

@@ -9,19 +9,19 @@ import pandas as pd
 import pytest
 import torch
 
-from ifguide import metrics
-from ifguide.benchmark_formats import PromptRecord, split_after_common_words
-from ifguide.corpus import train_tokenizer
+from ifguide.data.benchmark_formats import PromptRecord, split_after_common_words
+from ifguide.data.corpus import train_tokenizer
+from ifguide.data.matching import matched
+from ifguide.data.prompts import read_prompts
 from ifguide.errors import InputError
-from ifguide.matching import matched
-from ifguide.prompts import read_prompts
-from ifguide.query_direction import encode_records, restricted
-from ifguide.ranking_agreement import agreement
-from ifguide.score_averages import mean_scores, root_mean_square
-from ifguide.study import study_markdown, study_table
-from ifguide.study_figures import variants_by_question
-from ifguide.token_weights import TokenRanking, inverse_document_frequency, unmoved
-from ifguide.truth_splits import truth_splits
+from ifguide.evaluation import metrics
+from ifguide.influence.query_direction import encode_records, restricted
+from ifguide.influence.ranking_agreement import agreement
+from ifguide.influence.score_averages import mean_scores, root_mean_square
+from ifguide.influence.token_weights import TokenRanking, inverse_document_frequency, unmoved
+from ifguide.influence.truth_splits import truth_splits
+from ifguide.report.study import study_markdown, study_table
+from ifguide.report.study_figures import variants_by_question
 from test_metrics import precision_at
 
 WORDS = ["you", "are", "a", "very", "bad", "and", "nice", "person", "here", "today"]

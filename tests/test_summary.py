@@ -11,10 +11,11 @@ import pandas as pd
 import pytest
 
 from ifguide.errors import InputError
-from ifguide.generation_metrics import measure_generations
-from ifguide.metrics import zero_count_bound
-from ifguide.report_pages import results_page
-from ifguide.results_table import (
+from ifguide.evaluation.generation_metrics import measure_generations
+from ifguide.evaluation.metrics import zero_count_bound
+from ifguide.evaluation.summary import COLUMNS, constant_classifiers, over_seeds, summarize
+from ifguide.report.report_pages import results_page
+from ifguide.report.results_table import (
     comparison_columns,
     latex,
     markdown,
@@ -25,7 +26,6 @@ from ifguide.results_table import (
     result_columns,
     results_table,
 )
-from ifguide.summary import COLUMNS, constant_classifiers, over_seeds, summarize
 
 ROOT = Path(__file__).parents[1]
 

@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from ifguide.errors import InputError
-from ifguide.tensor_files import CHECKSUM, read_tensors, tensors_sha256, write_tensors
+from ifguide.files.tensor_files import CHECKSUM, read_tensors, tensors_sha256, write_tensors
 
 
 def some_tensors():

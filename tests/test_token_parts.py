@@ -7,10 +7,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ifguide.artifacts import stream_jsonl_part, write_jsonl
-from ifguide.corpus import TokenStream, write_blocks
+from ifguide.data.corpus import TokenStream, write_blocks
+from ifguide.data.token_parts import read_part, write_part
 from ifguide.errors import InputError
-from ifguide.token_parts import read_part, write_part
+from ifguide.files.artifacts import stream_jsonl_part, write_jsonl
 
 MADE_FROM = {"documents": "a" * 64, "tokenizer": "b" * 64, "shard": "0 of 1"}
 

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from ifguide.ekfac import (
+from ifguide.influence.ekfac import (
     Eigenbasis,
     LayerFactors,
     covariance_sums,
@@ -12,8 +12,8 @@ from ifguide.ekfac import (
     eigenvalue_sums,
     layer_factors,
 )
-from ifguide.query_direction import precondition
-from ifguide.token_scores import (
+from ifguide.influence.query_direction import precondition
+from ifguide.influence.token_scores import (
     backward_scorer,
     forward_mode_scorer,
     position_scorer,
@@ -21,7 +21,7 @@ from ifguide.token_scores import (
     step_size,
     two_forward_scorer,
 )
-from ifguide.tracked_layers import tracked_layers
+from ifguide.models.tracked_layers import tracked_layers
 from small_models import (
     FAMILIES,
     MIXTURES_OF_EXPERTS,

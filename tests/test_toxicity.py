@@ -12,13 +12,13 @@ from transformers import (
     XLMRobertaTokenizer,
 )
 
-from ifguide.classifiers import (
+from ifguide.evaluation.classifiers import (
     LabelledTexts,
     adopt_detoxify,
     save_implicit,
     train_classifier_tokenizer,
 )
-from ifguide.toxicity import (
+from ifguide.evaluation.toxicity import (
     ImplicitClassifier,
     explicit_peaks,
     explicit_scores,
@@ -141,7 +141,7 @@ def test_pieces_of_a_long_text_hold_its_special_tokens(explicit, monkeypatch):
         judged.extend(pieces)
         return {"toxicity": [0.0 for _ in pieces]}
 
-    monkeypatch.setattr("ifguide.toxicity.explicit_scores", record)
+    monkeypatch.setattr("ifguide.evaluation.toxicity.explicit_scores", record)
     token = explicit.tokenizer.sep_token
     text = " ".join(f"a {token} b{token}" for _ in range(200))
     explicit_peaks(explicit, [text])

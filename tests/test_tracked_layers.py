@@ -4,11 +4,11 @@ from torch import nn
 from transformers import PreTrainedConfig, PreTrainedModel
 from transformers.modeling_outputs import CausalLMOutput
 
-from ifguide.ekfac import covariance_sums
 from ifguide.errors import InputError
-from ifguide.models import HiddenStates, token_losses
-from ifguide.token_scores import position_scorer
-from ifguide.tracked_layers import tracked_layers, transformer_blocks
+from ifguide.influence.ekfac import covariance_sums
+from ifguide.influence.token_scores import position_scorer
+from ifguide.models.loading import HiddenStates, token_losses
+from ifguide.models.tracked_layers import tracked_layers, transformer_blocks
 from small_models import (
     FAMILIES,
     MIXTURES_OF_EXPERTS,

@@ -16,14 +16,14 @@ from safetensors.torch import load_file
 from transformers import AutoConfig, AutoModelForCausalLM, TrainerState
 
 import train_model
-from ifguide.artifacts import file_sha256, read_json, write_json
-from ifguide.checkpoints import CONTENTS, ListContents, last_whole_checkpoint
+from ifguide.data.tokenizers import load_tokenizer
 from ifguide.errors import InputError
-from ifguide.objective import IGNORED_LABEL, suppression_loss
-from ifguide.tokenizers import load_tokenizer
-from ifguide.training import training_arguments
-from ifguide.training_blocks import BlockOrder, Blocks, OrderOfEpoch, divide_step
-from ifguide.training_progress import StopAtBadLoss
+from ifguide.files.artifacts import file_sha256, read_json, write_json
+from ifguide.models.checkpoints import CONTENTS, ListContents, last_whole_checkpoint
+from ifguide.models.objective import IGNORED_LABEL, suppression_loss
+from ifguide.models.training import training_arguments
+from ifguide.models.training_blocks import BlockOrder, Blocks, OrderOfEpoch, divide_step
+from ifguide.models.training_progress import StopAtBadLoss
 from small_training import (
     TRAINING,
     WITH_DROPOUT,

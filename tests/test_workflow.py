@@ -26,8 +26,8 @@ from conftest import (
     run_snakemake,
     snakemake_command,
 )
-from ifguide.artifacts import file_sha256, read_json, read_jsonl
-from ifguide.tensor_files import CHECKSUM
+from ifguide.files.artifacts import file_sha256, read_json, read_jsonl
+from ifguide.files.tensor_files import CHECKSUM
 from test_report_pages import in_browser, needs_browser
 
 RESULTS = Path("results/tiny")

@@ -9,7 +9,7 @@ import yaml
 from safetensors.torch import load_file
 
 from conftest import TINY, copy_run, rules_to_run, run_snakemake
-from ifguide.artifacts import read_json
+from ifguide.files.artifacts import read_json
 
 RESULTS = Path("results/tiny")
 SELECTION = RESULTS / "influence/proxy/differential/top"

@@ -1,5 +1,4 @@
-"""Influence-guided token suppression: the mathematics of the workflow, without its files.
+"""Influence-guided token suppression, a room a subject; a room knows only those before it.
 
-Modules read from the data towards the result: documents, corpus, models, tracked_layers, ekfac,
-query_direction, token_scores, selection, objective, training, generation, toxicity, metrics.
+files, data, models, influence, evaluation, methods, report, planning, workflow.
 """

@@ -13,8 +13,8 @@ import yaml
 SOURCE = Path(workflow.current_basedir).parent.parent
 sys.path.insert(0, str(SOURCE / "scripts"))
 
-from ifguide.artifacts import canonical_json
-from ifguide.config_schema import find_mistake, with_defaults
+from ifguide.files.artifacts import canonical_json
+from ifguide.workflow.config_schema import find_mistake, with_defaults
 
 # Scripts run with the interpreter that runs Snakemake, unless conda or a container provides one.
 if not workflow.deployment_settings.deployment_method:

@@ -5,10 +5,10 @@ import os
 import re
 from pathlib import Path
 
-from ifguide.architectures import longest_block, read_architecture
-from ifguide.artifacts import read_json
+from ifguide.models.architectures import longest_block, read_architecture
+from ifguide.files.artifacts import read_json
 from ifguide.errors import InputError
-from ifguide.repositories import check_patterns
+from ifguide.data.repositories import check_patterns
 
 
 def check_names():

@@ -1,6 +1,6 @@
 # What a plan is told beside the config: where files lie, made or not, and settings as rules resolve them.
 
-from ifguide.devices import CALIBRATED, DEVICES
+from ifguide.models.devices import CALIBRATED, DEVICES
 
 
 def planned_devices():

@@ -7,16 +7,16 @@ import shlex
 import sys
 from pathlib import Path
 
-from ifguide.artifacts import write_text
+from ifguide.files.artifacts import write_text
 from ifguide.errors import InputError
-from ifguide.provenance import (
+from ifguide.files.provenance import (
     code_state,
     data_state,
     machine,
     package_versions,
     thread_settings,
 )
-from ifguide.run_lock import hold_run_lock
+from ifguide.files.locks import hold_run_lock
 
 
 def begin_run():

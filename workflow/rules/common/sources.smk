@@ -4,9 +4,9 @@ import glob
 import os
 from pathlib import Path
 
-from ifguide.artifacts import text_sha256
-from ifguide.published_detoxify import PUBLISHED
-from ifguide.repositories import Repository
+from ifguide.files.artifacts import text_sha256
+from ifguide.evaluation.published_detoxify import PUBLISHED
+from ifguide.data.repositories import Repository
 
 TOKENIZER_FILES = ("*.json", "*.txt", "*.model")
 CLASSIFIER_FILES = ("*.safetensors", *TOKENIZER_FILES)

@@ -1,0 +1,1 @@
+"""From files to tokens: documents, records, prompts, pairs, tokenizers, the planted corpus."""

@@ -1,0 +1,116 @@
+"""Pairs of a preferred and a rejected text, as files hold them."""
+
+import json
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ifguide.data.benchmark_formats import PromptRecord, paradetox_rewrites
+from ifguide.data.prompts import in_part, malformed_report, sample_texts
+from ifguide.data.records import (
+    MalformedRecord,
+    Record,
+    parse_records,
+    read_records,
+    require_fields,
+    require_files,
+)
+from ifguide.data.text_lines import is_unicode
+from ifguide.errors import InputError
+
+
+@dataclass(frozen=True)
+class PreferencePair:
+    """Two continuations of one prompt, which may be empty: the first is preferred."""
+
+    prompt: str
+    chosen: str
+    rejected: str
+
+
+def read_pairs(
+    settings: dict, paths: Sequence[str | Path], seed: int
+) -> tuple[list[PreferencePair], dict[str, Any]]:
+    """Return the distinct pairs of the files, in a random order of their own, and what was skipped.
+
+    `settings` holds `format` (a key of PAIR_FORMATS) and may hold `part` (of the rejected text) and
+    `limit` (pairs, sampled by hash). Skipped and counted: pairs with an empty side, two equal
+    sides, or text that is not UTF-8, and malformed records, of which the first are named.
+
+    Raises InputError, with file and line, where a file's records are malformed (see
+    `parse_records`), and where no pair is left.
+    """
+    files = require_files(paths)
+    parse = PAIR_FORMATS[settings["format"]]
+    counts = {"read": 0, "skipped": 0}
+    malformed: list[str] = []
+    pairs: dict[str, PreferencePair] = {}
+    for path in files:
+        for pair in parse_records(path, read_records(path), parse, malformed):
+            counts["read"] += 1
+            sides = (pair.chosen.strip(), pair.rejected.strip())
+            if not all(sides) or sides[0] == sides[1] or not is_unicode("".join(_texts(pair))):
+                counts["skipped"] += 1
+            elif in_part(pair.rejected, settings.get("part"), seed):
+                pairs.setdefault(json.dumps(_texts(pair)), pair)
+    counts = {name: count + len(malformed) for name, count in counts.items()}
+    chosen = [pairs[key] for key in sample_texts(pairs, settings.get("limit"), seed)]
+    if not chosen:
+        raise InputError(
+            f"{files[0]}: no pair left of {counts['read']} read, {counts['skipped']} of them with "
+            "an empty side or two equal sides; check `format`, or widen `part`"
+        )
+    return chosen, {**counts, **malformed_report(malformed), "kept": len(chosen)}
+
+
+def _texts(pair: PreferencePair) -> tuple[str, str, str]:
+    return pair.prompt, pair.chosen, pair.rejected
+
+
+def _paradetox(record: Record) -> Iterator[PreferencePair]:
+    toxic, rewrites = paradetox_rewrites(record)
+    for neutral in filter(str.strip, rewrites):
+        yield PreferencePair("", neutral, toxic)
+
+
+def _preference(record: Record) -> Iterator[PreferencePair]:
+    require_fields(record, ["chosen", "rejected"])
+    yield PreferencePair(*(_text(record, name) for name in ("prompt", "chosen", "rejected")))
+
+
+def _text(record: Record, name: str) -> str:
+    value = record.fields.get(name) or ""
+    if not isinstance(value, str):
+        raise MalformedRecord(
+            f"{record.where}: {name} holds {type(value).__name__}, not text; fix it"
+        )
+    return value
+
+
+PAIR_FORMATS: dict[str, Callable[[Record], Iterator[PreferencePair]]] = {
+    "paradetox": _paradetox,
+    "preference": _preference,
+}
+
+
+def require_pairs_disjoint(
+    pairs: Iterable[PreferencePair],
+    prompts: Iterable[PromptRecord],
+    method: str,
+    benchmark: str,
+) -> None:
+    """Raise InputError if a test prompt is a pair's prompt, one of its sides, or both joined."""
+    seen: set[str] = set()
+    for pair in pairs:
+        sides = (pair.chosen, pair.rejected)
+        texts = (pair.prompt, *sides, *(pair.prompt + side for side in sides))
+        seen.update(text.strip() for text in texts)
+    shared = (seen - {""}) & {record.prompt.strip() for record in prompts}
+    if shared:
+        example = json.dumps(min(shared)[:80], ensure_ascii=False)
+        raise InputError(
+            f"methods.{method}.dpo.pairs shares {len(shared)} texts with benchmarks.{benchmark} "
+            f"(for example {example}); remove those pairs, or give disjoint parts: `part` of the "
+            "pairs goes by the rejected text, `part` of a benchmark by its prompt"
+        )

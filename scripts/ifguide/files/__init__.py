@@ -1,0 +1,1 @@
+"""What lies on disk: artifacts and their checksums, tensors, arrays, locks, tables, provenance."""

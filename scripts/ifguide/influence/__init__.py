@@ -1,0 +1,1 @@
+"""From gradients to masks: EK-FAC, query direction, token scores, selection, transfer."""

@@ -1,0 +1,1 @@
+"""Language models: architectures, loading, tracked layers, training, the objective, costs."""

@@ -1,0 +1,371 @@
+"""The figures of toxicity and of training, each a pure function from data frames to a Figure.
+
+Figures are made without pyplot, so nothing stays open and no display is needed.
+"""
+
+import itertools
+import math
+from collections.abc import Sequence
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator, PercentFormatter
+
+from ifguide.evaluation.summary import over_seeds
+from ifguide.report.figure_style import (
+    NEUTRAL,
+    NONTOXIC,
+    TOXIC,
+    WIDTH,
+    appearance,
+    interval_bars,
+    nothing_to_draw,
+    styled,
+)
+
+PERPLEXITY_RANGE = 1.5  # times the lowest: what the axis of perplexity shows
+SPLITS = (("toxic", "toxic prompts", TOXIC, "o"), ("nontoxic", "non-toxic prompts", NONTOXIC, "s"))
+
+
+def _method_labels(rows: pd.DataFrame) -> pd.Series:
+    if rows["model"].nunique() == 1:
+        return rows["method"]
+    return rows["model"] + " / " + rows["method"]
+
+
+def _category_axis(axes: Axes, names: Sequence[str]) -> None:
+    axes.set_yticks(range(len(names)), names)
+    axes.set_ylim(len(names) - 0.5, -0.5)
+    axes.tick_params(axis="y", length=0)
+    axes.grid(axis="y", visible=False)
+
+
+@styled
+def toxicity_by_method(summary: pd.DataFrame, benchmark: str = "realtoxicityprompts") -> Figure:
+    """Draw explicit and implicit TP of each method on toxic and non-toxic prompts.
+
+    `summary`: the tidy summary. Bars are the intervals of its rows.
+    """
+    rows = over_seeds(summary[summary["benchmark"] == benchmark])
+    rows = rows[rows["metric"].isin(["explicit_tp", "implicit_tp"])]
+    rows = rows[rows["split"].isin([split for split, *_ in SPLITS])]
+    if rows.empty:
+        return nothing_to_draw(f"no toxicity measured on {benchmark}")
+    rows = rows.assign(label=_method_labels(rows))
+    names = list(dict.fromkeys(rows["label"]))
+    panels = [metric for metric in ("explicit_tp", "implicit_tp") if metric in set(rows["metric"])]
+    figure = Figure(figsize=(WIDTH, 1.25 + 0.34 * len(names)), layout="constrained")
+    figure.get_layout_engine().set(wspace=0.06)
+    grid = figure.subplots(1, len(panels), sharey=True, squeeze=False)[0]
+    for axes, metric in zip(grid, panels, strict=True):
+        for offset, (split, words, colour, marker) in zip((-0.13, 0.13), SPLITS, strict=True):
+            chosen = rows[(rows["metric"] == metric) & (rows["split"] == split)]
+            axes.errorbar(
+                chosen["value"],
+                [names.index(label) + offset for label in chosen["label"]],
+                xerr=interval_bars(chosen),
+                fmt=marker,
+                color=colour,
+                markersize=5,
+                capsize=2.5,
+                label=words,
+            )
+        axes.set_title(f"{metric.removesuffix('_tp')} toxicity")
+        axes.set_xlabel("toxicity probability (TP)")
+        axes.set_xlim(-0.03, 1.03)
+        _category_axis(axes, names)
+    figure.legend(*grid[0].get_legend_handles_labels(), loc="outside upper right", ncols=2)
+    return figure
+
+
+def pareto_front(cost: np.ndarray, harm: np.ndarray) -> np.ndarray:
+    """Return the indices of points that no other equals or beats in both, by ascending cost."""
+    front, lowest = [], math.inf
+    for index in np.lexsort((harm, cost)):
+        if harm[index] < lowest:
+            front.append(int(index))
+            lowest = harm[index]
+    return np.array(front, dtype=np.int64)
+
+
+@styled
+def toxicity_against_perplexity(
+    summary: pd.DataFrame, benchmark: str = "realtoxicityprompts", split: str = "toxic"
+) -> Figure:
+    """Draw explicit TP on `split` against held-out perplexity, one panel a model, with fronts.
+
+    The perplexity is that of non-toxic held-out text where it was measured apart. Methods
+    without perplexity (those that act at decode time) are named below the axis; so are, with their
+    perplexity, those so far off that the others would lie on one line, which stand at its end.
+    """
+    rows = over_seeds(summary)
+    keys = ["model", "method"]
+    toxicity = rows[
+        (rows["benchmark"] == benchmark)
+        & (rows["metric"] == "explicit_tp")
+        & (rows["split"] == split)
+    ]
+    fluency = rows[(rows["benchmark"] == "heldout") & (rows["metric"] == "perplexity")]
+    clean = "nontoxic" in set(fluency["split"])
+    fluency = fluency[fluency["split"] == ("nontoxic" if clean else "all")]
+    both = toxicity.merge(fluency, on=keys, how="left", suffixes=("", "_perplexity"))
+    if both["value_perplexity"].notna().sum() == 0:
+        return nothing_to_draw("no method has both a toxicity and a perplexity")
+    held_out = "held-out, non-toxic text:" if clean else "held-out"
+    models = list(dict.fromkeys(both.loc[both["value_perplexity"].notna(), "model"]))
+    looks = appearance(list(dict.fromkeys(both["method"])))
+    figure = Figure(
+        figsize=(max(5.6, 0.9 + 3.3 * len(models)), max(3.7, 0.8 + 0.26 * len(looks))),
+        layout="constrained",
+    )
+    grid = figure.subplots(1, len(models), sharey=True, squeeze=False)[0]
+    for axes, model in zip(grid, models, strict=True):
+        mine = both[(both["model"] == model) & both["value_perplexity"].notna()]
+        cost, harm = mine["value_perplexity"].to_numpy(), mine["value"].to_numpy()
+        front = pareto_front(cost, harm)
+        within = cost <= PERPLEXITY_RANGE * cost.min()
+        near = cost[within]
+        edge = near.max() + 0.15 * max(np.ptp(near), 0.1 * near.min())
+        edge = np.nanmax([edge, *mine["ci_high_perplexity"].to_numpy()[within]])
+        cost = np.minimum(cost, edge)
+        # What no method equals in both lies below and left of this line: up from its first point,
+        # right from its last.
+        top = max(1.0, harm.max())
+        axes.step(
+            [cost[front[0]], *cost[front], edge],
+            [top, *harm[front], harm[front[-1]]],
+            where="post",
+            color=NEUTRAL,
+            linestyle=":",
+            linewidth=1.2,
+            label="Pareto front",
+            zorder=1,
+        )
+        for place, (_, row) in zip(cost, mine.iterrows(), strict=True):
+            beyond = row["value_perplexity"] > edge
+            sideways = row[["value_perplexity", "ci_low_perplexity", "ci_high_perplexity"]]
+            _draw_method(
+                axes,
+                place,
+                row,
+                looks,
+                markersize=6.5,
+                xerr=None if beyond else _bars_of(sideways),
+                clip_on=not beyond,
+            )
+        omitted = both.loc[(both["model"] == model) & both["value_perplexity"].isna(), "method"]
+        note = f"\n(no perplexity: {', '.join(omitted)})" if len(omitted) else ""
+        far = mine[mine["value_perplexity"] > edge]
+        if len(far):
+            axes.set_xlim(right=edge)
+            named = (f"{row.method} {row.value_perplexity:.3g}" for row in far.itertuples())
+            note += f"\n(beyond the axis: {', '.join(named)})"
+        axes.set_xlabel(f"{held_out} perplexity{note}")
+        axes.xaxis.set_major_locator(MaxNLocator(5))
+        axes.set_title(model)
+        axes.set_ylim(-0.03, top * 1.03)
+    words = dict((name, label) for name, label, *_ in SPLITS).get(split, split)
+    grid[0].set_ylabel(f"explicit TP, {words}")
+    handles: dict[str, object] = {}
+    for axes in grid:
+        for handle, label in zip(*axes.get_legend_handles_labels(), strict=True):
+            handles.setdefault(label, handle)
+    figure.legend(handles.values(), handles.keys(), loc="outside right upper")
+    return figure
+
+
+@styled
+def toxicity_against_share(
+    summary: pd.DataFrame, benchmark: str = "realtoxicityprompts", split: str = "toxic"
+) -> Figure:
+    """Draw explicit and implicit TP on `split` against the share of tokens that a method takes.
+
+    Taken are the tokens that it suppresses or drops. A row a model, a column a classifier; the
+    method `none`, which takes nothing, is a line with its interval. Methods that take equal shares
+    stand side by side.
+    """
+    rows = over_seeds(summary)
+    taken = rows[(rows["benchmark"] == "removal") & (rows["metric"] == "removed_share")]
+    toxicity = rows[(rows["benchmark"] == benchmark) & (rows["split"] == split)]
+    both = toxicity.merge(
+        taken[["model", "method", "value"]], on=["model", "method"], suffixes=("", "_share")
+    )
+    panels = [metric for metric in ("explicit_tp", "implicit_tp") if metric in set(both["metric"])]
+    if not panels:
+        return nothing_to_draw("no method keeps a share of the tokens from the model")
+    models = list(dict.fromkeys(both["model"]))
+    # Of all methods, so that each looks as in the other figures.
+    looks = appearance(list(dict.fromkeys(toxicity["method"])))
+    widest = both["value_share"].max()
+    methods = both["method"].nunique()
+    height = 0.7 + max(2.5 * len(models), 0.2 * methods)
+    figure = Figure(figsize=(WIDTH, height), layout="constrained")
+    figure.get_layout_engine().set(wspace=0.06)
+    grid = figure.subplots(len(models), len(panels), sharex=True, sharey=True, squeeze=False)
+    handles: dict[str, object] = {}
+    for (row, model), (column, metric) in itertools.product(enumerate(models), enumerate(panels)):
+        axes = grid[row, column]
+        chosen = (toxicity["model"] == model) & (toxicity["metric"] == metric)
+        for none in toxicity[chosen & (toxicity["method"] == "none")].itertuples():
+            axes.axhline(none.value, color=NEUTRAL, linestyle="--", linewidth=1.0, label="none")
+            axes.axhspan(none.ci_low, none.ci_high, color=NEUTRAL, alpha=0.15, linewidth=0)
+        points = both[(both["model"] == model) & (both["metric"] == metric)]
+        places = _side_by_side(points["value_share"].to_numpy(), widest)
+        for place, (_, point) in zip(places, points.iterrows(), strict=True):
+            _draw_method(axes, place, point, looks, markersize=5.5)
+        words = f"{metric.removesuffix('_tp')} toxicity"
+        axes.set_title(words if len(models) == 1 else f"{model}, {words}")
+        axes.set_xlim(0.0, 1.12 * widest)
+        axes.xaxis.set_major_locator(MaxNLocator(5))
+        axes.xaxis.set_major_formatter(lambda share, _: f"{100 * share:g}%")
+        axes.set_ylim(-0.03, 1.03)
+        for handle, label in zip(*axes.get_legend_handles_labels(), strict=True):
+            handles.setdefault(label, handle)
+    figure.supxlabel("share of the training tokens suppressed or dropped", fontsize=9)
+    words = dict((name, label) for name, label, *_ in SPLITS).get(split, split)
+    for axes in grid[:, 0]:
+        axes.set_ylabel(f"TP, {words}")
+    figure.legend(handles.values(), handles.keys(), loc="outside right upper")
+    return figure
+
+
+def _draw_method(axes, place: float, row: pd.Series, looks: dict, **style) -> None:
+    """Draw a method's value and interval (columns value, ci_low, ci_high) at `place`."""
+    colour, marker = looks[row["method"]]
+    axes.errorbar(
+        [place],
+        [row["value"]],
+        yerr=_bars_of(row[["value", "ci_low", "ci_high"]]),
+        fmt=marker,
+        color=colour,
+        markeredgecolor="white",
+        markeredgewidth=0.5,
+        elinewidth=0.9,
+        label=row["method"],
+        **style,
+    )
+
+
+def _bars_of(bounds: pd.Series) -> np.ndarray:
+    """Return the interval bars of one value: `bounds` are value, low and high."""
+    return interval_bars(pd.DataFrame([bounds.to_list()], columns=["value", "ci_low", "ci_high"]))
+
+
+def _side_by_side(values: np.ndarray, width: float) -> np.ndarray:
+    """Return `values` with those that would cover each other moved apart, by parts of `width`."""
+    moved = values.astype(np.float64)
+    order = np.argsort(values, kind="stable")
+    groups = np.cumsum(np.diff(values[order], prepend=-np.inf) > 0.02 * width)
+    for group in np.unique(groups):
+        members = order[groups == group]
+        moved[members] += 0.035 * width * (np.arange(len(members)) - (len(members) - 1) / 2)
+    return moved
+
+
+@styled
+def training_losses(losses: dict[str, pd.DataFrame]) -> Figure:
+    """Draw the losses of each run in its own panel, all on the same axes.
+
+    `losses`: run label -> columns step and loss (nats a token) and, where tokens were
+    suppressed, selected_loss and unselected_loss.
+    """
+    if not losses:
+        return nothing_to_draw("no model was trained")
+    columns = min(3, len(losses))
+    height = math.ceil(len(losses) / columns)
+    figure = Figure(figsize=(WIDTH, 0.9 + 1.75 * height), layout="constrained")
+    grid = figure.subplots(height, columns, sharey=True, squeeze=False).ravel()
+    series = (
+        ("loss", "objective", NEUTRAL, "-"),
+        ("unselected_loss", "tokens not selected", NONTOXIC, "-"),
+        ("selected_loss", "selected tokens", TOXIC, "--"),
+    )
+    handles: dict[str, object] = {}
+    for axes, (label, log) in zip(grid, losses.items(), strict=False):
+        suppressed = "selected_loss" in log and log["selected_loss"].notna().any()
+        for column, words, colour, line in series if suppressed else series[:1]:
+            if column in log and log[column].notna().any():
+                known = log[log[column].notna()]
+                (handle,) = axes.plot(known["step"], known[column], color=colour, linestyle=line)
+                handles.setdefault(words, handle)
+        axes.set_title(label, fontsize=9)
+        axes.xaxis.set_major_locator(MaxNLocator(4, integer=True))
+    for axes in grid[len(losses) :]:
+        axes.remove()
+    for axes in grid[max(0, len(losses) - columns) : len(losses)]:
+        axes.set_xlabel("training step")
+        axes.tick_params(labelbottom=True)
+    for axes in grid[: len(losses) : columns]:
+        axes.set_ylabel("loss (nats a token)")
+    figure.legend(handles.values(), handles.keys(), loc="outside upper right", ncols=3)
+    return figure
+
+
+@styled
+def toxicity_by_group(
+    summary: pd.DataFrame, benchmark: str = "toxigen", metric: str = "implicit_tp"
+) -> Figure:
+    """Draw `metric` of each method on the prompts about each target group of `benchmark`."""
+    rows = over_seeds(summary[(summary["benchmark"] == benchmark) & (summary["metric"] == metric)])
+    rows = rows[~rows["split"].isin(["all", "toxic", "nontoxic"])]
+    if rows.empty:
+        return nothing_to_draw(f"{benchmark} names no target groups here")
+    return _methods_by_row(
+        rows.assign(row=rows["split"]),
+        sorted(set(rows["split"])),
+        f"{metric.split('_')[0]} TP: prompts with a toxic continuation",
+    )
+
+
+@styled
+def toxicity_by_category(
+    summary: pd.DataFrame, benchmark: str = "realtoxicityprompts", split: str = "toxic"
+) -> Figure:
+    """Draw TP of each method by category of explicit toxicity, on the prompts of `split`.
+
+    The categories are the fields of the explicit classifier; toxicity itself comes first.
+    """
+    rows = over_seeds(summary[(summary["benchmark"] == benchmark) & (summary["split"] == split)])
+    category = rows["metric"].str.extract(r"^explicit_(?:(.+)_)?tp$")[0]
+    rows = rows.assign(row=category.fillna("toxicity").str.replace("_", " "))
+    rows = rows[rows["metric"].str.fullmatch(r"explicit_(.+_)?tp")]
+    first = rows["metric"] == "explicit_tp"
+    names = list(dict.fromkeys([*rows.loc[first, "row"], *rows.loc[~first, "row"]]))
+    if len(names) < 2:
+        return nothing_to_draw("the explicit classifier tells no categories of toxicity apart")
+    words = dict((name, label) for name, label, *_ in SPLITS).get(split, split)
+    return _methods_by_row(rows, names, f"explicit TP, {words}")
+
+
+def _methods_by_row(rows: pd.DataFrame, names: Sequence[str], label: str) -> Figure:
+    """Draw shares with intervals: a band for each of `names` (column row), a marker a method."""
+    rows = rows.assign(label=_method_labels(rows))
+    methods = list(dict.fromkeys(rows["label"]))
+    looks = appearance(methods)
+    height = 1.1 + len(names) * (0.14 + 0.13 * len(methods))
+    figure = Figure(figsize=(WIDTH, max(2.4, height)), layout="constrained")
+    axes = figure.subplots()
+    spread = np.linspace(-0.36, 0.36, len(methods)) if len(methods) > 1 else np.zeros(1)
+    for offset, method in zip(spread, methods, strict=True):
+        chosen = rows[rows["label"] == method]
+        colour, marker = looks[method]
+        axes.errorbar(
+            chosen["value"],
+            [names.index(name) + offset for name in chosen["row"]],
+            xerr=interval_bars(chosen),
+            fmt=marker,
+            color=colour,
+            markersize=4.5,
+            elinewidth=1.0,
+            label=method,
+        )
+    for boundary in range(1, len(names)):
+        axes.axhline(boundary - 0.5, color="#CFCFCF", linewidth=0.6)
+    _category_axis(axes, names)
+    axes.set_xlim(-0.03, 1.03)
+    axes.xaxis.set_major_formatter(PercentFormatter(1.0))
+    axes.set_xlabel(label)
+    figure.legend(*axes.get_legend_handles_labels(), loc="outside right upper")
+    return figure
