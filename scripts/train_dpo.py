@@ -14,7 +14,6 @@ from command_line import argument_parser, run
 from ifguide.data.preferences import PreferencePair
 from ifguide.data.tokenizers import load_tokenizer
 from ifguide.files.artifacts import file_sha256, read_json, read_jsonl, write_json
-from ifguide.methods.dpo import LOSS_COLUMNS, tokenize_pairs, train_on_pairs
 from ifguide.models.checkpoints import keep_only_own_checkpoints
 from ifguide.models.loading import (
     TRAINING_RECORD,
@@ -23,6 +22,7 @@ from ifguide.models.loading import (
     save_model,
     weights_sha256,
 )
+from ifguide.models.preference_training import LOSS_COLUMNS, tokenize_pairs, train_on_pairs
 from ifguide.models.training import write_losses
 from ifguide.seeds import derive_seed
 from train_model import resumable

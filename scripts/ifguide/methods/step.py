@@ -1,0 +1,193 @@
+"""A method is made of steps, at most one a stage, which run in the order of STAGES.
+
+A step is one module of this room, or of an installed package that names it in the entry-point group
+`ifguide.methods`; its key in the config is the module's name. It declares its options, what it
+needs and what it costs; the workflow, the plan, the evaluation and the report ask it, and none of
+them knows a step by name.
+
+Modules of steps are imported whenever the workflow is parsed: they import PyTorch and what loads it
+only within their functions.
+"""
+
+from __future__ import annotations
+
+import functools
+import importlib
+import importlib.metadata
+import inspect
+import pkgutil
+from collections.abc import Mapping
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
+
+from pydantic import TypeAdapter
+
+from ifguide.errors import InputError
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+    from ifguide.data.corpus import Corpus
+    from ifguide.evaluation.generation import Guidance
+    from ifguide.models.training_run import Trained, TrainingRun
+
+Stage = Literal["data", "train", "edit", "decode"]
+STAGES: tuple[Stage, ...] = ("data", "train", "edit", "decode")
+GROUP = "ifguide.methods"
+
+
+# --- what a step may need -------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Mask:
+    """A selection's tokens, as many drawn at random, or those known to be toxic (no selection)."""
+
+    selection: str | None
+    tokens: Literal["selected", "random", "truth"] = "selected"
+
+
+@dataclass(frozen=True)
+class Ranking:
+    """The documents that a selection ranks."""
+
+    selection: str
+
+
+@dataclass(frozen=True)
+class DocumentToxicity:
+    """The toxicity of every document or block of the corpus."""
+
+    unit: Literal["document", "block"]
+
+
+@dataclass(frozen=True)
+class Words:
+    """Files of words and phrases, one a line."""
+
+    files: str
+
+
+@dataclass(frozen=True)
+class Pairs:
+    """Pairs of a preferred and a rejected text; settings: of `data.preferences.read_pairs`."""
+
+    files: str
+    format: Literal["paradetox", "preference"]
+    part: tuple[float, float] | None = None
+    limit: int | None = None
+
+
+@dataclass(frozen=True)
+class Reward:
+    """A reward model, an entry of `rewards`, with the tokenizer of the language model."""
+
+    name: str
+
+
+Need = Mask | Ranking | DocumentToxicity | Words | Pairs | Reward
+# Of each need, by name, the files and folders that a job is given.
+Given = Mapping[str, list[Path]]
+
+
+# --- what a step gives ----------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Dropped:
+    """What a data step keeps from training: units of a corpus, and of each the reason."""
+
+    unit: Literal["document", "block"]
+    reasons: dict[int, str]
+
+
+class Step:
+    """One thing that a method does, at one stage."""
+
+    stage: ClassVar[Stage]
+    # A model of `settings.Settings`, or a union of several.
+    Options: ClassVar[Any]
+    # Kinds of benchmarks that say something about a method with this step.
+    measured_on: ClassVar[tuple[str, ...]] = ("prompts", "perplexity", "lambada")
+    # Why it is not measured on the others: for the report.
+    unmeasured: ClassVar[str] = ""
+
+    def __init__(self, options: Any) -> None:
+        self.options = options
+
+    @classmethod
+    def key(cls) -> str:
+        """Return the key of the step in the config: the name of its module."""
+        return cls.__module__.rpartition(".")[2]
+
+    @classmethod
+    def from_config(cls, section: Mapping) -> Step:
+        return cls(TypeAdapter(cls.Options).validate_python(section))
+
+    def needs(self) -> dict[str, Need]:
+        """Return what has to be made or fetched before the step can act, by a name of its own."""
+        return {}
+
+    # A step has the one of these that its stage is named for.
+
+    def keep(self, corpus: Corpus, given: Given) -> Dropped:
+        """Return what of the corpus is not trained on."""
+        raise NotImplementedError
+
+    def train(self, run: TrainingRun, given: Given) -> Trained:
+        """Return a trained model."""
+        raise NotImplementedError
+
+    def edit(self, model: PreTrainedModel, given: Given) -> None:
+        """Change weights of the model in place."""
+        raise NotImplementedError
+
+    def decode(
+        self, model: PreTrainedModel, given: Given
+    ) -> AbstractContextManager[Guidance | None]:
+        """Return a context in which the model speaks otherwise: by hooks, guidance or both."""
+        raise NotImplementedError
+
+
+# --- the registry ---------------------------------------------------------------------------------
+
+
+@functools.cache
+def registered_steps() -> dict[str, type[Step]]:
+    """Return every step by its key: those of this room, and those of installed packages.
+
+    Raises InputError where two have one key, or an entry point names no step.
+    """
+    room = importlib.import_module(__package__)
+    own = [f"{__package__}.{module.name}" for module in pkgutil.iter_modules(room.__path__)]
+    found = {}
+    for module in own:
+        if module != __name__:
+            step = step_of(importlib.import_module(module))
+            found[step.key()] = step
+    for point in sorted(importlib.metadata.entry_points(group=GROUP), key=lambda p: p.name):
+        step = point.load()
+        step = step_of(step) if inspect.ismodule(step) else step
+        if found.get(step.key(), step) is not step:
+            raise InputError(
+                f"the step {step.key()} of {point.value} has the name of another one, in "
+                f"{found[step.key()].__module__}; rename its module or uninstall its package"
+            )
+        found[step.key()] = step
+    return found
+
+
+def step_of(module: Any) -> type[Step]:
+    """Return the one step that a module defines."""
+    steps = [
+        value
+        for value in vars(module).values()
+        if inspect.isclass(value)
+        and issubclass(value, Step)
+        and value.__module__ == module.__name__
+    ]
+    if len(steps) != 1:
+        raise InputError(f"{module.__name__}: defines {len(steps)} steps; a module is one step")
+    return steps[0]
