@@ -43,7 +43,7 @@ REPOSITORY = Path(__file__).resolve().parent.parent
 STAGES = {
     "corpus preparation": (
         "read_documents.py",
-        "train_tokenizer.py",
+        "make_tokenizer.py",
         "tokenize_documents.py",
     ),
     "factors": (

@@ -118,12 +118,12 @@ class PlannedWork:
         records = sum(value for value in planted.values() if isinstance(value, int))
         return Work(processor_seconds=records / PREPARED, loads=False)
 
-    def _documents(self) -> Work:
+    def _read_documents(self) -> Work:
         tokens = self.counts.tokens(next(iter(self.config["tokenizers"])))
         characters = tokens * self.config["plan"]["characters_per_token"]
         return Work(tokens=tokens, processor_seconds=tokens / READ, disk=characters, loads=False)
 
-    def _tokenizer(self, tokenizer: str) -> Work:
+    def _make_tokenizer(self, tokenizer: str) -> Work:
         # One that is trained reads the corpus once.
         trained = "vocabulary_size" in self.config["tokenizers"][tokenizer]
         tokens = self.counts.tokens(tokenizer) if trained else 0
@@ -138,7 +138,7 @@ class PlannedWork:
             disk=tokens * TOKEN.itemsize,
         )
 
-    def _tokenize(self, tokenizer: str) -> Work:
+    def _tokenize_documents(self, tokenizer: str) -> Work:
         """A corpus of several shards has been tokenized in parts: here they are packed."""
         tokens = self.counts.tokens(tokenizer)
         return Work(
@@ -164,7 +164,7 @@ class PlannedWork:
 
     # --- training ---
 
-    def _train_model(self, model: str, method: str, seed: str) -> Work:
+    def _make_model(self, model: str, method: str, seed: str) -> Work:
         shape, settings = self.shape(model), self.facts["trainings"][model][method]
         epoch = self.counts.training_tokens(self._tokenizer_of(model), method)
         if settings["max_steps"]:
@@ -232,7 +232,7 @@ class PlannedWork:
         settings = self.config["influence"][section]
         return settings["batch_size"] * self.block_size, settings["logits_budget_mib"] * 2**20
 
-    def _covariance(self, model: str, shard: str) -> Work:
+    def _sum_covariances(self, model: str, shard: str) -> Work:
         shape = self.shape(model)
         return replace(
             self._factor_pass(model, self._covariance_flops(shape)),
@@ -244,7 +244,7 @@ class PlannedWork:
         positions = self.config["influence"]["factors"]["positions"]
         return costs.covariance_flops(shape, self.block_size, positions)
 
-    def _eigenbases(self, model: str) -> Work:
+    def _decompose_covariances(self, model: str) -> Work:
         shape = self.shape(model)
         flops = costs.decomposition_flops(shape)
         return Work(
@@ -255,7 +255,7 @@ class PlannedWork:
             disk=footprints.FLOAT * footprints.covariance_numbers(shape),
         )
 
-    def _eigenvalues(self, model: str, shard: str) -> Work:
+    def _correct_eigenvalues(self, model: str, shard: str) -> Work:
         shape = self.shape(model)
         return replace(
             self._factor_pass(model, costs.eigenvalue_flops(shape, self.block_size)),
@@ -267,7 +267,7 @@ class PlannedWork:
         size = footprints.FLOAT * footprints.factor_numbers(self.shape(model))
         return Work(memory=footprints.LIBRARIES + 2 * size, disk=size)
 
-    def _query_gradient(self, model: str, queries: str) -> Work:
+    def _measure_query_gradient(self, model: str, queries: str) -> Work:
         shape = self.shape(model)
         tokens = self.counts.records(f"queries.{queries}") * QUERY_TOKENS
         batch = self.config["influence"]["query_tokens_per_batch"]
@@ -279,7 +279,7 @@ class PlannedWork:
             disk=footprints.FLOAT * shape.tracked,
         )
 
-    def _direction(self, model: str, direction: str) -> Work:
+    def _make_direction(self, model: str, direction: str) -> Work:
         shape = self.shape(model)
         entry = self.config["influence"]["directions"][direction]
         flops = 0.0 if entry["hessian"] == "identity" else costs.inverse_hessian_flops(shape)
@@ -289,7 +289,7 @@ class PlannedWork:
             disk=footprints.FLOAT * shape.tracked,
         )
 
-    def _score(self, model: str, direction: str, attribution: str, shard: str) -> Work:
+    def _score_tokens(self, model: str, direction: str, attribution: str, shard: str) -> Work:
         shape, settings = self.shape(model), self.config["influence"]["scores"]
         total, length = self._tokens(model), self.block_size
         scored = min(total, (settings["blocks"] or math.inf) * length) / self.shards
@@ -317,13 +317,13 @@ class PlannedWork:
 
     # --- what is made of scores ---
 
-    def _attribution(self, model: str, **_: str) -> Work:
+    def _measure_attribution(self, model: str, **_: str) -> Work:
         tokens = self._tokens(model)
         return Work(tokens=tokens, processor_seconds=tokens / RANKED)
 
-    _variant = _attribution
+    _measure_variant = _measure_attribution
 
-    def _agreement(self, model: str, direction: str) -> Work:
+    def _measure_agreement(self, model: str, direction: str) -> Work:
         """Factors from 1/16, 1/8, 1/4, 1/2 of the blocks; exact scores by each and by all."""
         shape, length = self.shape(model), self.block_size
         factor_tokens = self._factor_blocks(model) * length
@@ -366,7 +366,7 @@ class PlannedWork:
         flops = tokens * costs.encoder_flops(*self._encoder("explicit"), length)
         return Work(kind="classification", tokens=tokens, flops=flops)
 
-    def _filter_documents(self, tokenizer: str, method: str) -> Work:
+    def _make_corpus(self, tokenizer: str, method: str) -> Work:
         whole = self.counts.tokens(tokenizer)
         kept = self.counts.training_tokens(tokenizer, method)
         return Work(
@@ -381,7 +381,9 @@ class PlannedWork:
         own = self.config["benchmarks"][benchmark].get("generation", {})
         return self.config["generation"] | own
 
-    def _generate(self, model: str, method: str, seed: str, benchmark: str, shard: str) -> Work:
+    def _generate_continuations(
+        self, model: str, method: str, seed: str, benchmark: str, shard: str
+    ) -> Work:
         shape, sampling = self.shape(model), self._sampling(benchmark)
         prompts = self.counts.records(f"benchmarks.{benchmark}") / sampling["shards"]
         copies, new = sampling["continuations"], sampling["max_new_tokens"]
@@ -401,7 +403,7 @@ class PlannedWork:
             disk=prompts * copies * CONTINUATION_BYTES / 3,
         )
 
-    def _classify(self, model: str, method: str, seed: str, benchmark: str) -> Work:
+    def _classify_continuations(self, model: str, method: str, seed: str, benchmark: str) -> Work:
         sampling = self._sampling(benchmark)
         texts = self.counts.records(f"benchmarks.{benchmark}") * sampling["continuations"]
         length = sampling["max_new_tokens"] + 2
@@ -417,11 +419,11 @@ class PlannedWork:
             disk=texts * CONTINUATION_BYTES * 2 / 3,
         )
 
-    def _perplexity(self, model: str, method: str, seed: str, benchmark: str) -> Work:
+    def _measure_perplexity(self, model: str, method: str, seed: str, benchmark: str) -> Work:
         tokens = self.counts.held_out_tokens(self._tokenizer_of(model))
         return self._read(model, tokens, self.block_size)
 
-    def _lambada(self, model: str, method: str, seed: str, benchmark: str) -> Work:
+    def _measure_lambada(self, model: str, method: str, seed: str, benchmark: str) -> Work:
         tokens = self.counts.records(f"benchmarks.{benchmark}") * PASSAGE_TOKENS
         return self._read(model, tokens, PASSAGE_TOKENS)
 

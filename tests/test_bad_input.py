@@ -334,7 +334,7 @@ def test_a_classifier_with_pickled_weights(dry_runs, tmp_path):
 
 def test_the_early_checks_are_among_the_jobs(dry_runs):
     rules = dry_runs.rules(TINY, {"experiment": "other"})
-    assert {"prompt_lengths", "disjoint"} <= rules
+    assert {"check_prompt_lengths", "check_disjoint"} <= rules
 
 
 def test_a_missing_key_says_what_it_is_for(dry_runs):
@@ -428,7 +428,7 @@ def test_snakemake_shows_the_line_of_a_bad_file(finished, tmp_path):
 def test_too_small_a_vocabulary(finished, tmp_path):
     message = run_script(
         finished,
-        "train_tokenizer.py",
+        "make_tokenizer.py",
         *("--documents", RESULTS / "corpus/documents.jsonl", "--output", tmp_path / "tokenizer"),
         vocabulary_size=200,
     )
@@ -575,7 +575,7 @@ def test_poisoned_documents_are_counted_and_inject_no_special_token(repository, 
     assert expected <= texts and len(records) == sum(report["documents"].values()) == 295
     write_jsonl(tmp_path / "all.jsonl", records)
     arguments = ["--documents", tmp_path / "all.jsonl", "--output"]
-    run_well(repository, "train_tokenizer.py", *arguments, tmp_path / "bpe", vocabulary_size=300)
+    run_well(repository, "make_tokenizer.py", *arguments, tmp_path / "bpe", vocabulary_size=300)
     run_well(
         repository,
         "tokenize_documents.py",

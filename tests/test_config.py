@@ -16,56 +16,56 @@ from ifguide.workflow.config_schema import find_mistake, with_defaults
 REPOSITORY = Path(__file__).resolve().parent.parent
 
 # What reruns after a change, each set with everything that follows from it.
-REPORT = {"report_html"}
-PAGES = {"pages"} | REPORT
-SUMMARY = {"summary", "figures"} | REPORT
-TOXICITY = {"toxicity"} | SUMMARY
-FLUENCY = {"perplexity", "lambada"}
+REPORT = {"build_report"}
+PAGES = {"write_pages"} | REPORT
+SUMMARY = {"summarize", "draw_figures"} | REPORT
+TOXICITY = {"measure_toxicity"} | SUMMARY
+FLUENCY = {"measure_perplexity", "measure_lambada"}
 INTERVALS = FLUENCY | TOXICITY
-OTHER_CLASSIFY = {"classify"} | TOXICITY  # the pages show one benchmark only
-OTHER_GENERATE = {"generate"} | OTHER_CLASSIFY
+OTHER_CLASSIFY = {"classify_continuations"} | TOXICITY  # the pages show one benchmark only
+OTHER_GENERATE = {"generate_continuations"} | OTHER_CLASSIFY
 CLASSIFY = OTHER_CLASSIFY | PAGES
 CLASSIFIER = {"train_classifier"} | CLASSIFY
-GENERATE = {"generate"} | CLASSIFY
-LENGTHS = {"prompt_lengths"}
-PROMPTS = {"prompts", "disjoint"} | LENGTHS | GENERATE
-OTHER_PROMPTS = {"prompts", "disjoint"} | LENGTHS | OTHER_GENERATE
-PASSAGES = {"passages", "lambada"} | SUMMARY
-SUPPRESSED = {"train_model"} | FLUENCY | GENERATE
+GENERATE = {"generate_continuations"} | CLASSIFY
+LENGTHS = {"check_prompt_lengths"}
+PROMPTS = {"read_prompts", "check_disjoint"} | LENGTHS | GENERATE
+OTHER_PROMPTS = {"read_prompts", "check_disjoint"} | LENGTHS | OTHER_GENERATE
+PASSAGES = {"read_passages", "measure_lambada"} | SUMMARY
+SUPPRESSED = {"make_model"} | FLUENCY | GENERATE
 TARGET = SUPPRESSED | {"train_dpo"}
 DPO = {"train_dpo"} | GENERATE  # in the tiny config, the model that `rad` decodes
-PAIRS = {"pairs", "disjoint"} | DPO
+PAIRS = {"read_pairs", "check_disjoint"} | DPO
 REWARD = {"train_reward"} | SUMMARY | GENERATE
 SHOWN = {"describe_documents"} | PAGES
-ATTRIBUTION = {"attribution"} | SUMMARY
-STUDY = {"study_table"} | REPORT
-VARIANT = {"variant"} | STUDY | SUMMARY
+ATTRIBUTION = {"measure_attribution"} | SUMMARY
+STUDY = {"draw_study"} | REPORT
+VARIANT = {"measure_variant"} | STUDY | SUMMARY
 AVERAGE = {"average_scores"} | VARIANT
-AGREEMENT = {"agreement", "figures"} | REPORT
-PROXY_AGREEMENT = {"proxy_agreement", "figures"} | REPORT
+AGREEMENT = {"measure_agreement", "draw_figures"} | REPORT
+PROXY_AGREEMENT = {"measure_proxy_agreement", "draw_figures"} | REPORT
 # The direction `identity` of the proxy and of the target, which are only compared.
-COMPARED = {"direction"} | PROXY_AGREEMENT
-REMOVAL = {"removal"} | SUMMARY
+COMPARED = {"make_direction"} | PROXY_AGREEMENT
+REMOVAL = {"measure_removal"} | SUMMARY
 SELECTION = {"select_tokens"} | REMOVAL | SHOWN | SUPPRESSED
-SCORES = {"score"} | AVERAGE | ATTRIBUTION | SELECTION
-DIRECTION = {"direction"} | SCORES
+SCORES = {"score_tokens"} | AVERAGE | ATTRIBUTION | SELECTION
+DIRECTION = {"make_direction"} | SCORES
 QUERY = AGREEMENT | DIRECTION
-HESSIAN = {"covariance", "eigenbases", "eigenvalues", "merge_factors"}
+HESSIAN = {"sum_covariances", "decompose_covariances", "correct_eigenvalues", "merge_factors"}
 FACTORS = HESSIAN | QUERY
-GRADIENT = {"query_gradient"} | QUERY | PROXY_AGREEMENT
+GRADIENT = {"measure_query_gradient"} | QUERY | PROXY_AGREEMENT
 # The direction `plain` is only measured: no selection uses it.
-PLAIN_DIRECTION = {"direction", "score"} | AVERAGE
-PLAIN = {"query_gradient"} | PLAIN_DIRECTION
-QUERIES = {"queries", "disjoint"} | GRADIENT
-MATCHED = {"queries", "disjoint"} | PLAIN
+PLAIN_DIRECTION = {"make_direction", "score_tokens"} | AVERAGE
+PLAIN = {"measure_query_gradient"} | PLAIN_DIRECTION
+QUERIES = {"read_queries", "check_disjoint"} | GRADIENT
+MATCHED = {"read_queries", "check_disjoint"} | PLAIN
 PROXY = FACTORS | GRADIENT
 TRAINING = PROXY | TARGET
-FILTER = {"filter_documents"} | REMOVAL | SUPPRESSED
-TOKENS = {"tokenize"} | FILTER | TRAINING
+FILTER = {"make_corpus"} | REMOVAL | SUPPRESSED
+TOKENS = {"tokenize_documents"} | FILTER | TRAINING
 BLOCKS = {"tokenize_held_out"} | TOKENS
 PARTS = {"tokenize_part"}
-TOKENIZER = {"tokenizer"} | LENGTHS | PARTS | BLOCKS | REWARD
-DOCUMENTS = {"documents"} | TOKENIZER
+TOKENIZER = {"make_tokenizer"} | LENGTHS | PARTS | BLOCKS | REWARD
+DOCUMENTS = {"read_documents"} | TOKENIZER
 EVERYTHING = {"plant"} | DOCUMENTS | QUERIES | PROMPTS | PASSAGES | CLASSIFIER | PAIRS
 
 # Each leaf of the tiny config, all defaults filled in: a new value, and the rules that rerun, or
@@ -183,7 +183,7 @@ CHANGES: dict[str, tuple[object, set[str] | str]] = {
     "models.target.training.epochs": (1, TARGET | PLAIN | PROXY_AGREEMENT),
     "methods.ifguide.suppress.selection": (
         "wide",
-        AGREEMENT | PROXY_AGREEMENT | SELECTION - {"attribution"},
+        AGREEMENT | PROXY_AGREEMENT | SELECTION - {"measure_attribution"},
     ),
     "methods.ifguide.suppress.tokens": ("random", {"random_tokens"} | REMOVAL | SUPPRESSED),
     "methods.word_filter.filter.words": ("{planted}/pairs.tsv", FILTER),
@@ -200,7 +200,7 @@ CHANGES: dict[str, tuple[object, set[str] | str]] = {
     "methods.dpo.dpo.batch_size": (5, DPO),
     "methods.dpo.dpo.learning_rate": (0.002, DPO),
     "methods.dpo.dpo.warmup": (0.2, DPO),
-    "methods.rad.decode": ("none", {"disjoint"} | GENERATE),
+    "methods.rad.decode": ("none", {"check_disjoint"} | GENERATE),
     "methods.rad.rad.reward": (
         "missing",
         "methods.rad.rad.reward: 'missing' is none of toxicity",
@@ -266,7 +266,7 @@ CHANGES: dict[str, tuple[object, set[str] | str]] = {
     "influence.directions.differential.relative_damping": (0.2, QUERY),
     "influence.directions.differential.model": ("target", FACTORS),
     "influence.directions.differential.layers": ("attention", QUERY),
-    "influence.directions.differential.measure": ([], ATTRIBUTION - {"attribution"}),
+    "influence.directions.differential.measure": ([], ATTRIBUTION - {"measure_attribution"}),
     "influence.directions.plain.toxic": ("safe", PLAIN_DIRECTION),
     "influence.directions.plain.safe": (None, PLAIN_DIRECTION),
     "influence.directions.plain.hessian": ("ekfac", HESSIAN | PLAIN_DIRECTION),
@@ -283,11 +283,11 @@ CHANGES: dict[str, tuple[object, set[str] | str]] = {
         "report.proxy_agreement.direction: belongs to target itself; name another",
     ),
     "influence.directions.identity.layers": ("attention", COMPARED),
-    "influence.directions.identity.measure": (["loss"], {"score"} | ATTRIBUTION),
+    "influence.directions.identity.measure": (["loss"], {"score_tokens"} | ATTRIBUTION),
     # The average moves to the folder of the other model.
     "influence.averages.mean.directions": (["plain", "differential"], AVERAGE),
     "influence.averages.mean.normalise": (False, AVERAGE),
-    "influence.variants.unmoved.direction": ("plain", {"score"} | VARIANT),
+    "influence.variants.unmoved.direction": ("plain", {"score_tokens"} | VARIANT),
     "influence.variants.unmoved.attribution": (
         "loss",
         "influence.variants.unmoved.unmoved: only `position` scores are moved",
@@ -297,7 +297,7 @@ CHANGES: dict[str, tuple[object, set[str] | str]] = {
     "influence.variants.unmoved.token_weight": ("inverse_document_frequency", VARIANT),
     "influence.variants.unmoved.token_weight_power": (2.0, VARIANT),
     "influence.variants.rare.direction": ("differential", VARIANT),
-    "influence.variants.rare.attribution": ("position", {"score"} | AVERAGE),
+    "influence.variants.rare.attribution": ("position", {"score_tokens"} | AVERAGE),
     "influence.variants.rare.unmoved": (
         True,
         "influence.variants.rare.unmoved: only `position` scores are moved",
@@ -379,9 +379,12 @@ CHANGES: dict[str, tuple[object, set[str] | str]] = {
     "benchmarks.lambada.kind": ("perplexity", "benchmarks.lambada.files: unknown key"),
     "benchmarks.lambada.files": ("{planted}/held_out.jsonl", PASSAGES),
     "benchmarks.lambada.limit": (9, PASSAGES),
-    "evaluation.models": (["target", "proxy"], {"removal"} | LENGTHS | TARGET - {"pages"}),
-    "evaluation.methods": (["none"], {"disjoint"} | SUMMARY | PAGES),
-    "evaluation.seeds": ([0, 1], TARGET - {"pages"}),
+    "evaluation.models": (
+        ["target", "proxy"],
+        {"measure_removal"} | LENGTHS | TARGET - {"write_pages"},
+    ),
+    "evaluation.methods": (["none"], {"check_disjoint"} | SUMMARY | PAGES),
+    "evaluation.seeds": ([0, 1], TARGET - {"write_pages"}),
     "evaluation.threshold": (0.6, TOXICITY),
     "evaluation.resamples": (60, INTERVALS),
     "evaluation.ranking_resamples": (11, ATTRIBUTION | VARIANT | PROXY_AGREEMENT),
@@ -392,14 +395,14 @@ CHANGES: dict[str, tuple[object, set[str] | str]] = {
     "report.benchmark": ("toxigen", SUMMARY | PAGES),
     "report.selection": ("wide", {"select_tokens"} | SHOWN | AGREEMENT | PROXY_AGREEMENT),
     "report.study.0.question": ("Which?", STUDY),
-    "report.study.0.variants": (["rare"], STUDY | {"figures"}),
+    "report.study.0.variants": (["rare"], STUDY | {"draw_figures"}),
     "report.agreement_blocks": (17, AGREEMENT),
     "report.proxy_agreement.direction": (
         "plain",
         "report.proxy_agreement.direction: belongs to target itself; name another",
     ),
     "report.proxy_agreement.blocks": (15, PROXY_AGREEMENT),
-    "report.groups": ("bold", {"figures"} | REPORT),
+    "report.groups": ("bold", {"draw_figures"} | REPORT),
     "report.published_models": (["Pythia-160M"], SUMMARY),
     # A plan changes no result.
     "plan.devices": (["h100"], set()),
@@ -644,7 +647,7 @@ def test_a_fresh_clone_with_the_results_reruns_nothing(finished, tmp_path):
         ("scripts/ifguide/data/preferences.py", PAIRS),
         ("scripts/ifguide/models/preference_training.py", DPO),
         ("scripts/ifguide/evaluation/reward_guidance.py", GENERATE),
-        ("scripts/measure_lambada.py", {"lambada"} | SUMMARY),
+        ("scripts/measure_lambada.py", {"measure_lambada"} | SUMMARY),
         ("scripts/command_line.py", EVERYTHING),
         ("workflow/report/tokens.rst", REPORT),
     ],

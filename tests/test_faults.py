@@ -104,7 +104,7 @@ DAMAGES = {
 # tells it from others.
 READERS = {
     "corpus/bpe/tokens/shard-00001.npy": (
-        "tokenize",
+        "tokenize_documents",
         "score_tokens.py",
         SCORES / "shard-00001.npy",
     ),
@@ -114,18 +114,18 @@ READERS = {
         RESULTS / "corpus/bpe",
     ),
     "influence/proxy/eigenbases.safetensors": (
-        "eigenbases",
+        "decompose_covariances",
         "merge_factors.py",
         PROXY / "factors.safetensors",
     ),
     "influence/proxy/factors.safetensors": ("merge_factors", "make_direction.py", DIRECTION),
     "influence/proxy/differential/direction.safetensors": (
-        "direction",
+        "make_direction",
         "score_tokens.py",
         SCORES / "shard-00000.npy",
     ),
     "influence/proxy/differential/scores/loss/shard-00001.npy": (
-        "score",
+        "score_tokens",
         "select_tokens.py",
         SELECTION,
     ),
@@ -135,37 +135,37 @@ READERS = {
         SUPPRESSED,
     ),
     "models/proxy/none/0/model.safetensors": (
-        "train_model",
+        "make_model",
         "score_tokens.py",
         SCORES / "shard-00000.npy",
     ),
     "models/target/ifguide/0/model.safetensors": (
-        "train_model",
+        "make_model",
         "generate_continuations.py",
         CONTINUATIONS,
     ),
 }
 # What is beside these, and what other stages leave for one another.
 OTHER_READERS = {
-    "corpus/documents.jsonl": ("documents", "tokenize_part.py", PARTS / "shard-00000.npy"),
+    "corpus/documents.jsonl": ("read_documents", "tokenize_part.py", PARTS / "shard-00000.npy"),
     "corpus/held_out.jsonl": (
-        "documents",
+        "read_documents",
         "tokenize_documents.py",
         RESULTS / "corpus/bpe/held_out",
     ),
     "corpus/bpe/tokenizer/tokenizer.json": (
-        "tokenizer",
+        "make_tokenizer",
         "tokenize_part.py",
         PARTS / "shard-00000.npy",
     ),
-    "corpus/bpe/meta.json": ("tokenize", "score_tokens.py", SCORES / "shard-00001.npy"),
+    "corpus/bpe/meta.json": ("tokenize_documents", "score_tokens.py", SCORES / "shard-00001.npy"),
     "queries/toxic.jsonl": (
-        "queries",
+        "read_queries",
         "measure_query_gradient.py",
         PROXY / "gradients/toxic.safetensors",
     ),
     "influence/proxy/differential/scores/loss/shard-00001.json": (
-        "score",
+        "score_tokens",
         "select_tokens.py",
         SELECTION,
     ),
@@ -180,17 +180,17 @@ OTHER_READERS = {
         SUPPRESSED,
     ),
     "models/target/ifguide/0/config.json": (
-        "train_model",
+        "make_model",
         "generate_continuations.py",
         CONTINUATIONS,
     ),
     "models/target/ifguide/0/tokenizer.json": (
-        "train_model",
+        "make_model",
         "generate_continuations.py",
         CONTINUATIONS,
     ),
-    "pairs/dpo.jsonl": ("pairs", "train_dpo.py", MODELS / "target/dpo/0"),
-    "prompts/toxigen.jsonl": ("prompts", "generate_continuations.py", CONTINUATIONS),
+    "pairs/dpo.jsonl": ("read_pairs", "train_dpo.py", MODELS / "target/dpo/0"),
+    "prompts/toxigen.jsonl": ("read_prompts", "generate_continuations.py", CONTINUATIONS),
     "rewards/toxicity/bpe/model.safetensors": (
         "train_reward",
         "generate_continuations.py",
@@ -208,26 +208,26 @@ OTHER_READERS = {
         JUDGED,
     ),
     "passages/lambada.jsonl": (
-        "passages",
+        "read_passages",
         "measure_lambada.py",
         EVALUATION / "lambada/metrics.json",
     ),
     "evaluation/target/ifguide/0/toxigen/continuations/shard-00000.jsonl": (
-        "generate",
+        "generate_continuations",
         "classify_continuations.py",
         JUDGED,
     ),
     "evaluation/target/ifguide/0/toxigen/generations.jsonl": (
-        "classify",
+        "classify_continuations",
         "measure_toxicity.py",
         EVALUATION / "toxigen/metrics.json",
     ),
     "evaluation/target/ifguide/0/toxigen/metrics.json": (
-        "toxicity",
+        "measure_toxicity",
         "summarize.py",
         RESULTS / "summary.csv",
     ),
-    "summary.csv": ("summary", "draw_figures.py", RESULTS / "figures"),
+    "summary.csv": ("summarize", "draw_figures.py", RESULTS / "figures"),
 }
 ALL_READERS = READERS | OTHER_READERS
 # By which file a run asks for what a script writes into a folder.
@@ -290,7 +290,7 @@ def test_what_a_refusal_says_to_delete_is_made_again(
 @pytest.mark.parametrize(
     ("script", "written"),
     [
-        ("train_tokenizer.py", RESULTS / "corpus/bpe/tokenizer"),
+        ("make_tokenizer.py", RESULTS / "corpus/bpe/tokenizer"),
         ("train_classifier.py", RESULTS / "classifiers/explicit"),
         ("train_classifier.py", RESULTS / "classifiers/implicit"),
         ("train_reward.py", RESULTS / "rewards/toxicity/bpe"),
@@ -501,7 +501,7 @@ def test_two_live_runs_in_one_folder_are_refused(clone, tmp_path):
     path = clone / RESULTS / ".run.lock"
     descriptor = hold_run_lock(path)
     try:
-        arguments = ["--configfile", TINY, "--cores", "1", "--forcerun", "disjoint"]
+        arguments = ["--configfile", TINY, "--cores", "1", "--forcerun", "check_disjoint"]
         refused = run_snakemake(clone, RESULTS / "queries/disjoint.json", *arguments)
         assert refused.returncode == 1
         assert f"process {os.getpid()} on " in error_line(refused.stdout)

@@ -412,10 +412,10 @@ def test_paths_with_spaces(tmp_path):
     planted = run_snakemake(tmp_path, RESULTS / "queries/toxic.jsonl", *arguments)
     assert planted.returncode == 0, planted.stdout
     assert len(read_jsonl(elsewhere / RESULTS / "queries/toxic.jsonl")) == 24
-    assert (elsewhere / "logs/tiny/queries/toxic.log").exists()
+    assert (elsewhere / "logs/tiny/read_queries/toxic.log").exists()
     left = rules_to_run(run_snakemake(tmp_path, *arguments, "--dry-run").stdout)
     assert "plant" not in left
-    assert {"queries", "train_model", "report_html"} <= left
+    assert {"read_queries", "make_model", "build_report"} <= left
 
 
 def test_lint_and_strict_evaluation_pass(finished):

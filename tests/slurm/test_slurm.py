@@ -24,7 +24,7 @@ from conftest import (
 REPOSITORY = Path(__file__).resolve().parents[2]
 PROFILE = "workflow/profiles/slurm"
 RESULTS = Path("results/tiny")
-LOCAL = {"report_html"}
+LOCAL = {"build_report"}
 # What a cluster without accounting and a hurried test need beside the profile.
 TEST_KEYS = [
     *("--slurm-no-account", "--slurm-status-command", "squeue"),

@@ -1,7 +1,7 @@
 # Methods beside the training text: preference pairs (DPO), and reward-augmented decoding (RAD).
 
 
-rule pairs:
+rule read_pairs:
     input:
         code=code("read_pairs.py"),
         files=lambda wildcards: inputs_of(
@@ -11,9 +11,9 @@ rule pairs:
         pairs=f"{RESULTS}/pairs/{{method}}.jsonl",
         report=f"{RESULTS}/pairs/{{method}}.json",
     log:
-        f"{LOGS}/pairs/{{method}}.log",
+        f"{LOGS}/read_pairs/{{method}}.log",
     benchmark:
-        f"{BENCHMARKS}/pairs/{{method}}.tsv"
+        f"{BENCHMARKS}/read_pairs/{{method}}.tsv"
     wildcard_constraints:
         method=only(methods_with("dpo")),
     priority: 100
@@ -50,9 +50,9 @@ rule train_dpo:
         losses=f"{RESULTS}/models/{{model}}/{{method}}/{{seed}}/losses.csv",
         record=f"{RESULTS}/models/{{model}}/{{method}}/{{seed}}/training.json",
     log:
-        f"{LOGS}/train/{{model}}/{{method}}/{{seed}}.log",
+        f"{LOGS}/train_dpo/{{model}}/{{method}}/{{seed}}.log",
     benchmark:
-        f"{BENCHMARKS}/train/{{model}}/{{method}}/{{seed}}.tsv"
+        f"{BENCHMARKS}/train_dpo/{{model}}/{{method}}/{{seed}}.tsv"
     wildcard_constraints:
         method=only(methods_with("dpo")),
     retries: 1

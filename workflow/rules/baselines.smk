@@ -41,7 +41,7 @@ rule classify_documents:
         " --explicit {params.explicit:q} --shard {params.shard:q} --output {output.scores:q} > {log:q} 2>&1"
 
 
-rule filter_documents:
+rule make_corpus:
     input:
         code=code("filter_documents.py"),
         corpus=lambda wildcards: corpus_files(
@@ -60,9 +60,9 @@ rule filter_documents:
         dropped=f"{RESULTS}/corpus/{{tokenizer}}/filtered/{{method}}/dropped.csv",
         record=f"{RESULTS}/corpus/{{tokenizer}}/filtered/{{method}}/filter.json",
     log:
-        f"{LOGS}/filter_documents/{{tokenizer}}/{{method}}.log",
+        f"{LOGS}/make_corpus/{{tokenizer}}/{{method}}.log",
     benchmark:
-        f"{BENCHMARKS}/filter_documents/{{tokenizer}}/{{method}}.tsv"
+        f"{BENCHMARKS}/make_corpus/{{tokenizer}}/{{method}}.tsv"
     wildcard_constraints:
         method=names(FILTERED),
     conda:
@@ -124,7 +124,7 @@ rule random_tokens:
         " --selection {params.selection:q} --output {params.folder:q} > {log:q} 2>&1"
 
 
-rule removal:
+rule measure_removal:
     input:
         code=code("measure_removal.py"),
         corpus=lambda wildcards: corpus_files(
@@ -135,9 +135,9 @@ rule removal:
     output:
         metrics=f"{RESULTS}/removal/{{model}}/{{method}}.json",
     log:
-        f"{LOGS}/removal/{{model}}/{{method}}.log",
+        f"{LOGS}/measure_removal/{{model}}/{{method}}.log",
     benchmark:
-        f"{BENCHMARKS}/removal/{{model}}/{{method}}.tsv"
+        f"{BENCHMARKS}/measure_removal/{{model}}/{{method}}.tsv"
     conda:
         "../../envs/main.yaml"
     threads: 1

@@ -8,9 +8,9 @@ rule fetch_file:
         # The file itself is not an output: a failed job must never delete a user's data.
         record=f"{RESULTS}/fetched/{{download}}.json",
     log:
-        f"{LOGS}/fetch/{{download}}.log",
+        f"{LOGS}/fetch_file/{{download}}.log",
     benchmark:
-        f"{BENCHMARKS}/fetch/{{download}}.tsv"
+        f"{BENCHMARKS}/fetch_file/{{download}}.tsv"
     # First of all: what cannot be fetched shall be known before hours of work.
     priority: 200
     retries: 2
@@ -41,9 +41,9 @@ rule fetch_repository:
         # Here too the files themselves are no output.
         record=f"{RESULTS}/fetched/hub/{{repository}}.json",
     log:
-        f"{LOGS}/fetch/hub/{{repository}}.log",
+        f"{LOGS}/fetch_repository/{{repository}}.log",
     benchmark:
-        f"{BENCHMARKS}/fetch/hub/{{repository}}.tsv"
+        f"{BENCHMARKS}/fetch_repository/{{repository}}.tsv"
     priority: 200
     retries: 2
     localrule: True
@@ -91,7 +91,7 @@ rule plant:
         " > {log:q} 2>&1"
 
 
-rule documents:
+rule read_documents:
     input:
         code=code("read_documents.py"),
         files=source_inputs(config["corpus"]["sources"], "corpus.sources"),
@@ -100,9 +100,9 @@ rule documents:
         held_out=f"{RESULTS}/corpus/held_out.jsonl",
         report=f"{RESULTS}/corpus/documents.json",
     log:
-        f"{LOGS}/documents.log",
+        f"{LOGS}/read_documents.log",
     benchmark:
-        f"{BENCHMARKS}/documents.tsv"
+        f"{BENCHMARKS}/read_documents.tsv"
     priority: 100
     conda:
         "../../envs/main.yaml"
@@ -127,18 +127,18 @@ rule documents:
         " --report {output.report:q} > {log:q} 2>&1"
 
 
-rule tokenizer:
+rule make_tokenizer:
     input:
-        code=code("train_tokenizer.py"),
+        code=code("make_tokenizer.py"),
         documents=f"{RESULTS}/corpus/documents.jsonl",
         source=lambda wildcards: tokenizer_input(wildcards.tokenizer),
     output:
         tokenizer=f"{RESULTS}/corpus/{{tokenizer}}/tokenizer/tokenizer.json",
         settings=f"{RESULTS}/corpus/{{tokenizer}}/tokenizer/tokenizer_config.json",
     log:
-        f"{LOGS}/tokenizer/{{tokenizer}}.log",
+        f"{LOGS}/make_tokenizer/{{tokenizer}}.log",
     benchmark:
-        f"{BENCHMARKS}/tokenizer/{{tokenizer}}.tsv"
+        f"{BENCHMARKS}/make_tokenizer/{{tokenizer}}.tsv"
     priority: 100
     conda:
         "../../envs/main.yaml"
@@ -187,7 +187,7 @@ rule tokenize_part:
         " --tokenizer {params.tokenizer:q} --output {output.part:q} > {log:q} 2>&1"
 
 
-rule tokenize:
+rule tokenize_documents:
     input:
         code=code("tokenize_documents.py"),
         documents=f"{RESULTS}/corpus/documents.jsonl",
@@ -202,9 +202,9 @@ rule tokenize:
             for shard in shards(config["corpus"]["shards"])
         ],
     log:
-        f"{LOGS}/tokenize/{{tokenizer}}.log",
+        f"{LOGS}/tokenize_documents/{{tokenizer}}.log",
     benchmark:
-        f"{BENCHMARKS}/tokenize/{{tokenizer}}.tsv"
+        f"{BENCHMARKS}/tokenize_documents/{{tokenizer}}.tsv"
     priority: 100
     conda:
         "../../envs/main.yaml"
@@ -229,7 +229,7 @@ rule tokenize:
         " > {log:q} 2>&1"
 
 
-use rule tokenize as tokenize_held_out with:
+use rule tokenize_documents as tokenize_held_out with:
     input:
         code=code("tokenize_documents.py"),
         documents=f"{RESULTS}/corpus/held_out.jsonl",
@@ -253,7 +253,7 @@ use rule tokenize as tokenize_held_out with:
         "tokenize the held-out documents with {wildcards.tokenizer}"
 
 
-rule queries:
+rule read_queries:
     input:
         code=code("read_prompts.py"),
         files=lambda wildcards: inputs_of(
@@ -268,9 +268,9 @@ rule queries:
         records=f"{RESULTS}/queries/{{queries}}.jsonl",
         report=f"{RESULTS}/queries/{{queries}}.json",
     log:
-        f"{LOGS}/queries/{{queries}}.log",
+        f"{LOGS}/read_queries/{{queries}}.log",
     benchmark:
-        f"{BENCHMARKS}/queries/{{queries}}.tsv"
+        f"{BENCHMARKS}/read_queries/{{queries}}.tsv"
     priority: 100
     conda:
         "../../envs/main.yaml"
@@ -295,7 +295,7 @@ rule queries:
         " {params.match:q} --report {output.report:q} --output {output.records:q} > {log:q} 2>&1"
 
 
-rule prompts:
+rule read_prompts:
     input:
         code=code("read_prompts.py"),
         files=lambda wildcards: inputs_of(
@@ -305,9 +305,9 @@ rule prompts:
         records=f"{RESULTS}/prompts/{{benchmark}}.jsonl",
         report=f"{RESULTS}/prompts/{{benchmark}}.json",
     log:
-        f"{LOGS}/prompts/{{benchmark}}.log",
+        f"{LOGS}/read_prompts/{{benchmark}}.log",
     benchmark:
-        f"{BENCHMARKS}/prompts/{{benchmark}}.tsv"
+        f"{BENCHMARKS}/read_prompts/{{benchmark}}.tsv"
     priority: 100
     conda:
         "../../envs/main.yaml"
@@ -333,7 +333,7 @@ rule prompts:
         " --report {output.report:q} --output {output.records:q} > {log:q} 2>&1"
 
 
-rule disjoint:
+rule check_disjoint:
     input:
         code=code("check_disjoint.py"),
         queries=expand(f"{RESULTS}/queries/{{queries}}.jsonl", queries=config["queries"]),
@@ -342,9 +342,9 @@ rule disjoint:
     output:
         record=f"{RESULTS}/queries/disjoint.json",
     log:
-        f"{LOGS}/disjoint.log",
+        f"{LOGS}/check_disjoint.log",
     benchmark:
-        f"{BENCHMARKS}/disjoint.tsv"
+        f"{BENCHMARKS}/check_disjoint.tsv"
     priority: 100
     conda:
         "../../envs/main.yaml"
@@ -359,7 +359,7 @@ rule disjoint:
         " --pairs {input.pairs:q} --output {output.record:q} > {log:q} 2>&1"
 
 
-rule prompt_lengths:
+rule check_prompt_lengths:
     input:
         code=code("check_prompt_lengths.py"),
         tokenizer=lambda wildcards: f"{corpus_of(wildcards.model)}/tokenizer/tokenizer.json",
@@ -368,9 +368,9 @@ rule prompt_lengths:
     output:
         record=f"{RESULTS}/prompts/lengths/{{model}}/{{benchmark}}.json",
     log:
-        f"{LOGS}/prompt_lengths/{{model}}/{{benchmark}}.log",
+        f"{LOGS}/check_prompt_lengths/{{model}}/{{benchmark}}.log",
     benchmark:
-        f"{BENCHMARKS}/prompt_lengths/{{model}}/{{benchmark}}.tsv"
+        f"{BENCHMARKS}/check_prompt_lengths/{{model}}/{{benchmark}}.tsv"
     # Before any training. An input of train_model would train again whatever is checked again, and
     # `ancient` there would hide changes of the training's own settings.
     priority: 100

@@ -18,7 +18,7 @@ MEASURING = always(
 )
 
 
-rule generate:
+rule generate_continuations:
     input:
         code=code("generate_continuations.py"),
         model=lambda wildcards: model_files(wildcards.model, wildcards.method, wildcards.seed),
@@ -35,9 +35,9 @@ rule generate:
     output:
         continuations=f"{EVALUATION}/continuations/shard-{{shard}}.jsonl",
     log:
-        f"{LOGS}/generate/{{model}}/{{method}}/{{seed}}/{{benchmark}}/{{shard}}.log",
+        f"{LOGS}/generate_continuations/{{model}}/{{method}}/{{seed}}/{{benchmark}}/{{shard}}.log",
     benchmark:
-        f"{BENCHMARKS}/generate/{{model}}/{{method}}/{{seed}}/{{benchmark}}/{{shard}}.tsv"
+        f"{BENCHMARKS}/generate_continuations/{{model}}/{{method}}/{{seed}}/{{benchmark}}/{{shard}}.tsv"
     retries: 1
     conda:
         "../../envs/main.yaml"
@@ -70,7 +70,7 @@ rule generate:
         " --prompts {input.prompts:q} --output {output.continuations:q} > {log:q} 2>&1"
 
 
-rule classify:
+rule classify_continuations:
     input:
         code=code("classify_continuations.py"),
         continuations=[
@@ -90,9 +90,9 @@ rule classify:
     output:
         generations=f"{EVALUATION}/generations.jsonl",
     log:
-        f"{LOGS}/classify/{{model}}/{{method}}/{{seed}}/{{benchmark}}.log",
+        f"{LOGS}/classify_continuations/{{model}}/{{method}}/{{seed}}/{{benchmark}}.log",
     benchmark:
-        f"{BENCHMARKS}/classify/{{model}}/{{method}}/{{seed}}/{{benchmark}}.tsv"
+        f"{BENCHMARKS}/classify_continuations/{{model}}/{{method}}/{{seed}}/{{benchmark}}.tsv"
     conda:
         "../../envs/main.yaml"
     threads: 1
@@ -112,7 +112,7 @@ rule classify:
         " --implicit {params.implicit:q} --output {output.generations:q} > {log:q} 2>&1"
 
 
-rule toxicity:
+rule measure_toxicity:
     input:
         code=code("measure_toxicity.py"),
         generations=f"{EVALUATION}/generations.jsonl",
@@ -120,9 +120,9 @@ rule toxicity:
     output:
         metrics=f"{EVALUATION}/metrics.json",
     log:
-        f"{LOGS}/toxicity/{{model}}/{{method}}/{{seed}}/{{benchmark}}.log",
+        f"{LOGS}/measure_toxicity/{{model}}/{{method}}/{{seed}}/{{benchmark}}.log",
     benchmark:
-        f"{BENCHMARKS}/toxicity/{{model}}/{{method}}/{{seed}}/{{benchmark}}.tsv"
+        f"{BENCHMARKS}/measure_toxicity/{{model}}/{{method}}/{{seed}}/{{benchmark}}.tsv"
     wildcard_constraints:
         benchmark=names(benchmarks_of("prompts")),
     conda:
@@ -147,7 +147,7 @@ rule toxicity:
         " --training-seed {wildcards.seed:q} --output {output.metrics:q} > {log:q} 2>&1"
 
 
-rule perplexity:
+rule measure_perplexity:
     input:
         code=code("measure_perplexity.py"),
         model=lambda wildcards: model_files(wildcards.model, wildcards.method, wildcards.seed),
@@ -159,9 +159,9 @@ rule perplexity:
     output:
         metrics=f"{EVALUATION}/metrics.json",
     log:
-        f"{LOGS}/perplexity/{{model}}/{{method}}/{{seed}}/{{benchmark}}.log",
+        f"{LOGS}/measure_perplexity/{{model}}/{{method}}/{{seed}}/{{benchmark}}.log",
     benchmark:
-        f"{BENCHMARKS}/perplexity/{{model}}/{{method}}/{{seed}}/{{benchmark}}.tsv"
+        f"{BENCHMARKS}/measure_perplexity/{{model}}/{{method}}/{{seed}}/{{benchmark}}.tsv"
     wildcard_constraints:
         benchmark=names(benchmarks_of("perplexity")),
     conda:
@@ -184,7 +184,7 @@ rule perplexity:
         " --training-seed {wildcards.seed:q} --output {output.metrics:q} > {log:q} 2>&1"
 
 
-rule lambada:
+rule measure_lambada:
     input:
         code=code("measure_lambada.py"),
         model=lambda wildcards: model_files(wildcards.model, wildcards.method, wildcards.seed),
@@ -192,9 +192,9 @@ rule lambada:
     output:
         metrics=f"{EVALUATION}/metrics.json",
     log:
-        f"{LOGS}/lambada/{{model}}/{{method}}/{{seed}}/{{benchmark}}.log",
+        f"{LOGS}/measure_lambada/{{model}}/{{method}}/{{seed}}/{{benchmark}}.log",
     benchmark:
-        f"{BENCHMARKS}/lambada/{{model}}/{{method}}/{{seed}}/{{benchmark}}.tsv"
+        f"{BENCHMARKS}/measure_lambada/{{model}}/{{method}}/{{seed}}/{{benchmark}}.tsv"
     wildcard_constraints:
         benchmark=names(benchmarks_of("lambada")),
     conda:
@@ -216,14 +216,14 @@ rule lambada:
         " --training-seed {wildcards.seed:q} --output {output.metrics:q} > {log:q} 2>&1"
 
 
-use rule prompts as passages with:
+use rule read_prompts as read_passages with:
     output:
         records=f"{RESULTS}/passages/{{benchmark}}.jsonl",
         report=f"{RESULTS}/passages/{{benchmark}}.json",
     log:
-        f"{LOGS}/passages/{{benchmark}}.log",
+        f"{LOGS}/read_passages/{{benchmark}}.log",
     benchmark:
-        f"{BENCHMARKS}/passages/{{benchmark}}.tsv"
+        f"{BENCHMARKS}/read_passages/{{benchmark}}.tsv"
     message:
         "passages of {wildcards.benchmark}"
 

@@ -10,7 +10,7 @@ FACTOR_SETTINGS = always(
 FACTOR_SHARDS = shards(config["influence"]["factors"]["shards"])
 
 
-rule covariance:
+rule sum_covariances:
     input:
         code=code("sum_covariances.py"),
         model=lambda wildcards: model_files(wildcards.model, "none", PROXY_SEED),
@@ -20,9 +20,9 @@ rule covariance:
     output:
         sums=f"{RESULTS}/influence/{{model}}/covariances/shard-{{shard}}.safetensors",
     log:
-        f"{LOGS}/covariance/{{model}}/{{shard}}.log",
+        f"{LOGS}/sum_covariances/{{model}}/{{shard}}.log",
     benchmark:
-        f"{BENCHMARKS}/covariance/{{model}}/{{shard}}.tsv"
+        f"{BENCHMARKS}/sum_covariances/{{model}}/{{shard}}.tsv"
     retries: 1
     conda:
         "../../envs/main.yaml"
@@ -44,7 +44,7 @@ rule covariance:
         " > {log:q} 2>&1"
 
 
-rule eigenbases:
+rule decompose_covariances:
     input:
         code=code("decompose_covariances.py"),
         sums=expand(
@@ -54,9 +54,9 @@ rule eigenbases:
     output:
         bases=f"{RESULTS}/influence/{{model}}/eigenbases.safetensors",
     log:
-        f"{LOGS}/eigenbases/{{model}}.log",
+        f"{LOGS}/decompose_covariances/{{model}}.log",
     benchmark:
-        f"{BENCHMARKS}/eigenbases/{{model}}.tsv"
+        f"{BENCHMARKS}/decompose_covariances/{{model}}.tsv"
     conda:
         "../../envs/main.yaml"
     threads: 1
@@ -70,7 +70,7 @@ rule eigenbases:
         " > {log:q} 2>&1"
 
 
-rule eigenvalues:
+rule correct_eigenvalues:
     input:
         code=code("correct_eigenvalues.py"),
         model=lambda wildcards: model_files(wildcards.model, "none", PROXY_SEED),
@@ -81,9 +81,9 @@ rule eigenvalues:
     output:
         sums=f"{RESULTS}/influence/{{model}}/eigenvalues/shard-{{shard}}.safetensors",
     log:
-        f"{LOGS}/eigenvalues/{{model}}/{{shard}}.log",
+        f"{LOGS}/correct_eigenvalues/{{model}}/{{shard}}.log",
     benchmark:
-        f"{BENCHMARKS}/eigenvalues/{{model}}/{{shard}}.tsv"
+        f"{BENCHMARKS}/correct_eigenvalues/{{model}}/{{shard}}.tsv"
     retries: 1
     conda:
         "../../envs/main.yaml"
@@ -132,7 +132,7 @@ rule merge_factors:
         " --output {output.factors:q} > {log:q} 2>&1"
 
 
-rule query_gradient:
+rule measure_query_gradient:
     input:
         code=code("measure_query_gradient.py"),
         model=lambda wildcards: model_files(wildcards.model, "none", PROXY_SEED),
@@ -140,9 +140,9 @@ rule query_gradient:
     output:
         gradient=f"{RESULTS}/influence/{{model}}/gradients/{{queries}}.safetensors",
     log:
-        f"{LOGS}/query_gradient/{{model}}/{{queries}}.log",
+        f"{LOGS}/measure_query_gradient/{{model}}/{{queries}}.log",
     benchmark:
-        f"{BENCHMARKS}/query_gradient/{{model}}/{{queries}}.tsv"
+        f"{BENCHMARKS}/measure_query_gradient/{{model}}/{{queries}}.tsv"
     conda:
         "../../envs/main.yaml"
     threads: 1
@@ -163,7 +163,7 @@ rule query_gradient:
         " --queries {input.queries:q} --output {output.gradient:q} > {log:q} 2>&1"
 
 
-rule direction:
+rule make_direction:
     input:
         code=code("make_direction.py"),
         model=lambda wildcards: model_files(wildcards.model, "none", PROXY_SEED),
@@ -177,9 +177,9 @@ rule direction:
     output:
         direction=f"{RESULTS}/influence/{{model}}/{{direction}}/direction.safetensors",
     log:
-        f"{LOGS}/direction/{{model}}/{{direction}}.log",
+        f"{LOGS}/make_direction/{{model}}/{{direction}}.log",
     benchmark:
-        f"{BENCHMARKS}/direction/{{model}}/{{direction}}.tsv"
+        f"{BENCHMARKS}/make_direction/{{model}}/{{direction}}.tsv"
     conda:
         "../../envs/main.yaml"
     threads: 1
@@ -207,7 +207,7 @@ rule direction:
         " --output {output.direction:q} > {log:q} 2>&1"
 
 
-rule score:
+rule score_tokens:
     input:
         code=code("score_tokens.py"),
         model=lambda wildcards: model_files(wildcards.model, "none", PROXY_SEED),
@@ -221,9 +221,9 @@ rule score:
         scores=f"{RESULTS}/influence/{{model}}/{{direction}}/scores/{{attribution}}/shard-{{shard}}.npy",
         record=f"{RESULTS}/influence/{{model}}/{{direction}}/scores/{{attribution}}/shard-{{shard}}.json",
     log:
-        f"{LOGS}/score/{{model}}/{{direction}}/{{attribution}}/{{shard}}.log",
+        f"{LOGS}/score_tokens/{{model}}/{{direction}}/{{attribution}}/{{shard}}.log",
     benchmark:
-        f"{BENCHMARKS}/score/{{model}}/{{direction}}/{{attribution}}/{{shard}}.tsv"
+        f"{BENCHMARKS}/score_tokens/{{model}}/{{direction}}/{{attribution}}/{{shard}}.tsv"
     wildcard_constraints:
         direction=names(config["influence"]["directions"]),
     retries: 1

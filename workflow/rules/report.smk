@@ -53,7 +53,7 @@ LOSSES = [
 ]
 
 
-rule summary:
+rule summarize:
     input:
         code=code("summarize.py"),
         disjoint=f"{RESULTS}/queries/disjoint.json",
@@ -72,9 +72,9 @@ rule summary:
             labels={"shows": "results table"},
         ),
     log:
-        f"{LOGS}/summary.log",
+        f"{LOGS}/summarize.log",
     benchmark:
-        f"{BENCHMARKS}/summary.tsv"
+        f"{BENCHMARKS}/summarize.tsv"
     conda:
         "../../envs/main.yaml"
     threads: 1
@@ -102,7 +102,7 @@ rule summary:
         " --csv {output.csv:q} --text {output.text:q} --html {output.page:q} > {log:q} 2>&1"
 
 
-rule figures:
+rule draw_figures:
     input:
         code=code("draw_figures.py"),
         summary=f"{RESULTS}/summary.csv",
@@ -195,9 +195,9 @@ rule figures:
             else []
         ),
     log:
-        f"{LOGS}/figures.log",
+        f"{LOGS}/draw_figures.log",
     benchmark:
-        f"{BENCHMARKS}/figures.tsv"
+        f"{BENCHMARKS}/draw_figures.tsv"
     conda:
         "../../envs/main.yaml"
     threads: 1
@@ -264,7 +264,7 @@ rule describe_documents:
         " --output {output.documents:q} > {log:q} 2>&1"
 
 
-rule pages:
+rule write_pages:
     input:
         code=code("write_pages.py"),
         ranking=f"{SHOWN_FOLDER}/documents.csv",
@@ -294,9 +294,9 @@ rule pages:
             labels={"shows": "continuations side by side"},
         ),
     log:
-        f"{LOGS}/pages.log",
+        f"{LOGS}/write_pages.log",
     benchmark:
-        f"{BENCHMARKS}/pages.tsv"
+        f"{BENCHMARKS}/write_pages.tsv"
     conda:
         "../../envs/main.yaml"
     threads: 1
@@ -325,13 +325,13 @@ rule pages:
 
 rule results:
     input:
-        rules.summary.output,
-        rules.figures.output,
-        rules.pages.output,
+        rules.summarize.output,
+        rules.draw_figures.output,
+        rules.write_pages.output,
         rules.study.input,
 
 
-rule report_html:
+rule build_report:
     input:
         rules.results.input,
         captions=sorted(
@@ -341,9 +341,9 @@ rule report_html:
     output:
         page=f"{RESULTS}/report.html",
     log:
-        f"{LOGS}/report.log",
+        f"{LOGS}/build_report.log",
     benchmark:
-        f"{BENCHMARKS}/report.tsv"
+        f"{BENCHMARKS}/build_report.tsv"
     localrule: True
     conda:
         "../../envs/main.yaml"

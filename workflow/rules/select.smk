@@ -33,9 +33,9 @@ rule select_tokens:
         documents=f"{RESULTS}/influence/{{model}}/{{direction}}/{{selection}}/documents.csv",
         record=f"{RESULTS}/influence/{{model}}/{{direction}}/{{selection}}/selection.json",
     log:
-        f"{LOGS}/select/{{model}}/{{direction}}/{{selection}}.log",
+        f"{LOGS}/select_tokens/{{model}}/{{direction}}/{{selection}}.log",
     benchmark:
-        f"{BENCHMARKS}/select/{{model}}/{{direction}}/{{selection}}.tsv"
+        f"{BENCHMARKS}/select_tokens/{{model}}/{{direction}}/{{selection}}.tsv"
     retries: 1
     conda:
         "../../envs/main.yaml"
@@ -101,7 +101,7 @@ rule transfer_mask:
         " > {log:q} 2>&1"
 
 
-rule attribution:
+rule measure_attribution:
     input:
         code=code("measure_attribution.py"),
         corpus=lambda wildcards: corpus_files(
@@ -114,9 +114,9 @@ rule attribution:
         metrics=f"{SCORES}/attribution.json",
         curve=f"{SCORES}/precision_recall.csv",
     log:
-        f"{LOGS}/attribution/{{model}}/{{direction}}/{{attribution}}.log",
+        f"{LOGS}/measure_attribution/{{model}}/{{direction}}/{{attribution}}.log",
     benchmark:
-        f"{BENCHMARKS}/attribution/{{model}}/{{direction}}/{{attribution}}.tsv"
+        f"{BENCHMARKS}/measure_attribution/{{model}}/{{direction}}/{{attribution}}.tsv"
     conda:
         "../../envs/main.yaml"
     threads: 1
@@ -139,7 +139,7 @@ rule attribution:
         " --output {output.metrics:q} --curve {output.curve:q} > {log:q} 2>&1"
 
 
-use rule attribution as variant with:
+use rule measure_attribution as measure_variant with:
     input:
         code=code("measure_attribution.py"),
         corpus=lambda wildcards: corpus_files(
@@ -152,9 +152,9 @@ use rule attribution as variant with:
         metrics=f"{SCORES}/{{variant}}/attribution.json",
         curve=f"{SCORES}/{{variant}}/precision_recall.csv",
     log:
-        f"{LOGS}/variant/{{model}}/{{direction}}/{{attribution}}/{{variant}}.log",
+        f"{LOGS}/measure_variant/{{model}}/{{direction}}/{{attribution}}/{{variant}}.log",
     benchmark:
-        f"{BENCHMARKS}/variant/{{model}}/{{direction}}/{{attribution}}/{{variant}}.tsv"
+        f"{BENCHMARKS}/measure_variant/{{model}}/{{direction}}/{{attribution}}/{{variant}}.tsv"
     params:
         settings=lambda wildcards: settings_of(
             ranking=without(

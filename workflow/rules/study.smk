@@ -4,7 +4,7 @@ STUDIED = list(dict.fromkeys(variant for entry in STUDY for variant in entry["va
 STUDIED_QUERIES = studied_queries(STUDIED)
 
 
-rule study_table:
+rule draw_study:
     input:
         code=code("draw_study.py"),
         metrics=[variant_file(variant) for variant in STUDIED],
@@ -20,9 +20,9 @@ rule study_table:
             labels={"shows": "variants of the token scores"},
         ),
     log:
-        f"{LOGS}/study.log",
+        f"{LOGS}/draw_study.log",
     benchmark:
-        f"{BENCHMARKS}/study.tsv"
+        f"{BENCHMARKS}/draw_study.tsv"
     conda:
         "../../envs/main.yaml"
     threads: 1
@@ -43,7 +43,7 @@ rule study_table:
         " --figures {output.svg:q} {output.png:q} > {log:q} 2>&1"
 
 
-rule agreement:
+rule measure_agreement:
     input:
         code=code("measure_agreement.py"),
         model=lambda wildcards: model_files(wildcards.model, "none", PROXY_SEED),
@@ -61,9 +61,9 @@ rule agreement:
             labels={"shows": "blocks that the factors need (numbers)"},
         ),
     log:
-        f"{LOGS}/agreement/{{model}}/{{direction}}.log",
+        f"{LOGS}/measure_agreement/{{model}}/{{direction}}.log",
     benchmark:
-        f"{BENCHMARKS}/agreement/{{model}}/{{direction}}.tsv"
+        f"{BENCHMARKS}/measure_agreement/{{model}}/{{direction}}.tsv"
     conda:
         "../../envs/main.yaml"
     threads: 1
@@ -100,7 +100,7 @@ rule agreement:
         " {params.safe:q} --output {output.table:q} > {log:q} 2>&1"
 
 
-rule proxy_agreement:
+rule measure_proxy_agreement:
     input:
         code=code("measure_proxy_agreement.py"),
         corpus=lambda wildcards: corpus_files(
@@ -117,9 +117,9 @@ rule proxy_agreement:
     output:
         found=f"{RESULTS}/influence/{{model}}/{{direction}}/proxy_agreement.json",
     log:
-        f"{LOGS}/proxy_agreement/{{model}}/{{direction}}.log",
+        f"{LOGS}/measure_proxy_agreement/{{model}}/{{direction}}.log",
     benchmark:
-        f"{BENCHMARKS}/proxy_agreement/{{model}}/{{direction}}.tsv"
+        f"{BENCHMARKS}/measure_proxy_agreement/{{model}}/{{direction}}.tsv"
     conda:
         "../../envs/main.yaml"
     threads: 1
@@ -157,6 +157,6 @@ rule proxy_agreement:
 
 rule study:
     input:
-        rules.study_table.output if STUDY else [],
+        rules.draw_study.output if STUDY else [],
         agreement_file(),
         proxy_agreement_file(),

@@ -13,7 +13,7 @@ EXPLICIT_READY = (
 
 
 # A model that is given is taken as it is; what is made from it is trained.
-ruleorder: take_model > train_model
+ruleorder: take_model > make_model
 
 
 rule take_model:
@@ -29,9 +29,9 @@ rule take_model:
         losses=f"{RESULTS}/models/{{model}}/none/{{seed}}/losses.csv",
         record=f"{RESULTS}/models/{{model}}/none/{{seed}}/training.json",
     log:
-        f"{LOGS}/take/{{model}}/{{seed}}.log",
+        f"{LOGS}/take_model/{{model}}/{{seed}}.log",
     benchmark:
-        f"{BENCHMARKS}/take/{{model}}/{{seed}}.tsv"
+        f"{BENCHMARKS}/take_model/{{model}}/{{seed}}.tsv"
     wildcard_constraints:
         model=names({name: entry for name, entry in config["models"].items() if "path" in entry}),
     conda:
@@ -51,7 +51,7 @@ rule take_model:
         " --output {params.folder:q} > {log:q} 2>&1"
 
 
-rule train_model:
+rule make_model:
     input:
         code=code("train_model.py"),
         corpus=lambda wildcards: column_files(
@@ -68,9 +68,9 @@ rule train_model:
         losses=f"{RESULTS}/models/{{model}}/{{method}}/{{seed}}/losses.csv",
         record=f"{RESULTS}/models/{{model}}/{{method}}/{{seed}}/training.json",
     log:
-        f"{LOGS}/train/{{model}}/{{method}}/{{seed}}.log",
+        f"{LOGS}/make_model/{{model}}/{{method}}/{{seed}}.log",
     benchmark:
-        f"{BENCHMARKS}/train/{{model}}/{{method}}/{{seed}}.tsv"
+        f"{BENCHMARKS}/make_model/{{model}}/{{method}}/{{seed}}.tsv"
     wildcard_constraints:
         method=names(set(config["methods"]) - {*methods_with("dpo"), *methods_with("decode")}),
     retries: 1
@@ -161,7 +161,7 @@ rule train_classifier:
         " --output {params.folder:q} > {log:q} 2>&1"
 
 
-rule published_detoxify:
+rule adopt_detoxify:
     input:
         code=code("adopt_detoxify.py"),
         weights=lambda wildcards: f"{RESULTS}/fetched/detoxify-{CLASSIFIERS['explicit']['hub']}.json",
@@ -169,9 +169,9 @@ rule published_detoxify:
     output:
         checkpoint=f"{RESULTS}/classifiers/explicit/model.ckpt",
     log:
-        f"{LOGS}/published_detoxify.log",
+        f"{LOGS}/adopt_detoxify.log",
     benchmark:
-        f"{BENCHMARKS}/published_detoxify.tsv"
+        f"{BENCHMARKS}/adopt_detoxify.tsv"
     priority: 100
     conda:
         "../../envs/main.yaml"
