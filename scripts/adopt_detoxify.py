@@ -3,9 +3,9 @@
 from argparse import Namespace
 from pathlib import Path
 
-from command_line import argument_parser, run
 from ifguide.evaluation.classifiers import adopt_detoxify
 from ifguide.evaluation.toxicity import explicit_scores, load_explicit
+from ifguide.workflow.command_line import argument_parser, run
 
 
 def main(arguments: Namespace) -> None:

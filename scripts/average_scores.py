@@ -9,11 +9,11 @@ import logging
 from argparse import Namespace
 from pathlib import Path
 
-from command_line import add_score_arguments, argument_parser, run
 from ifguide.data.corpus import open_corpus
 from ifguide.files.artifacts import write_array, write_json
 from ifguide.influence.score_averages import mean_scores, root_mean_square
 from ifguide.influence.score_files import open_scores, scores_made_from
+from ifguide.workflow.command_line import add_score_arguments, argument_parser, run
 
 log = logging.getLogger(__name__)
 

@@ -10,10 +10,10 @@ import tempfile
 from argparse import Namespace
 from pathlib import Path
 
-from command_line import argument_parser, run
 from ifguide.errors import InputError
 from ifguide.files.artifacts import atomic_path
 from ifguide.report.page_style import without_requests
+from ifguide.workflow.command_line import argument_parser, run
 
 
 def main(arguments: Namespace) -> None:

@@ -6,11 +6,11 @@ A file of pairs is named for the method that is trained on them.
 from argparse import Namespace
 from pathlib import Path
 
-from command_line import argument_parser, run
 from ifguide.data.benchmark_formats import PromptRecord
 from ifguide.data.preferences import PreferencePair, require_pairs_disjoint
 from ifguide.data.prompts import require_disjoint
 from ifguide.files.artifacts import read_jsonl, write_json
+from ifguide.workflow.command_line import argument_parser, run
 
 
 def main(arguments: Namespace) -> None:

@@ -7,12 +7,12 @@ settings: {"benchmark", "model", "architecture": {...}, "block_size": int, "max_
 from argparse import Namespace
 from pathlib import Path
 
-from command_line import argument_parser, run
 from ifguide.data.benchmark_formats import PromptRecord
 from ifguide.data.prompt_lengths import longest_prompt, positions_of, room_for_prompts
 from ifguide.data.tokenizers import load_tokenizer
 from ifguide.files.artifacts import read_jsonl, write_json
 from ifguide.models.architectures import read_architecture
+from ifguide.workflow.command_line import argument_parser, run
 
 
 def main(arguments: Namespace) -> None:

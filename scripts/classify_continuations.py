@@ -7,7 +7,6 @@ import logging
 from argparse import Namespace
 from pathlib import Path
 
-from command_line import argument_parser, run
 from ifguide.evaluation.toxicity import (
     ImplicitClassifier,
     explicit_scores,
@@ -15,6 +14,7 @@ from ifguide.evaluation.toxicity import (
     load_explicit,
 )
 from ifguide.files.artifacts import read_jsonl, write_jsonl
+from ifguide.workflow.command_line import argument_parser, run
 
 log = logging.getLogger(__name__)
 

@@ -11,12 +11,12 @@ from pathlib import Path
 
 import numpy as np
 
-from command_line import argument_parser, run
 from ifguide.data.corpus import BLOCKS_PER_GROUP, open_corpus, shard_bounds
 from ifguide.data.filtering import block_texts
 from ifguide.data.tokenizers import load_tokenizer
 from ifguide.evaluation.toxicity import explicit_peaks, load_explicit
 from ifguide.files.artifacts import file_sha256, require_same, stream_jsonl, write_array, write_json
+from ifguide.workflow.command_line import argument_parser, run
 
 log = logging.getLogger(__name__)
 

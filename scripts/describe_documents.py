@@ -6,7 +6,6 @@ settings: {"documents": number to describe}.
 from argparse import Namespace
 from pathlib import Path
 
-from command_line import argument_parser, run
 from ifguide.data.corpus import ShardedArray, open_corpus
 from ifguide.data.document_places import DocumentPlaces
 from ifguide.data.tokenizers import load_tokenizer
@@ -14,6 +13,7 @@ from ifguide.files.artifacts import write_jsonl
 from ifguide.files.tables import read_table
 from ifguide.influence.score_files import open_scores
 from ifguide.influence.selection_files import open_mask
+from ifguide.workflow.command_line import argument_parser, run
 
 
 def main(arguments: Namespace) -> None:

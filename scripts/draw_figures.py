@@ -11,11 +11,11 @@ from pathlib import Path
 
 import pandas as pd
 
-from command_line import argument_parser, labelled_path, run
 from ifguide.errors import InputError
 from ifguide.files.artifacts import read_json, verify
 from ifguide.report import figures, score_figures
 from ifguide.report.figure_style import save_figure
+from ifguide.workflow.command_line import argument_parser, labelled_path, run
 
 log = logging.getLogger(__name__)
 

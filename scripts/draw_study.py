@@ -7,12 +7,12 @@ settings: {"study": [{"question", "variants"}], "variants": {name: {column: text
 from argparse import Namespace
 from pathlib import Path
 
-from command_line import argument_parser, labelled_path, run
 from ifguide.files.artifacts import read_json, write_text
 from ifguide.files.tables import write_table
 from ifguide.report.figure_style import save_figure
 from ifguide.report.study import study_markdown, study_table
 from ifguide.report.study_figures import variants_by_question
+from ifguide.workflow.command_line import argument_parser, labelled_path, run
 
 
 def main(arguments: Namespace) -> None:

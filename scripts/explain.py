@@ -19,7 +19,6 @@ from typing import NamedTuple
 import numpy as np
 import yaml
 
-from command_line import argument_parser, run
 from ifguide.data.corpus import Corpus, ShardedArray, open_corpus, shard_name
 from ifguide.data.document_places import DocumentPlaces, first_tokens
 from ifguide.data.tokenizers import load_tokenizer
@@ -36,6 +35,7 @@ from ifguide.report.explanation_text import (
     document_text,
     selection_line,
 )
+from ifguide.workflow.command_line import argument_parser, run
 from select_tokens import Pieces
 
 CONTEXT = 4  # tokens on each side of a phrase

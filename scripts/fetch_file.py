@@ -6,9 +6,9 @@ settings: {"url", "sha256"}.
 from argparse import Namespace
 from pathlib import Path
 
-from command_line import argument_parser, run
 from ifguide.data.downloads import download
 from ifguide.files.artifacts import write_json
+from ifguide.workflow.command_line import argument_parser, run
 
 
 def main(arguments: Namespace) -> None:

@@ -6,9 +6,9 @@ settings: {"kind": "model" or "dataset", "hub", "revision", "files": [patterns]}
 from argparse import Namespace
 from pathlib import Path
 
-from command_line import argument_parser, run
 from ifguide.data.repositories import Repository, fetch_repository
 from ifguide.files.artifacts import write_json
+from ifguide.workflow.command_line import argument_parser, run
 
 
 def main(arguments: Namespace) -> None:

@@ -1,7 +1,7 @@
 """Continuations of one part of a benchmark's prompts by one model.
 
-settings: {"generation": {...}, "shard": [index, count], "rad": {"beta", "top_k", "context"} or
-null, "seed": int}.
+settings: {"generation": {...}, "shard": [index, count], "steps": {key: options} of the decode step,
+"seed": int}. --given: what the step needs, {key: {need: paths}}.
 
 Finished prompts are kept beside the output until it is whole, each with a checksum; an interrupted
 job goes on from them.
@@ -15,14 +15,12 @@ from collections.abc import Iterator
 from itertools import groupby, islice
 from pathlib import Path
 
-from command_line import argument_parser, run
-from ifguide.data.corpus import end_of_text_id
 from ifguide.data.tokenizers import load_tokenizer
 from ifguide.evaluation.generation import Continuation, Sampling, generate
-from ifguide.evaluation.reward_guidance import RewardGuidance, require_same_tokens
 from ifguide.files.artifacts import file_sha256, stream_jsonl, text_sha256, write_jsonl
+from ifguide.methods.step import DecodingJob, decoding
 from ifguide.models.loading import compute_device, load_model, weights_sha256
-from ifguide.models.reward_model import load_reward_model
+from ifguide.workflow.command_line import argument_parser, run
 
 log = logging.getLogger(__name__)
 
@@ -36,42 +34,44 @@ def main(arguments: Namespace) -> None:
         index: {name: record[name] for name in ("prompt", "split", "group")}
         for index, record in islice(enumerate(stream_jsonl(arguments.prompts)), shard, None, count)
     }
+    hashes = {"weights_sha256": weights_sha256(arguments.model), **hashes_of(arguments.given)}
     made_from = {
         "settings": {**settings, "generation": sampling},
         "prompts_sha256": file_sha256(arguments.prompts),
-        "weights_sha256": weights_sha256(arguments.model),
+        **hashes,
     }
-    if arguments.reward:
-        made_from["reward_sha256"] = weights_sha256(arguments.reward)
     finished = arguments.output.with_name(f".{arguments.output.name}.finished")
     done = read_finished(finished, made_from)
     log.info("%d prompts, %d of them finished before", len(records), len(done))
     if len(done) < len(records):
         model = load_model(arguments.model).to(compute_device())
         tokenizer = load_tokenizer(arguments.model)
-        continuations = generate(
-            model,
-            tokenizer,
-            [record["prompt"] for record in records.values()],
-            Sampling(**sampling),
-            seed=settings["seed"],
-            rows_per_batch=rows_per_batch,
-            guidance=read_guidance(arguments.reward, settings, tokenizer, model.device),
-            finished={place for place, index in enumerate(records) if index in done},
-        )
-        indices = list(records)
-        with open(finished, "a", encoding="utf-8") as kept:
+        job = DecodingJob(model, tokenizer, sampling["max_new_tokens"])
+        with (
+            decoding(settings["steps"], arguments.given, job) as guidance,
+            open(finished, "a", encoding="utf-8") as kept,
+        ):
+            continuations = generate(
+                model,
+                tokenizer,
+                [record["prompt"] for record in records.values()],
+                Sampling(**sampling),
+                seed=settings["seed"],
+                rows_per_batch=rows_per_batch,
+                guidance=guidance,
+                finished={place for place, index in enumerate(records) if index in done},
+            )
+            indices = list(records)
             for place, group in groupby(continuations, key=lambda c: c.prompt_index):
                 index = indices[place]
-                own = [described(c, index, records[index], made_from) for c in group]
+                own = [described(c, index, records[index], hashes) for c in group]
                 kept.write(finished_line(index, own))
                 kept.flush()
     write_jsonl(arguments.output, in_order(finished))
     finished.unlink(missing_ok=True)
 
 
-def described(c: Continuation, index: int, record: dict, made_from: dict) -> dict:
-    hashes = ("weights_sha256", "reward_sha256")
+def described(c: Continuation, index: int, record: dict, hashes: dict[str, str]) -> dict:
     return {
         "prompt_index": index,
         **record,
@@ -79,20 +79,18 @@ def described(c: Continuation, index: int, record: dict, made_from: dict) -> dic
         "seed": c.seed,
         "continuation": c.text,
         "tokens": c.tokens,
-        **{name: made_from[name] for name in hashes if name in made_from},
+        **hashes,
     }
 
 
-def read_guidance(reward: Path | None, settings: dict, tokenizer, device) -> RewardGuidance | None:
-    if reward is None:
-        return None
-    require_same_tokens(load_tokenizer(reward), tokenizer, str(reward))
-    return RewardGuidance(
-        load_reward_model(reward).to(device),
-        **settings["rad"],
-        end_of_text=end_of_text_id(tokenizer),
-        max_new_tokens=settings["generation"]["max_new_tokens"],
-    )
+def hashes_of(given: dict[str, dict[str, list[str]]]) -> dict[str, str]:
+    """Return the hash of what a decode step is given: of models that of their weights."""
+    hashes = {}
+    for needs in given.values():
+        for name, paths in needs.items():
+            found = [weights_sha256(p) if Path(p).is_dir() else file_sha256(p) for p in paths]
+            hashes[f"{name}_sha256"] = found[0] if len(found) == 1 else text_sha256("".join(found))
+    return hashes
 
 
 def read_finished(path: Path, made_from: dict) -> set[int]:
@@ -148,7 +146,7 @@ def in_order(path: Path) -> Iterator[dict]:
 if __name__ == "__main__":
     parser = argument_parser(__doc__)
     parser.add_argument("--model", type=Path, required=True)
-    parser.add_argument("--reward", type=Path, help="reward model that guides the decoding")
+    parser.add_argument("--given", type=json.loads, default={}, metavar="JSON")
     parser.add_argument("--prompts", type=Path, required=True)
     parser.add_argument("--output", type=Path, required=True)
     run(main, parser, resumes=True)

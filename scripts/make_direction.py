@@ -7,14 +7,14 @@ from argparse import Namespace
 from collections.abc import Iterable
 from pathlib import Path
 
-from command_line import argument_parser, run
-from factor_pass import read_bases
 from ifguide.files.artifacts import canonical_json, require_same
 from ifguide.files.tensor_files import read_tensors, write_tensors
 from ifguide.influence.ekfac import LayerFactors
+from ifguide.influence.factor_pass import read_bases
 from ifguide.influence.query_direction import Direction, difference, precondition, restricted
 from ifguide.models.loading import load_model, verified_weights_sha256
 from ifguide.models.tracked_layers import TrackedLayer, tracked_layers
+from ifguide.workflow.command_line import argument_parser, run
 
 POWERS = {"ekfac": 1.0, "ekfac_square_root": 0.5}
 

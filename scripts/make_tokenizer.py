@@ -6,11 +6,11 @@ settings: one entry of the config section `tokenizers`.
 from argparse import Namespace
 from pathlib import Path
 
-from command_line import argument_parser, run
 from ifguide.data.corpus import end_of_text_id, train_tokenizer
 from ifguide.data.tokenizers import load_tokenizer
 from ifguide.errors import InputError
 from ifguide.files.artifacts import record_checksums, stream_jsonl
+from ifguide.workflow.command_line import argument_parser, run
 
 
 def main(arguments: Namespace) -> None:

@@ -18,8 +18,6 @@ import numpy as np
 import pandas as pd
 import torch
 
-from command_line import argument_parser, run
-from factor_pass import pass_options
 from ifguide.data.corpus import Corpus, open_corpus
 from ifguide.files.artifacts import require_same
 from ifguide.files.tables import write_table
@@ -35,6 +33,7 @@ from ifguide.influence.ekfac import (
     merge,
 )
 from ifguide.influence.factor_blocks import block_batches, sampled_blocks
+from ifguide.influence.factor_pass import pass_options
 from ifguide.influence.ordered_sums import on_cpu
 from ifguide.influence.query_direction import Direction
 from ifguide.influence.ranking_agreement import agreement
@@ -42,6 +41,7 @@ from ifguide.influence.token_scores import forward_mode_scorer
 from ifguide.models.loading import compute_device, load_model, weights_sha256
 from ifguide.models.tracked_layers import tracked_layers
 from ifguide.seeds import derive_seed
+from ifguide.workflow.command_line import argument_parser, run
 from make_direction import preconditioned, read_factors, read_query
 
 log = logging.getLogger(__name__)

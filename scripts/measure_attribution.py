@@ -14,7 +14,6 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from command_line import add_score_arguments, argument_parser, run
 from ifguide.data.corpus import Corpus, open_corpus
 from ifguide.evaluation.generation_metrics import metric_row
 from ifguide.evaluation.metrics import precision_recall_curve, ranking_intervals, thin_curve
@@ -24,6 +23,7 @@ from ifguide.influence.score_files import open_scores, scores_made_from
 from ifguide.influence.token_weights import TokenRanking
 from ifguide.influence.truth_splits import truth_splits
 from ifguide.seeds import derive_seed
+from ifguide.workflow.command_line import add_score_arguments, argument_parser, run
 
 
 def main(arguments: Namespace) -> None:

@@ -20,7 +20,6 @@ import numpy as np
 import torch
 from transformers import PreTrainedModel
 
-from command_line import argument_parser, run
 from ifguide.evaluation.generation import Sampling, generate_ids
 from ifguide.files.artifacts import write_json
 from ifguide.influence.ekfac import Batch, covariance_sums
@@ -32,6 +31,7 @@ from ifguide.models.model_shapes import ModelShape, model_shape
 from ifguide.models.objective import suppression_loss
 from ifguide.models.precision import matrix_products
 from ifguide.models.tracked_layers import tracked_layers
+from ifguide.workflow.command_line import argument_parser, run
 
 VOCABULARY = 4096
 LOGITS_BUDGET = 2**26

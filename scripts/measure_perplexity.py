@@ -1,6 +1,7 @@
 """Perplexity of held-out documents: all of them, and toxic and non-toxic ones where truth is known.
 
-settings: {"seed": int, "resamples": int, "level": float}.
+settings: {"steps": {key: options} of the decode step, "seed": int, "resamples": int, "level":
+float}. --given: what the step needs, {key: {need: paths}}.
 """
 
 from argparse import Namespace
@@ -8,21 +9,25 @@ from pathlib import Path
 
 import numpy as np
 
-from command_line import argument_parser, run
-from fluency_metrics import add_measurement_arguments, write_metrics
 from ifguide.data.corpus import open_corpus
+from ifguide.data.tokenizers import load_tokenizer
 from ifguide.evaluation.fluency import document_losses
 from ifguide.evaluation.generation_metrics import metric_row
 from ifguide.evaluation.metrics import perplexity_interval
+from ifguide.evaluation.metrics_file import add_measurement_arguments, write_metrics
+from ifguide.methods.step import DecodingJob, decoding
 from ifguide.models.loading import compute_device, load_model
 from ifguide.seeds import derive_seed
+from ifguide.workflow.command_line import argument_parser, run
 
 
 def main(arguments: Namespace) -> None:
     settings = arguments.settings
     corpus = open_corpus(arguments.corpus)
     model = load_model(arguments.model).to(compute_device())
-    losses, labels = document_losses(model, corpus)
+    job = DecodingJob(model, load_tokenizer(arguments.model), corpus.block_size)
+    with decoding(settings["steps"], arguments.given, job) as guidance:
+        losses, labels = document_losses(model, corpus, guidance=guidance)
     splits = {"all": labels > 0}
     if corpus.truth is not None:
         documents = np.concatenate(corpus.documents.shards)

@@ -7,7 +7,6 @@ import logging
 from argparse import Namespace
 from pathlib import Path
 
-from command_line import argument_parser, run
 from ifguide.data.tokenizers import load_tokenizer
 from ifguide.errors import InputError
 from ifguide.files.artifacts import file_sha256, read_jsonl
@@ -15,6 +14,7 @@ from ifguide.files.tensor_files import write_tensors
 from ifguide.influence.query_direction import encode_records, mean_gradient
 from ifguide.models.loading import compute_device, load_model, require_trained, weights_sha256
 from ifguide.models.tracked_layers import tracked_layers
+from ifguide.workflow.command_line import argument_parser, run
 
 log = logging.getLogger(__name__)
 

@@ -6,13 +6,13 @@ The corpus is counted whole, not sampled, so the figures have no intervals.
 from argparse import Namespace
 from pathlib import Path
 
-from command_line import argument_parser, run
 from ifguide.data.corpus import open_corpus
 from ifguide.data.filtering import removal_quality
 from ifguide.evaluation.generation_metrics import metric_row
 from ifguide.evaluation.metrics import Interval
 from ifguide.files.artifacts import read_json, require_same, write_json
 from ifguide.influence.selection_files import open_mask
+from ifguide.workflow.command_line import argument_parser, run
 
 
 def main(arguments: Namespace) -> None:

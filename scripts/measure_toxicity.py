@@ -7,10 +7,10 @@ experiment's, not the training seed: methods measured on the same prompts share 
 import argparse
 import logging
 
-from command_line import argument_parser, run
 from ifguide.evaluation.generation_metrics import measure_generations, require_own
 from ifguide.files.artifacts import read_json, read_jsonl, write_json
 from ifguide.seeds import derive_seed
+from ifguide.workflow.command_line import argument_parser, run
 
 log = logging.getLogger(__name__)
 

@@ -3,10 +3,10 @@
 from argparse import Namespace
 from pathlib import Path
 
-from command_line import argument_parser, run
-from factor_pass import basis_tensors, read_bases, read_total
 from ifguide.files.tensor_files import write_tensors
 from ifguide.influence.ekfac import layer_factors
+from ifguide.influence.factor_pass import basis_tensors, read_bases, read_total
+from ifguide.workflow.command_line import argument_parser, run
 
 
 def main(arguments: Namespace) -> None:

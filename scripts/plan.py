@@ -18,12 +18,12 @@ from pathlib import Path
 
 import pandas as pd
 
-from command_line import argument_parser, run
 from ifguide.errors import InputError
 from ifguide.files.artifacts import read_json, read_jsonl, write_text
 from ifguide.files.tables import write_table
 from ifguide.models.devices import CALIBRATED, DEVICES, Device, described_device
 from ifguide.planning.plan import PlannedJob, markdown, plain, plan_table, shown, stage_table
+from ifguide.workflow.command_line import argument_parser, run
 from planned_counts import Count, Counts
 from planned_stages import STAGES, stage_of, subject_of
 from planned_work import PlannedWork

@@ -5,9 +5,9 @@ import logging
 from collections import defaultdict
 from pathlib import Path
 
-from command_line import argument_parser, run
 from ifguide.data.planted import PlantedSettings, generate
 from ifguide.files.artifacts import write_json, write_jsonl, write_text
+from ifguide.workflow.command_line import argument_parser, run
 
 log = logging.getLogger(__name__)
 

@@ -6,12 +6,12 @@ settings: {"seed": int}.
 from argparse import Namespace
 from pathlib import Path
 
-from command_line import argument_parser, run
 from ifguide.data.corpus import open_corpus
 from ifguide.files.artifacts import write_json
 from ifguide.influence.random_tokens import random_masks
 from ifguide.influence.selection_files import open_mask, write_mask
 from ifguide.seeds import derive_seed
+from ifguide.workflow.command_line import argument_parser, run
 
 
 def main(arguments: Namespace) -> None:

@@ -9,10 +9,11 @@ from argparse import Namespace
 from dataclasses import asdict, replace
 from pathlib import Path
 
-from command_line import argument_parser, run
 from ifguide.data.documents import Document, ReadReport, is_held_out, read_documents
+from ifguide.data.file_lists import from_arguments
 from ifguide.errors import InputError
 from ifguide.files.artifacts import atomic_path, write_json
+from ifguide.workflow.command_line import argument_parser, run
 
 log = logging.getLogger(__name__)
 
@@ -27,9 +28,9 @@ def main(arguments: Namespace) -> None:
         open(training_path, "w", encoding="utf-8") as training,
         open(held_out_path, "w", encoding="utf-8") as held_out,
     ):
-        for source, paths in zip(settings["sources"], arguments.files, strict=True):
+        for source, given in zip(settings["sources"], arguments.files, strict=True):
             report = ReadReport()
-            for document in read_documents(source, paths, report):
+            for document in read_documents(source, from_arguments(given), report):
                 if source.get("harmless") and document.spans is None:
                     document = replace(document, spans=())
                 name, lines = "training", training

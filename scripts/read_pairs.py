@@ -8,16 +8,18 @@ from argparse import Namespace
 from dataclasses import asdict
 from pathlib import Path
 
-from command_line import argument_parser, run
+from ifguide.data.file_lists import from_arguments
 from ifguide.data.preferences import read_pairs
 from ifguide.files.artifacts import write_json, write_jsonl
+from ifguide.workflow.command_line import argument_parser, run
 
 log = logging.getLogger(__name__)
 
 
 def main(arguments: Namespace) -> None:
     settings = arguments.settings
-    pairs, report = read_pairs(settings["pairs"], arguments.files, settings["seed"])
+    files = from_arguments(arguments.files)
+    pairs, report = read_pairs(settings["pairs"], files, settings["seed"])
     log.info("%s", report)
     write_json(arguments.report, report)
     write_jsonl(arguments.output, (asdict(pair) for pair in pairs))

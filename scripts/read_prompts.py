@@ -9,25 +9,27 @@ from argparse import Namespace
 from dataclasses import asdict
 from pathlib import Path
 
-from command_line import argument_parser, run
 from ifguide.data.benchmark_formats import PromptRecord
+from ifguide.data.file_lists import from_arguments
 from ifguide.data.matching import matched
 from ifguide.data.prompts import read_lambada, read_prompts
 from ifguide.errors import InputError
 from ifguide.files.artifacts import read_jsonl, write_json, write_jsonl
+from ifguide.workflow.command_line import argument_parser, run
 
 log = logging.getLogger(__name__)
 
 
 def main(arguments: Namespace) -> None:
     settings, seed = arguments.settings["prompts"], arguments.settings["seed"]
+    files = from_arguments(arguments.files)
     if settings.get("kind") == "lambada":
-        passages, report = read_lambada(arguments.files, settings.get("limit"), seed)
+        passages, report = read_lambada(files, settings.get("limit"), seed)
         log.info("%s", report)
         write_json(arguments.report, report)
         write_jsonl(arguments.output, ({"text": passage} for passage in passages))
         return
-    records, report = read_prompts(settings, arguments.files, seed)
+    records, report = read_prompts(settings, files, seed)
     if arguments.settings["needs_continuation"] and any(r.continuation is None for r in records):
         raise InputError(
             f"config key queries: the format {settings['format']} has no continuations, and the "

@@ -16,7 +16,6 @@ import torch
 from tqdm import tqdm
 from transformers import PreTrainedModel
 
-from command_line import argument_parser, run
 from ifguide.data.corpus import BLOCKS_PER_GROUP, Corpus, open_corpus
 from ifguide.errors import InputError
 from ifguide.files.artifacts import require_same, write_json
@@ -36,6 +35,7 @@ from ifguide.models.loading import compute_device, load_model, verified_weights_
 from ifguide.models.precision import matrix_products
 from ifguide.models.tracked_layers import tracked_layers
 from ifguide.seeds import derive_seed
+from ifguide.workflow.command_line import argument_parser, run
 
 log = logging.getLogger(__name__)
 

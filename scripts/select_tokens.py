@@ -14,7 +14,6 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from command_line import add_score_arguments, argument_parser, run
 from ifguide.data.corpus import PADDING, Corpus, open_corpus
 from ifguide.errors import InputError
 from ifguide.files.artifacts import write_json
@@ -23,6 +22,7 @@ from ifguide.influence.score_files import open_scores, scores_made_from
 from ifguide.influence.selection import DocumentRanking, exact_quantile, select_pieces
 from ifguide.influence.selection_files import write_mask_in_parts
 from ifguide.influence.token_weights import TokenRanking
+from ifguide.workflow.command_line import add_score_arguments, argument_parser, run
 
 log = logging.getLogger(__name__)
 

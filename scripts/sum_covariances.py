@@ -6,9 +6,9 @@ settings: {"factors": {"blocks", "shards", "labels", "batch_size", …}, "seed":
 from argparse import Namespace
 from pathlib import Path
 
-from command_line import argument_parser, run
-from factor_pass import add_pass_arguments, open_pass
 from ifguide.influence.ekfac import covariance_sums
+from ifguide.influence.factor_pass import add_pass_arguments, open_pass
+from ifguide.workflow.command_line import argument_parser, run
 
 
 def main(arguments: Namespace) -> None:

@@ -2,7 +2,7 @@
 
 --settings: {"seed": int, "resamples": 2000, "level": 0.95, "published_models": [model names of
 the published figures whose setting ours matches], "trained_judges": whether classifiers that are
-trained here judge, "decode_methods": [methods that act while text is sampled]}.
+trained here judge, "unmeasured": {method: why some of its figures are missing}}.
 """
 
 import argparse
@@ -10,7 +10,6 @@ import logging
 
 import pandas as pd
 
-from command_line import argument_parser, run
 from ifguide.evaluation.summary import constant_classifiers, summarize
 from ifguide.files.artifacts import read_json, write_text
 from ifguide.files.tables import write_table
@@ -30,6 +29,7 @@ from ifguide.report.results_table import (
     results_table,
     terminal_columns,
 )
+from ifguide.workflow.command_line import argument_parser, run
 
 log = logging.getLogger(__name__)
 NOTE = (
@@ -42,10 +42,7 @@ NOTE = (
     "prompts; infinite where no prompt had a toxic continuation."
 )
 
-DECODE_NOTE = (
-    " A dash: {methods} changes how text is sampled, not the probability of text that is there, so "
-    "it has no perplexity and no LAMBADA accuracy; those of the model that it decodes are its own."
-)
+UNMEASURED_NOTE = " A dash: {method} {reason}."
 
 
 def main(arguments: argparse.Namespace) -> None:
@@ -79,8 +76,8 @@ def main(arguments: argparse.Namespace) -> None:
     tables["Classifiers trained here"] = results_table(summary, classifier_columns())
     tables = {heading: rows for heading, rows in tables.items() if rows.labels}
     note = NOTE.format(continuations=counts[main_benchmark], percent=100 * level)
-    if decoding := settings.get("decode_methods"):
-        note += DECODE_NOTE.format(methods=", ".join(decoding))
+    for method, reason in settings.get("unmeasured", {}).items():
+        note += UNMEASURED_NOTE.format(method=method, reason=reason)
     warnings = constant_classifiers(summary)
     sections = [f"**{heading}**\n\n{markdown(rows)}\n" for heading, rows in tables.items()]
     sections += [f"**Warning:** {line}.\n\n" for line in warnings]

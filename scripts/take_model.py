@@ -4,7 +4,6 @@ import logging
 from argparse import Namespace
 from pathlib import Path
 
-from command_line import argument_parser, run
 from ifguide.data.tokenizers import load_tokenizer, local_directory
 from ifguide.files.artifacts import read_json, write_json
 from ifguide.models.loading import (
@@ -16,6 +15,7 @@ from ifguide.models.loading import (
     weights_sha256,
 )
 from ifguide.models.training import write_losses
+from ifguide.workflow.command_line import argument_parser, run
 
 log = logging.getLogger(__name__)
 

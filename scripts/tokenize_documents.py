@@ -8,7 +8,6 @@ from argparse import Namespace
 from collections.abc import Iterator
 from pathlib import Path
 
-from command_line import argument_parser, run
 from ifguide.data.corpus import (
     TokenStream,
     end_of_text_id,
@@ -19,6 +18,7 @@ from ifguide.data.corpus import (
 from ifguide.data.token_parts import numbered_documents, read_part
 from ifguide.data.tokenizers import load_tokenizer
 from ifguide.files.artifacts import stream_jsonl, verified_sha256, write_json
+from ifguide.workflow.command_line import argument_parser, run
 
 log = logging.getLogger(__name__)
 

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
-from command_line import argument_parser, run
+from ifguide.data.file_lists import from_arguments
 from ifguide.data.prompts import read_labelled
 from ifguide.evaluation.classifiers import save_detoxify, save_implicit, train_classifier
 from ifguide.evaluation.generation_metrics import metric_row
@@ -26,6 +26,7 @@ from ifguide.evaluation.toxicity import (
 )
 from ifguide.files.artifacts import write_json
 from ifguide.seeds import derive_seed, uniform_hash
+from ifguide.workflow.command_line import argument_parser, run
 
 log = logging.getLogger(__name__)
 
@@ -33,7 +34,8 @@ log = logging.getLogger(__name__)
 def main(arguments: Namespace) -> None:
     settings, seed = arguments.settings["train"], arguments.settings["seed"]
     name = arguments.settings["classifier"]
-    labelled = read_labelled(settings["sources"], arguments.files, seed)
+    files = [from_arguments(given) for given in arguments.files]
+    labelled = read_labelled(settings["sources"], files, seed)
     held_out_seed = derive_seed(seed, "classifier held out")
     held_out = [uniform_hash(held_out_seed, x.text) < settings["held_out"] for x in labelled]
     training = [x for x, held in zip(labelled, held_out, strict=True) if not held]

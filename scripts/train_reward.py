@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
-from command_line import argument_parser, run
+from ifguide.data.file_lists import from_arguments
 from ifguide.data.prompts import read_labelled
 from ifguide.data.tokenizers import load_tokenizer
 from ifguide.evaluation.generation_metrics import metric_row
@@ -21,6 +21,7 @@ from ifguide.files.artifacts import write_json
 from ifguide.models.loading import save_model, weights_sha256
 from ifguide.models.reward_model import load_reward_model, prefix_rewards, train_reward_model
 from ifguide.seeds import derive_seed, uniform_hash
+from ifguide.workflow.command_line import argument_parser, run
 
 log = logging.getLogger(__name__)
 
@@ -29,7 +30,8 @@ def main(arguments: Namespace) -> None:
     settings, seed = arguments.settings["train"], arguments.settings["seed"]
     reward, tokenizer_name = arguments.settings["names"]
     tokenizer = load_tokenizer(arguments.tokenizer)
-    labelled = read_labelled(settings["sources"], arguments.files, seed)
+    files = [from_arguments(given) for given in arguments.files]
+    labelled = read_labelled(settings["sources"], files, seed)
     held_out_seed = derive_seed(seed, "reward held out")
     held_out = [uniform_hash(held_out_seed, x.text) < settings["held_out"] for x in labelled]
     training = [x for x, held in zip(labelled, held_out, strict=True) if not held]

@@ -4,7 +4,6 @@ import logging
 from argparse import Namespace
 from pathlib import Path
 
-from command_line import argument_parser, run
 from ifguide.data.corpus import open_corpus
 from ifguide.data.tokenizers import load_tokenizer
 from ifguide.errors import InputError
@@ -16,6 +15,7 @@ from ifguide.files.artifacts import (
 )
 from ifguide.influence.mask_transfer import MARKED_SHARE, transfer_mask
 from ifguide.influence.selection_files import open_mask, write_mask
+from ifguide.workflow.command_line import argument_parser, run
 
 log = logging.getLogger(__name__)
 

@@ -12,9 +12,9 @@ from typing import Any
 
 import yaml
 
-from command_line import argument_parser, run
 from ifguide.errors import InputError
 from ifguide.files.artifacts import write_text
+from ifguide.workflow.command_line import argument_parser, run
 from ifguide.workflow.config_schema import resolve
 
 REPOSITORY = Path(__file__).resolve().parent.parent

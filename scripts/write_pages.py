@@ -7,11 +7,11 @@ documents, prompts of each split and continuations of a prompt to show.
 import argparse
 import logging
 
-from command_line import argument_parser, labelled_path, run
 from ifguide.files.artifacts import read_jsonl, write_text
 from ifguide.files.tables import read_table
 from ifguide.report.report_pages import continuations_page, documents_page, tokens_page
 from ifguide.seeds import derive_seed
+from ifguide.workflow.command_line import argument_parser, labelled_path, run
 
 log = logging.getLogger(__name__)
 

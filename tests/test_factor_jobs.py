@@ -13,11 +13,11 @@ import decompose_covariances
 import measure_query_gradient
 import merge_factors
 import sum_covariances
-from factor_pass import read_total
 from ifguide.errors import InputError
 from ifguide.files.artifacts import write_json, write_jsonl
 from ifguide.files.tensor_files import read_tensors
 from ifguide.influence.factor_blocks import sampled_blocks
+from ifguide.influence.factor_pass import read_total
 from ifguide.influence.query_direction import precondition
 from ifguide.influence.ranking_agreement import agreement
 from ifguide.influence.token_scores import forward_mode_scorer, relative_error

@@ -5,10 +5,10 @@ from argparse import Namespace
 import numpy as np
 import pandas as pd
 import pytest
+from filter_documents import main as filter_documents
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from filter_documents import main as filter_documents
 from ifguide.data.corpus import (
     PADDING,
     TokenStream,

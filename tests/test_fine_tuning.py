@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 import yaml
+from train_model import true_mask
 
 from ifguide.data.corpus import (
     end_of_text_id,
@@ -24,7 +25,6 @@ from ifguide.files.artifacts import write_json
 from ifguide.models.loading import HiddenStates, build_model, require_vocabulary, token_losses
 from ifguide.models.training import train
 from ifguide.workflow.config_schema import with_defaults
-from train_model import true_mask
 
 ARCHITECTURE = {
     "model_type": "gpt_neox",

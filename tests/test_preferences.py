@@ -9,6 +9,7 @@ from dataclasses import asdict
 
 import pytest
 import torch
+from ifguide.models.preference_training import tokenize_pairs, train_on_pairs
 from torch.nn.functional import logsigmoid
 
 from conftest import REPOSITORY, environment, error_line
@@ -19,7 +20,6 @@ from ifguide.data.tokenizers import load_tokenizer
 from ifguide.errors import InputError
 from ifguide.files.artifacts import read_json, write_jsonl
 from ifguide.models.loading import build_model, load_model, weights_sha256
-from ifguide.models.preference_training import tokenize_pairs, train_on_pairs
 from ifguide.models.training import LogLine
 
 SEED = 1

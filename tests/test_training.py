@@ -12,10 +12,10 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+import train_model
 from safetensors.torch import load_file
 from transformers import AutoConfig, AutoModelForCausalLM, TrainerState
 
-import train_model
 from ifguide.data.tokenizers import load_tokenizer
 from ifguide.errors import InputError
 from ifguide.files.artifacts import file_sha256, read_json, write_json

@@ -1,16 +1,17 @@
-# From files to tokens: downloads, the planted corpus, documents, tokenizers, blocks, prompts.
+# From files to tokens.
+#
+# in:   the files that the config names, downloads, repositories of the hub
+# out:  fetched/, planted/, corpus/{tokenizer}/, queries/, prompts/, passages/, pairs/
 
 
 rule fetch_file:
-    input:
-        code=code("fetch_file.py"),
     output:
         # The file itself is not an output: a failed job must never delete a user's data.
-        record=f"{RESULTS}/fetched/{{download}}.json",
+        record=layout.fetched(),
     log:
-        f"{LOGS}/fetch_file/{{download}}.log",
+        layout.log("fetch_file", "download"),
     benchmark:
-        f"{BENCHMARKS}/fetch_file/{{download}}.tsv"
+        layout.benchmark("fetch_file", "download")
     # First of all: what cannot be fetched shall be known before hours of work.
     priority: 200
     retries: 2
@@ -23,27 +24,25 @@ rule fetch_file:
         mem_mb=growing(500),
         runtime=growing(60),
     params:
-        settings=lambda wildcards: canonical(without(DOWNLOADS[wildcards.download], "path")),
-        path=lambda wildcards: os.path.join(
-            config["data_dir"], DOWNLOADS[wildcards.download]["path"]
-        ),
+        code=code("fetch_file"),
+        script=script("fetch_file"),
+        settings=lambda w: settings_of(**without(sources.downloads[w.download], "path")),
+        path=lambda w: sources.download_path(w.download),
     message:
         "fetch {wildcards.download}"
     shell:
-        "python {input.code[0]:q} --settings {params.settings:q} --path {params.path:q}"
+        "python {params.script:q} --settings {params.settings:q} --path {params.path:q}"
         " --output {output.record:q} > {log:q} 2>&1"
 
 
 rule fetch_repository:
-    input:
-        code=code("fetch_repository.py"),
     output:
         # Here too the files themselves are no output.
-        record=f"{RESULTS}/fetched/hub/{{repository}}.json",
+        record=layout.fetched_repository(),
     log:
-        f"{LOGS}/fetch_repository/{{repository}}.log",
+        layout.log("fetch_repository", "repository"),
     benchmark:
-        f"{BENCHMARKS}/fetch_repository/{{repository}}.tsv"
+        layout.benchmark("fetch_repository", "repository")
     priority: 200
     retries: 2
     localrule: True
@@ -54,27 +53,27 @@ rule fetch_repository:
         mem_mb=growing(1000),
         runtime=growing(600),
     params:
-        settings=lambda wildcards: canonical(vars(REPOSITORIES[wildcards.repository][0])),
-        directory=lambda wildcards: repository_directory(REPOSITORIES[wildcards.repository][0]),
+        code=code("fetch_repository"),
+        script=script("fetch_repository"),
+        settings=lambda w: settings_of(**vars(sources.repositories[w.repository][0])),
+        directory=lambda w: sources.directory_of(sources.repositories[w.repository][0]),
         # Advice for the error message changes no result: with `input` it is not tracked.
-        instead=lambda wildcards, input: REPOSITORIES[wildcards.repository][1],
+        instead=lambda w, input: sources.repositories[w.repository][1],
     message:
         "fetch {wildcards.repository} from the hub"
     shell:
-        'HF_HUB_OFFLINE="$FETCH_HUB_OFFLINE" python {input.code[0]:q} --settings {params.settings:q}'
+        'HF_HUB_OFFLINE="$FETCH_HUB_OFFLINE" python {params.script:q} --settings {params.settings:q}'
         " --directory {params.directory:q} --instead {params.instead:q}"
         " --output {output.record:q} > {log:q} 2>&1"
 
 
 rule plant:
-    input:
-        code=code("plant.py"),
     output:
-        [f"{PLANTED}/{name}" for name in PLANTED_FILES],
+        [f"{layout.planted}/{name}" for name in PLANTED_FILES],
     log:
-        f"{LOGS}/plant.log",
+        layout.log("plant"),
     benchmark:
-        f"{BENCHMARKS}/plant.tsv"
+        layout.benchmark("plant")
     conda:
         "../../envs/main.yaml"
     threads: 1
@@ -82,27 +81,28 @@ rule plant:
         mem_mb=growing(1000),
         runtime=growing(20),
     params:
+        code=code("plant"),
+        script=script("plant"),
         settings=always(planted=config.get("planted", {}), seed=SEED),
         folder=subpath(output[0], parent=True),
     message:
         "generate the planted corpus"
     shell:
-        "python {input.code[0]:q} --settings {params.settings:q} --output-dir {params.folder:q}"
+        "python {params.script:q} --settings {params.settings:q} --output-dir {params.folder:q}"
         " > {log:q} 2>&1"
 
 
 rule read_documents:
     input:
-        code=code("read_documents.py"),
-        files=source_inputs(config["corpus"]["sources"], "corpus.sources"),
+        files=sources.source_inputs(config["corpus"]["sources"], "corpus.sources"),
     output:
-        training=f"{RESULTS}/corpus/documents.jsonl",
-        held_out=f"{RESULTS}/corpus/held_out.jsonl",
-        report=f"{RESULTS}/corpus/documents.json",
+        training=layout.documents,
+        held_out=layout.held_out_documents,
+        report=layout.documents_report,
     log:
-        f"{LOGS}/read_documents.log",
+        layout.log("read_documents"),
     benchmark:
-        f"{BENCHMARKS}/read_documents.tsv"
+        layout.benchmark("read_documents")
     priority: 100
     conda:
         "../../envs/main.yaml"
@@ -111,6 +111,8 @@ rule read_documents:
         mem_mb=growing(2000),
         runtime=growing(600),
     params:
+        code=code("read_documents"),
+        script=script("read_documents"),
         settings=always(
             sources=[
                 without(source, "files", "hub", "revision")
@@ -118,27 +120,26 @@ rule read_documents:
             ],
             seed=SEED,
         ),
-        paths=source_paths(config["corpus"]["sources"], "corpus.sources"),
+        files=lambda w: sources.source_arguments(config["corpus"]["sources"], "corpus.sources"),
     message:
         "read the corpus"
     shell:
-        "python {input.code[0]:q} --settings {params.settings:q} --files {params.paths:q}"
+        "python {params.script:q} --settings {params.settings:q} --files {params.files:q}"
         " --training {output.training:q} --held-out {output.held_out:q}"
         " --report {output.report:q} > {log:q} 2>&1"
 
 
 rule make_tokenizer:
     input:
-        code=code("make_tokenizer.py"),
-        documents=f"{RESULTS}/corpus/documents.jsonl",
-        source=lambda wildcards: tokenizer_input(wildcards.tokenizer),
+        documents=layout.documents,
+        source=lambda w: sources.tokenizer_input(w.tokenizer),
     output:
-        tokenizer=f"{RESULTS}/corpus/{{tokenizer}}/tokenizer/tokenizer.json",
-        settings=f"{RESULTS}/corpus/{{tokenizer}}/tokenizer/tokenizer_config.json",
+        tokenizer=layout.tokenizer_file(),
+        settings=f"{layout.corpus()}/tokenizer/tokenizer_config.json",
     log:
-        f"{LOGS}/make_tokenizer/{{tokenizer}}.log",
+        layout.log("make_tokenizer", "tokenizer"),
     benchmark:
-        f"{BENCHMARKS}/make_tokenizer/{{tokenizer}}.tsv"
+        layout.benchmark("make_tokenizer", "tokenizer")
     priority: 100
     conda:
         "../../envs/main.yaml"
@@ -147,27 +148,28 @@ rule make_tokenizer:
         mem_mb=growing(4000),
         runtime=growing(120),
     params:
-        settings=lambda wildcards: canonical(tokenizer_of(wildcards.tokenizer)),
+        code=code("make_tokenizer"),
+        script=script("make_tokenizer"),
+        settings=lambda w: settings_of(**sources.tokenizer(w.tokenizer)),
         folder=subpath(output.tokenizer, parent=True),
     message:
         "tokenizer {wildcards.tokenizer}"
     shell:
-        "python {input.code[0]:q} --settings {params.settings:q}"
+        "python {params.script:q} --settings {params.settings:q}"
         " --documents {input.documents:q} --output {params.folder:q} > {log:q} 2>&1"
 
 
 rule tokenize_part:
     input:
-        code=code("tokenize_part.py"),
-        documents=f"{RESULTS}/corpus/documents.jsonl",
-        tokenizer=f"{RESULTS}/corpus/{{tokenizer}}/tokenizer/tokenizer.json",
+        documents=layout.documents,
+        tokenizer=layout.tokenizer_file(),
     output:
-        part=f"{RESULTS}/corpus/{{tokenizer}}/parts/shard-{{shard}}.npy",
-        record=f"{RESULTS}/corpus/{{tokenizer}}/parts/shard-{{shard}}.json",
+        part=f"{layout.token_parts()}/shard-{{shard}}.npy",
+        record=f"{layout.token_parts()}/shard-{{shard}}.json",
     log:
-        f"{LOGS}/tokenize_part/{{tokenizer}}/{{shard}}.log",
+        layout.log("tokenize_part", "tokenizer", "shard"),
     benchmark:
-        f"{BENCHMARKS}/tokenize_part/{{tokenizer}}/{{shard}}.tsv"
+        layout.benchmark("tokenize_part", "tokenizer", "shard")
     priority: 100
     conda:
         "../../envs/main.yaml"
@@ -176,35 +178,31 @@ rule tokenize_part:
         mem_mb=growing(2000),
         runtime=growing(240),
     params:
-        settings=lambda wildcards: settings_of(
-            shard=[int(wildcards.shard), config["corpus"]["shards"]]
-        ),
+        code=code("tokenize_part"),
+        script=script("tokenize_part"),
+        settings=lambda w: settings_of(shard=[int(w.shard), SHARDS]),
         tokenizer=subpath(input.tokenizer, parent=True),
     message:
         "tokenize part {wildcards.shard} of the corpus with {wildcards.tokenizer}"
     shell:
-        "python {input.code[0]:q} --settings {params.settings:q} --documents {input.documents:q}"
+        "python {params.script:q} --settings {params.settings:q} --documents {input.documents:q}"
         " --tokenizer {params.tokenizer:q} --output {output.part:q} > {log:q} 2>&1"
 
 
 rule tokenize_documents:
     input:
-        code=code("tokenize_documents.py"),
-        documents=f"{RESULTS}/corpus/documents.jsonl",
-        tokenizer=f"{RESULTS}/corpus/{{tokenizer}}/tokenizer/tokenizer.json",
-        parts=lambda wildcards: token_parts(wildcards.tokenizer, "npy"),
-        records=lambda wildcards: token_parts(wildcards.tokenizer, "json"),
+        documents=layout.documents,
+        tokenizer=layout.tokenizer_file(),
+        # A corpus of a single shard is tokenized at once.
+        parts=shard_files(layout.token_parts(), SHARDS) if SHARDS > 1 else [],
+        records=shard_files(layout.token_parts(), SHARDS, "json") if SHARDS > 1 else [],
     output:
-        meta=f"{RESULTS}/corpus/{{tokenizer}}/meta.json",
-        columns=[
-            f"{RESULTS}/corpus/{{tokenizer}}/{column}/shard-{shard}.npy"
-            for column in ["tokens", "documents"] + (["truth"] if HAS_TRUTH else [])
-            for shard in shards(config["corpus"]["shards"])
-        ],
+        meta=f"{layout.corpus()}/meta.json",
+        columns=column_files(layout.corpus(), SHARDS, experiment.columns),
     log:
-        f"{LOGS}/tokenize_documents/{{tokenizer}}.log",
+        layout.log("tokenize_documents", "tokenizer"),
     benchmark:
-        f"{BENCHMARKS}/tokenize_documents/{{tokenizer}}.tsv"
+        layout.benchmark("tokenize_documents", "tokenizer")
     priority: 100
     conda:
         "../../envs/main.yaml"
@@ -213,39 +211,41 @@ rule tokenize_documents:
         mem_mb=growing(2000),
         runtime=growing(600),
     params:
+        code=code("tokenize_documents"),
+        script=script("tokenize_documents"),
         settings=always(
             block_size=config["corpus"]["block_size"],
-            shards=config["corpus"]["shards"],
-            truth=HAS_TRUTH,
+            shards=SHARDS,
+            truth=experiment.has_truth,
         ),
         folder=subpath(output.meta, parent=True),
         tokenizer=subpath(input.tokenizer, parent=True),
-        parts=lambda wildcards, input: ["--parts", *input.parts] if input.parts else [],
+        parts=lambda w, input: ["--parts", *input.parts] if input.parts else [],
     message:
         "pack the corpus, tokenized with {wildcards.tokenizer}"
     shell:
-        "python {input.code[0]:q} --settings {params.settings:q} --documents {input.documents:q}"
+        "python {params.script:q} --settings {params.settings:q} --documents {input.documents:q}"
         " {params.parts:q} --tokenizer {params.tokenizer:q} --output {params.folder:q}"
         " > {log:q} 2>&1"
 
 
 use rule tokenize_documents as tokenize_held_out with:
     input:
-        code=code("tokenize_documents.py"),
-        documents=f"{RESULTS}/corpus/held_out.jsonl",
-        tokenizer=f"{RESULTS}/corpus/{{tokenizer}}/tokenizer/tokenizer.json",
+        documents=layout.held_out_documents,
+        tokenizer=layout.tokenizer_file(),
     output:
-        meta=f"{RESULTS}/corpus/{{tokenizer}}/held_out/meta.json",
-        columns=[
-            f"{RESULTS}/corpus/{{tokenizer}}/held_out/{column}/shard-00000.npy"
-            for column in ["tokens", "documents"] + (["truth"] if HAS_TRUTH else [])
-        ],
+        meta=f"{layout.held_out()}/meta.json",
+        columns=column_files(layout.held_out(), 1, experiment.columns),
     log:
-        f"{LOGS}/tokenize_held_out/{{tokenizer}}.log",
+        layout.log("tokenize_held_out", "tokenizer"),
     benchmark:
-        f"{BENCHMARKS}/tokenize_held_out/{{tokenizer}}.tsv"
+        layout.benchmark("tokenize_held_out", "tokenizer")
     params:
-        settings=always(block_size=config["corpus"]["block_size"], shards=1, truth=HAS_TRUTH),
+        code=code("tokenize_documents", made_by="tokenize_held_out"),
+        script=script("tokenize_documents"),
+        settings=always(
+            block_size=config["corpus"]["block_size"], shards=1, truth=experiment.has_truth
+        ),
         folder=subpath(output.meta, parent=True),
         tokenizer=subpath(input.tokenizer, parent=True),
         parts=[],
@@ -253,61 +253,18 @@ use rule tokenize_documents as tokenize_held_out with:
         "tokenize the held-out documents with {wildcards.tokenizer}"
 
 
-rule read_queries:
-    input:
-        code=code("read_prompts.py"),
-        files=lambda wildcards: inputs_of(
-            config["queries"][wildcards.queries], f"queries.{wildcards.queries}"
-        ),
-        match=lambda wildcards: (
-            f"{RESULTS}/queries/{config['queries'][wildcards.queries]['match']['to']}.jsonl"
-            if "match" in config["queries"][wildcards.queries]
-            else []
-        ),
-    output:
-        records=f"{RESULTS}/queries/{{queries}}.jsonl",
-        report=f"{RESULTS}/queries/{{queries}}.json",
-    log:
-        f"{LOGS}/read_queries/{{queries}}.log",
-    benchmark:
-        f"{BENCHMARKS}/read_queries/{{queries}}.tsv"
-    priority: 100
-    conda:
-        "../../envs/main.yaml"
-    threads: 1
-    resources:
-        mem_mb=growing(1000),
-        runtime=growing(30),
-    params:
-        settings=lambda wildcards: settings_of(
-            prompts=without(config["queries"][wildcards.queries], "files", "hub", "revision"),
-            needs_continuation=True,
-            seed=SEED,
-        ),
-        paths=lambda wildcards: paths_of(
-            config["queries"][wildcards.queries], f"queries.{wildcards.queries}"
-        ),
-        match=lambda wildcards, input: ["--match", input.match] if input.match else [],
-    message:
-        "query records {wildcards.queries}"
-    shell:
-        "python {input.code[0]:q} --settings {params.settings:q} --files {params.paths:q}"
-        " {params.match:q} --report {output.report:q} --output {output.records:q} > {log:q} 2>&1"
-
-
 rule read_prompts:
     input:
-        code=code("read_prompts.py"),
-        files=lambda wildcards: inputs_of(
-            config["benchmarks"][wildcards.benchmark], f"benchmarks.{wildcards.benchmark}"
+        files=lambda w: sources.inputs(
+            config["benchmarks"][w.benchmark], f"benchmarks.{w.benchmark}.files"
         ),
     output:
-        records=f"{RESULTS}/prompts/{{benchmark}}.jsonl",
-        report=f"{RESULTS}/prompts/{{benchmark}}.json",
+        records=layout.prompts(),
+        report=layout.prompts_report(),
     log:
-        f"{LOGS}/read_prompts/{{benchmark}}.log",
+        layout.log("read_prompts", "benchmark"),
     benchmark:
-        f"{BENCHMARKS}/read_prompts/{{benchmark}}.tsv"
+        layout.benchmark("read_prompts", "benchmark")
     priority: 100
     conda:
         "../../envs/main.yaml"
@@ -316,35 +273,83 @@ rule read_prompts:
         mem_mb=growing(1000),
         runtime=growing(30),
     params:
-        settings=lambda wildcards: settings_of(
+        code=code("read_prompts"),
+        script=script("read_prompts"),
+        settings=lambda w: settings_of(
             prompts=without(
-                config["benchmarks"][wildcards.benchmark], "files", "hub", "revision", "generation"
+                config["benchmarks"][w.benchmark], "files", "hub", "revision", "generation"
             ),
             needs_continuation=False,
             seed=SEED,
         ),
-        paths=lambda wildcards: paths_of(
-            config["benchmarks"][wildcards.benchmark], f"benchmarks.{wildcards.benchmark}"
+        paths=lambda w: sources.arguments(
+            config["benchmarks"][w.benchmark], f"benchmarks.{w.benchmark}.files"
         ),
+        match=[],
     message:
         "prompts of {wildcards.benchmark}"
     shell:
-        "python {input.code[0]:q} --settings {params.settings:q} --files {params.paths:q}"
-        " --report {output.report:q} --output {output.records:q} > {log:q} 2>&1"
+        "python {params.script:q} --settings {params.settings:q} --files {params.paths:q}"
+        " {params.match:q} --report {output.report:q} --output {output.records:q} > {log:q} 2>&1"
 
 
-rule check_disjoint:
-    input:
-        code=code("check_disjoint.py"),
-        queries=expand(f"{RESULTS}/queries/{{queries}}.jsonl", queries=config["queries"]),
-        prompts=expand(f"{RESULTS}/prompts/{{benchmark}}.jsonl", benchmark=benchmarks_of("prompts")),
-        pairs=[f"{RESULTS}/pairs/{method}.jsonl" for method in PAIRED],
+use rule read_prompts as read_passages with:
     output:
-        record=f"{RESULTS}/queries/disjoint.json",
+        records=layout.passages(),
+        report=layout.passages_report(),
     log:
-        f"{LOGS}/check_disjoint.log",
+        layout.log("read_passages", "benchmark"),
     benchmark:
-        f"{BENCHMARKS}/check_disjoint.tsv"
+        layout.benchmark("read_passages", "benchmark")
+    message:
+        "passages of {wildcards.benchmark}"
+
+
+use rule read_prompts as read_queries with:
+    input:
+        files=lambda w: sources.inputs(config["queries"][w.queries], f"queries.{w.queries}.files"),
+        match=lambda w: (
+            layout.queries(config["queries"][w.queries]["match"]["to"])
+            if "match" in config["queries"][w.queries]
+            else []
+        ),
+    output:
+        records=layout.queries(),
+        report=layout.queries_report(),
+    log:
+        layout.log("read_queries", "queries"),
+    benchmark:
+        layout.benchmark("read_queries", "queries")
+    params:
+        code=code("read_prompts", made_by="read_queries"),
+        script=script("read_prompts"),
+        settings=lambda w: settings_of(
+            prompts=without(config["queries"][w.queries], "files", "hub", "revision"),
+            needs_continuation=True,
+            seed=SEED,
+        ),
+        paths=lambda w: sources.arguments(
+            config["queries"][w.queries], f"queries.{w.queries}.files"
+        ),
+        match=lambda w, input: ["--match", input.match] if input.match else [],
+    message:
+        "query records {wildcards.queries}"
+
+
+rule read_pairs:
+    input:
+        files=lambda w: sources.inputs(
+            sources.needed[methods.pairs(w.method).key], methods.pairs(w.method).key
+        ),
+    output:
+        pairs=layout.pairs(),
+        report=layout.pairs_report(),
+    log:
+        layout.log("read_pairs", "method"),
+    benchmark:
+        layout.benchmark("read_pairs", "method")
+    wildcard_constraints:
+        method=names(methods.with_need(Pairs)),
     priority: 100
     conda:
         "../../envs/main.yaml"
@@ -352,26 +357,62 @@ rule check_disjoint:
     resources:
         mem_mb=growing(1000),
         runtime=growing(30),
+    params:
+        code=code("read_pairs"),
+        script=script("read_pairs"),
+        settings=lambda w: settings_of(
+            pairs=without(sources.needed[methods.pairs(w.method).key], "files"), seed=SEED
+        ),
+        paths=lambda w: sources.arguments(
+            sources.needed[methods.pairs(w.method).key], methods.pairs(w.method).key
+        ),
+    message:
+        "pairs of {wildcards.method}"
+    shell:
+        "python {params.script:q} --settings {params.settings:q} --files {params.paths:q}"
+        " --report {output.report:q} --output {output.pairs:q} > {log:q} 2>&1"
+
+
+rule check_disjoint:
+    input:
+        queries=[layout.queries(name) for name in config["queries"]],
+        prompts=[layout.prompts(name) for name in experiment.benchmarks_of("prompts")],
+        pairs=[layout.pairs(method) for method in methods.paired],
+    output:
+        record=layout.disjoint,
+    log:
+        layout.log("check_disjoint"),
+    benchmark:
+        layout.benchmark("check_disjoint")
+    priority: 100
+    conda:
+        "../../envs/main.yaml"
+    threads: 1
+    resources:
+        mem_mb=growing(1000),
+        runtime=growing(30),
+    params:
+        code=code("check_disjoint"),
+        script=script("check_disjoint"),
     message:
         "no query record and no pair is a test prompt"
     shell:
-        "python {input.code[0]:q} --queries {input.queries:q} --prompts {input.prompts:q}"
+        "python {params.script:q} --queries {input.queries:q} --prompts {input.prompts:q}"
         " --pairs {input.pairs:q} --output {output.record:q} > {log:q} 2>&1"
 
 
 rule check_prompt_lengths:
     input:
-        code=code("check_prompt_lengths.py"),
-        tokenizer=lambda wildcards: f"{corpus_of(wildcards.model)}/tokenizer/tokenizer.json",
-        prompts=f"{RESULTS}/prompts/{{benchmark}}.jsonl",
-        architecture=lambda wildcards: architecture_inputs(wildcards.model),
+        tokenizer=lambda w: layout.tokenizer_file(experiment.tokenizer_of(w.model)),
+        prompts=layout.prompts(),
+        architecture=lambda w: sources.architecture_inputs(w.model),
     output:
-        record=f"{RESULTS}/prompts/lengths/{{model}}/{{benchmark}}.json",
+        record=layout.prompt_lengths(),
     log:
-        f"{LOGS}/check_prompt_lengths/{{model}}/{{benchmark}}.log",
+        layout.log("check_prompt_lengths", "model", "benchmark"),
     benchmark:
-        f"{BENCHMARKS}/check_prompt_lengths/{{model}}/{{benchmark}}.tsv"
-    # Before any training. An input of train_model would train again whatever is checked again, and
+        layout.benchmark("check_prompt_lengths", "model", "benchmark")
+    # Before any training. An input of make_model would train again whatever is checked again, and
     # `ancient` there would hide changes of the training's own settings.
     priority: 100
     conda:
@@ -381,22 +422,24 @@ rule check_prompt_lengths:
         mem_mb=growing(1000),
         runtime=growing(30),
     params:
-        settings=lambda wildcards: settings_of(
-            benchmark=wildcards.benchmark,
-            model=wildcards.model,
-            architecture=architecture_of(wildcards.model),
+        code=code("check_prompt_lengths"),
+        script=script("check_prompt_lengths"),
+        settings=lambda w: settings_of(
+            benchmark=w.benchmark,
+            model=w.model,
+            architecture=sources.architecture(w.model),
             block_size=config["corpus"]["block_size"],
-            max_new_tokens=longest_continuation(wildcards.benchmark),
+            max_new_tokens=experiment.longest_continuation(w.benchmark),
         ),
         tokenizer=subpath(input.tokenizer, parent=True),
     message:
         "prompts of {wildcards.benchmark} fit into {wildcards.model}"
     shell:
-        "python {input.code[0]:q} --settings {params.settings:q} --tokenizer {params.tokenizer:q}"
+        "python {params.script:q} --settings {params.settings:q} --tokenizer {params.tokenizer:q}"
         " --prompts {input.prompts:q} --output {output.record:q} > {log:q} 2>&1"
 
 
 rule fetch:
     input:
-        expand(f"{RESULTS}/fetched/{{download}}.json", download=DOWNLOADS),
-        expand(f"{RESULTS}/fetched/hub/{{repository}}.json", repository=REPOSITORIES),
+        [layout.fetched(name) for name in sources.downloads],
+        [layout.fetched_repository(name) for name in sources.repositories],

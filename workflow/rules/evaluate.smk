@@ -1,43 +1,27 @@
 # Continuations, their toxicity, and fluency, for every evaluated model and method.
+#
+# in:   models/, prompts/, passages/, corpus/{tokenizer}/held_out/, classifiers/, what decode steps need
+# out:  evaluation/{model}/{method}/{seed}/{benchmark}/, removal/{model}/{method}.json
 
-IMPLICIT_REPOSITORY = (
-    model_repository(CLASSIFIERS["implicit"], CLASSIFIER_FILES)
-    if "hub" in CLASSIFIERS["implicit"]
-    else None
-)
-IMPLICIT_DIRECTORY = (
-    repository_directory(IMPLICIT_REPOSITORY)
-    if IMPLICIT_REPOSITORY
-    else CLASSIFIERS["implicit"].get("path", f"{RESULTS}/classifiers/implicit")
-)
-EVALUATION = f"{RESULTS}/evaluation/{{model}}/{{method}}/{{seed}}/{{benchmark}}"
-MEASURING = always(
-    seed=SEED,
-    resamples=config["evaluation"]["resamples"],
-    level=config["evaluation"]["level"],
-)
+MEASURING = {
+    "seed": SEED,
+    "resamples": config["evaluation"]["resamples"],
+    "level": config["evaluation"]["level"],
+}
 
 
 rule generate_continuations:
     input:
-        code=code("generate_continuations.py"),
-        model=lambda wildcards: model_files(wildcards.model, wildcards.method, wildcards.seed),
-        reward=lambda wildcards: (
-            [
-                f"{reward_of(wildcards.model, wildcards.method)}/{name}"
-                for name in ("model.safetensors", "config.json", "tokenizer.json")
-            ]
-            if reward_of(wildcards.model, wildcards.method)
-            else []
-        ),
-        prompts=f"{RESULTS}/prompts/{{benchmark}}.jsonl",
-        lengths=f"{RESULTS}/prompts/lengths/{{model}}/{{benchmark}}.json",
+        model=lambda w: methods.model_files(w.model, w.method, w.seed),
+        given=methods.decode_inputs,
+        prompts=layout.prompts(),
+        lengths=layout.prompt_lengths(),
     output:
-        continuations=f"{EVALUATION}/continuations/shard-{{shard}}.jsonl",
+        continuations=f"{layout.evaluation()}/continuations/shard-{{shard}}.jsonl",
     log:
-        f"{LOGS}/generate_continuations/{{model}}/{{method}}/{{seed}}/{{benchmark}}/{{shard}}.log",
+        layout.log("generate_continuations", "model", "method", "seed", "benchmark", "shard"),
     benchmark:
-        f"{BENCHMARKS}/generate_continuations/{{model}}/{{method}}/{{seed}}/{{benchmark}}/{{shard}}.tsv"
+        layout.benchmark("generate_continuations", "model", "method", "seed", "benchmark", "shard")
     retries: 1
     conda:
         "../../envs/main.yaml"
@@ -47,52 +31,39 @@ rule generate_continuations:
         runtime=growing(480),
         gpu=0,
     params:
-        settings=lambda wildcards: settings_of(
+        code=code("generate_continuations", stages=["decode"]),
+        script=script("generate_continuations"),
+        settings=lambda w: settings_of(
             generation={
                 **without(config["generation"], "shards"),
-                **config["benchmarks"][wildcards.benchmark].get("generation", {}),
+                **config["benchmarks"][w.benchmark].get("generation", {}),
             },
-            shard=[int(wildcards.shard), config["generation"]["shards"]],
-            rad=without(config["methods"][wildcards.method].get("rad", {}), "reward") or None,
+            shard=[int(w.shard), config["generation"]["shards"]],
+            steps=methods.stage_options(w.method, "decode"),
             seed=SEED,
         ),
-        model=model_directory,
-        reward=lambda wildcards: (
-            ["--reward", reward_of(wildcards.model, wildcards.method)]
-            if reward_of(wildcards.model, wildcards.method)
-            else []
-        ),
+        model=lambda w: methods.model_directory(w.model, w.method, w.seed),
+        given=methods.decode_given,
     message:
         "continuations of {wildcards.benchmark} by {wildcards.model}/{wildcards.method}"
     shell:
-        "python {input.code[0]:q} --settings {params.settings:q} --model {params.model:q}"
-        " {params.reward:q}"
-        " --prompts {input.prompts:q} --output {output.continuations:q} > {log:q} 2>&1"
+        "python {params.script:q} --settings {params.settings:q} --model {params.model:q}"
+        " --given {params.given:q} --prompts {input.prompts:q} --output {output.continuations:q} > {log:q} 2>&1"
 
 
 rule classify_continuations:
     input:
-        code=code("classify_continuations.py"),
-        continuations=[
-            f"{EVALUATION}/continuations/shard-{shard}.jsonl"
-            for shard in shards(config["generation"]["shards"])
-        ],
-        explicit=EXPLICIT_READY,
-        implicit=(
-            f"{RESULTS}/classifiers/implicit/quality.json"
-            if "train" in CLASSIFIERS["implicit"]
-            else (
-                repository_record(IMPLICIT_REPOSITORY)
-                if IMPLICIT_REPOSITORY
-                else f"{IMPLICIT_DIRECTORY}/config.json"
-            )
+        continuations=shard_files(
+            f"{layout.evaluation()}/continuations", config["generation"]["shards"], "jsonl"
         ),
+        explicit=judges.explicit_ready,
+        implicit=judges.implicit_ready,
     output:
-        generations=f"{EVALUATION}/generations.jsonl",
+        generations=f"{layout.evaluation()}/generations.jsonl",
     log:
-        f"{LOGS}/classify_continuations/{{model}}/{{method}}/{{seed}}/{{benchmark}}.log",
+        layout.log("classify_continuations", "model", "method", "seed", "benchmark"),
     benchmark:
-        f"{BENCHMARKS}/classify_continuations/{{model}}/{{method}}/{{seed}}/{{benchmark}}.tsv"
+        layout.benchmark("classify_continuations", "model", "method", "seed", "benchmark")
     conda:
         "../../envs/main.yaml"
     threads: 1
@@ -101,30 +72,31 @@ rule classify_continuations:
         runtime=growing(240),
         gpu=0,
     params:
-        settings=always(toxic_label=CLASSIFIERS["implicit"].get("toxic_label", 1)),
-        explicit=lambda wildcards: EXPLICIT_CHECKPOINT,
-        implicit=lambda wildcards: IMPLICIT_DIRECTORY,
+        code=code("classify_continuations"),
+        script=script("classify_continuations"),
+        settings=always(toxic_label=judges.implicit.get("toxic_label", 1)),
+        explicit=lambda w: judges.explicit_checkpoint,
+        implicit=lambda w: judges.implicit_directory,
     message:
         "toxicity of {wildcards.model}/{wildcards.method} on {wildcards.benchmark}"
     shell:
-        "python {input.code[0]:q} --settings {params.settings:q}"
+        "python {params.script:q} --settings {params.settings:q}"
         " --continuations {input.continuations:q} --explicit {params.explicit:q}"
         " --implicit {params.implicit:q} --output {output.generations:q} > {log:q} 2>&1"
 
 
 rule measure_toxicity:
     input:
-        code=code("measure_toxicity.py"),
-        generations=f"{EVALUATION}/generations.jsonl",
-        record=lambda wildcards: f"{model_directory(wildcards)}/training.json",
+        generations=f"{layout.evaluation()}/generations.jsonl",
+        record=lambda w: f"{methods.model_directory(w.model, w.method, w.seed)}/training.json",
     output:
-        metrics=f"{EVALUATION}/metrics.json",
+        metrics=f"{layout.evaluation()}/metrics.json",
     log:
-        f"{LOGS}/measure_toxicity/{{model}}/{{method}}/{{seed}}/{{benchmark}}.log",
+        layout.log("measure_toxicity", "model", "method", "seed", "benchmark"),
     benchmark:
-        f"{BENCHMARKS}/measure_toxicity/{{model}}/{{method}}/{{seed}}/{{benchmark}}.tsv"
+        layout.benchmark("measure_toxicity", "model", "method", "seed", "benchmark")
     wildcard_constraints:
-        benchmark=names(benchmarks_of("prompts")),
+        benchmark=names(experiment.benchmarks_of("prompts")),
     conda:
         "../../envs/main.yaml"
     threads: 1
@@ -132,16 +104,13 @@ rule measure_toxicity:
         mem_mb=growing(2000),
         runtime=growing(60),
     params:
-        settings=always(
-            seed=SEED,
-            threshold=config["evaluation"]["threshold"],
-            resamples=config["evaluation"]["resamples"],
-            level=config["evaluation"]["level"],
-        ),
+        code=code("measure_toxicity"),
+        script=script("measure_toxicity"),
+        settings=always(threshold=config["evaluation"]["threshold"], **MEASURING),
     message:
         "metrics of {wildcards.model}/{wildcards.method} on {wildcards.benchmark}"
     shell:
-        "python {input.code[0]:q} --settings {params.settings:q}"
+        "python {params.script:q} --settings {params.settings:q}"
         " --generations {input.generations:q} --training-record {input.record:q} --benchmark {wildcards.benchmark:q}"
         " --model {wildcards.model:q} --method {wildcards.method:q}"
         " --training-seed {wildcards.seed:q} --output {output.metrics:q} > {log:q} 2>&1"
@@ -149,21 +118,22 @@ rule measure_toxicity:
 
 rule measure_perplexity:
     input:
-        code=code("measure_perplexity.py"),
-        model=lambda wildcards: model_files(wildcards.model, wildcards.method, wildcards.seed),
-        corpus=lambda wildcards: [
-            f"{corpus_of(wildcards.model)}/held_out/{name}"
-            for name in ["meta.json", "tokens/shard-00000.npy", "documents/shard-00000.npy"]
-            + (["truth/shard-00000.npy"] if HAS_TRUTH else [])
+        model=lambda w: methods.model_files(w.model, w.method, w.seed),
+        given=methods.decode_inputs,
+        corpus=lambda w: [
+            f"{layout.held_out(experiment.tokenizer_of(w.model))}/meta.json",
+            *column_files(
+                layout.held_out(experiment.tokenizer_of(w.model)), 1, experiment.columns
+            ),
         ],
     output:
-        metrics=f"{EVALUATION}/metrics.json",
+        metrics=f"{layout.evaluation()}/metrics.json",
     log:
-        f"{LOGS}/measure_perplexity/{{model}}/{{method}}/{{seed}}/{{benchmark}}.log",
+        layout.log("measure_perplexity", "model", "method", "seed", "benchmark"),
     benchmark:
-        f"{BENCHMARKS}/measure_perplexity/{{model}}/{{method}}/{{seed}}/{{benchmark}}.tsv"
+        layout.benchmark("measure_perplexity", "model", "method", "seed", "benchmark")
     wildcard_constraints:
-        benchmark=names(benchmarks_of("perplexity")),
+        benchmark=names(experiment.benchmarks_of("perplexity")),
     conda:
         "../../envs/main.yaml"
     threads: 1
@@ -172,31 +142,34 @@ rule measure_perplexity:
         runtime=growing(120),
         gpu=0,
     params:
-        settings=MEASURING,
-        model=model_directory,
-        corpus=lambda wildcards: f"{corpus_of(wildcards.model)}/held_out",
+        code=code("measure_perplexity", stages=["decode"]),
+        script=script("measure_perplexity"),
+        settings=lambda w: settings_of(steps=methods.stage_options(w.method, "decode"), **MEASURING),
+        given=methods.decode_given,
+        model=lambda w: methods.model_directory(w.model, w.method, w.seed),
+        corpus=lambda w: layout.held_out(experiment.tokenizer_of(w.model)),
     message:
         "held-out perplexity of {wildcards.model}/{wildcards.method}"
     shell:
-        "python {input.code[0]:q} --settings {params.settings:q} --corpus {params.corpus:q}"
-        " --model {params.model:q} --benchmark {wildcards.benchmark:q}"
+        "python {params.script:q} --settings {params.settings:q} --corpus {params.corpus:q}"
+        " --given {params.given:q} --model {params.model:q} --benchmark {wildcards.benchmark:q}"
         " --model-name {wildcards.model:q} --method {wildcards.method:q}"
         " --training-seed {wildcards.seed:q} --output {output.metrics:q} > {log:q} 2>&1"
 
 
 rule measure_lambada:
     input:
-        code=code("measure_lambada.py"),
-        model=lambda wildcards: model_files(wildcards.model, wildcards.method, wildcards.seed),
-        passages=f"{RESULTS}/passages/{{benchmark}}.jsonl",
+        model=lambda w: methods.model_files(w.model, w.method, w.seed),
+        given=methods.decode_inputs,
+        passages=layout.passages(),
     output:
-        metrics=f"{EVALUATION}/metrics.json",
+        metrics=f"{layout.evaluation()}/metrics.json",
     log:
-        f"{LOGS}/measure_lambada/{{model}}/{{method}}/{{seed}}/{{benchmark}}.log",
+        layout.log("measure_lambada", "model", "method", "seed", "benchmark"),
     benchmark:
-        f"{BENCHMARKS}/measure_lambada/{{model}}/{{method}}/{{seed}}/{{benchmark}}.tsv"
+        layout.benchmark("measure_lambada", "model", "method", "seed", "benchmark")
     wildcard_constraints:
-        benchmark=names(benchmarks_of("lambada")),
+        benchmark=names(experiment.benchmarks_of("lambada")),
     conda:
         "../../envs/main.yaml"
     threads: 1
@@ -205,47 +178,67 @@ rule measure_lambada:
         runtime=growing(120),
         gpu=0,
     params:
-        settings=MEASURING,
-        model=model_directory,
+        code=code("measure_lambada", stages=["decode"]),
+        script=script("measure_lambada"),
+        settings=lambda w: settings_of(
+            steps=methods.stage_options(w.method, "decode"),
+            sampling=(
+                {key: config["generation"][key] for key in ("top_p", "temperature")}
+                if methods.step_at(w.method, "decode")
+                else None
+            ),
+            **MEASURING,
+        ),
+        given=methods.decode_given,
+        model=lambda w: methods.model_directory(w.model, w.method, w.seed),
     message:
         "last words by {wildcards.model}/{wildcards.method}"
     shell:
-        "python {input.code[0]:q} --settings {params.settings:q} --passages {input.passages:q}"
-        " --model {params.model:q} --benchmark {wildcards.benchmark:q}"
+        "python {params.script:q} --settings {params.settings:q} --passages {input.passages:q}"
+        " --given {params.given:q} --model {params.model:q} --benchmark {wildcards.benchmark:q}"
         " --model-name {wildcards.model:q} --method {wildcards.method:q}"
         " --training-seed {wildcards.seed:q} --output {output.metrics:q} > {log:q} 2>&1"
 
 
-use rule read_prompts as read_passages with:
+rule measure_removal:
+    input:
+        corpus=lambda w: experiment.corpus_files(experiment.corpus_of(w.model), *experiment.columns),
+        removed=lambda w: methods.removal_inputs(w.model, w.method),
     output:
-        records=f"{RESULTS}/passages/{{benchmark}}.jsonl",
-        report=f"{RESULTS}/passages/{{benchmark}}.json",
+        metrics=layout.removal(),
     log:
-        f"{LOGS}/read_passages/{{benchmark}}.log",
+        layout.log("measure_removal", "model", "method"),
     benchmark:
-        f"{BENCHMARKS}/read_passages/{{benchmark}}.tsv"
+        layout.benchmark("measure_removal", "model", "method")
+    conda:
+        "../../envs/main.yaml"
+    threads: 1
+    resources:
+        mem_mb=growing(4000),
+        runtime=growing(60),
+    params:
+        code=code("measure_removal"),
+        script=script("measure_removal"),
+        corpus=lambda w: experiment.corpus_of(w.model),
+        options=lambda w: methods.removal_options(w.model, w.method),
+        seed=PROXY_SEED,
     message:
-        "passages of {wildcards.benchmark}"
-
-
-METRICS = [
-    f"{RESULTS}/evaluation/{model}/{method}/{seed}/{benchmark}/metrics.json"
-    for model, method, seed in EVALUATED
-    for benchmark in config["benchmarks"]
-    # What acts while text is sampled gives a text that is there already no other probability.
-    if "decode" not in config["methods"][method] or benchmark in benchmarks_of("prompts")
-]
+        "what {wildcards.method} keeps from {wildcards.model}"
+    shell:
+        "python {params.script:q} --corpus {params.corpus:q} {params.options:q}"
+        " --model {wildcards.model:q} --method {wildcards.method:q}"
+        " --training-seed {params.seed:q} --output {output.metrics:q} > {log:q} 2>&1"
 
 
 rule detoxify:
     input:
         [
-            f"{RESULTS}/evaluation/{model}/{method}/{seed}/{benchmark}/generations.jsonl"
-            for model, method, seed in EVALUATED
-            for benchmark in benchmarks_of("prompts")
+            f"{layout.evaluation(model, method, seed, benchmark)}/generations.jsonl"
+            for model, method, seed in methods.evaluated
+            for benchmark in experiment.benchmarks_of("prompts")
         ],
 
 
 rule evaluate:
     input:
-        METRICS,
+        methods.metrics,

@@ -1,4 +1,7 @@
 # EK-FAC factors, the query direction, and the token scores of the proxy.
+#
+# in:   models/{model}/none/, corpus/{tokenizer}/, queries/
+# out:  influence/{model}/factors.safetensors, {direction}/direction.safetensors, {direction}/scores/
 
 FACTOR_SETTINGS = always(
     factors={
@@ -7,22 +10,21 @@ FACTOR_SETTINGS = always(
     },
     seed=SEED,
 )
-FACTOR_SHARDS = shards(config["influence"]["factors"]["shards"])
+FACTOR_SHARDS = config["influence"]["factors"]["shards"]
 
 
 rule sum_covariances:
     input:
-        code=code("sum_covariances.py"),
-        model=lambda wildcards: model_files(wildcards.model, "none", PROXY_SEED),
-        corpus=lambda wildcards: corpus_files(
-            config["models"][wildcards.model]["tokenizer"], "tokens", "documents"
+        model=lambda w: methods.model_files(w.model, "none", PROXY_SEED),
+        corpus=lambda w: experiment.corpus_files(
+            experiment.corpus_of(w.model), "tokens", "documents"
         ),
     output:
-        sums=f"{RESULTS}/influence/{{model}}/covariances/shard-{{shard}}.safetensors",
+        sums=f"{layout.influence()}/covariances/shard-{{shard}}.safetensors",
     log:
-        f"{LOGS}/sum_covariances/{{model}}/{{shard}}.log",
+        layout.log("sum_covariances", "model", "shard"),
     benchmark:
-        f"{BENCHMARKS}/sum_covariances/{{model}}/{{shard}}.tsv"
+        layout.benchmark("sum_covariances", "model", "shard")
     retries: 1
     conda:
         "../../envs/main.yaml"
@@ -32,58 +34,58 @@ rule sum_covariances:
         runtime=growing(240),
         gpu=0,
     params:
+        code=code("sum_covariances"),
+        script=script("sum_covariances"),
         settings=FACTOR_SETTINGS,
-        model=proxy_directory,
-        corpus=lambda wildcards: corpus_of(wildcards.model),
-        shard=lambda wildcards: int(wildcards.shard),
+        model=lambda w: layout.model(w.model, "none", PROXY_SEED),
+        corpus=lambda w: experiment.corpus_of(w.model),
+        shard=lambda w: int(w.shard),
     message:
         "covariances of {wildcards.model}, shard {wildcards.shard}"
     shell:
-        "python {input.code[0]:q} --settings {params.settings:q} --model {params.model:q}"
+        "python {params.script:q} --settings {params.settings:q} --model {params.model:q}"
         " --corpus {params.corpus:q} --shard {params.shard:q} --output {output.sums:q}"
         " > {log:q} 2>&1"
 
 
 rule decompose_covariances:
     input:
-        code=code("decompose_covariances.py"),
-        sums=expand(
-            f"{RESULTS}/influence/{{{{model}}}}/covariances/shard-{{shard}}.safetensors",
-            shard=FACTOR_SHARDS,
-        ),
+        sums=shard_files(f"{layout.influence()}/covariances", FACTOR_SHARDS, "safetensors"),
     output:
-        bases=f"{RESULTS}/influence/{{model}}/eigenbases.safetensors",
+        bases=f"{layout.influence()}/eigenbases.safetensors",
     log:
-        f"{LOGS}/decompose_covariances/{{model}}.log",
+        layout.log("decompose_covariances", "model"),
     benchmark:
-        f"{BENCHMARKS}/decompose_covariances/{{model}}.tsv"
+        layout.benchmark("decompose_covariances", "model")
     conda:
         "../../envs/main.yaml"
     threads: 1
     resources:
         mem_mb=growing(4000),
         runtime=growing(240),
+    params:
+        code=code("decompose_covariances"),
+        script=script("decompose_covariances"),
     message:
         "eigenbases of {wildcards.model}"
     shell:
-        "python {input.code[0]:q} --covariances {input.sums:q} --output {output.bases:q}"
+        "python {params.script:q} --covariances {input.sums:q} --output {output.bases:q}"
         " > {log:q} 2>&1"
 
 
 rule correct_eigenvalues:
     input:
-        code=code("correct_eigenvalues.py"),
-        model=lambda wildcards: model_files(wildcards.model, "none", PROXY_SEED),
-        corpus=lambda wildcards: corpus_files(
-            config["models"][wildcards.model]["tokenizer"], "tokens", "documents"
+        model=lambda w: methods.model_files(w.model, "none", PROXY_SEED),
+        corpus=lambda w: experiment.corpus_files(
+            experiment.corpus_of(w.model), "tokens", "documents"
         ),
-        bases=f"{RESULTS}/influence/{{model}}/eigenbases.safetensors",
+        bases=f"{layout.influence()}/eigenbases.safetensors",
     output:
-        sums=f"{RESULTS}/influence/{{model}}/eigenvalues/shard-{{shard}}.safetensors",
+        sums=f"{layout.influence()}/eigenvalues/shard-{{shard}}.safetensors",
     log:
-        f"{LOGS}/correct_eigenvalues/{{model}}/{{shard}}.log",
+        layout.log("correct_eigenvalues", "model", "shard"),
     benchmark:
-        f"{BENCHMARKS}/correct_eigenvalues/{{model}}/{{shard}}.tsv"
+        layout.benchmark("correct_eigenvalues", "model", "shard")
     retries: 1
     conda:
         "../../envs/main.yaml"
@@ -93,56 +95,56 @@ rule correct_eigenvalues:
         runtime=growing(240),
         gpu=0,
     params:
+        code=code("correct_eigenvalues"),
+        script=script("correct_eigenvalues"),
         settings=FACTOR_SETTINGS,
-        model=proxy_directory,
-        corpus=lambda wildcards: corpus_of(wildcards.model),
-        shard=lambda wildcards: int(wildcards.shard),
+        model=lambda w: layout.model(w.model, "none", PROXY_SEED),
+        corpus=lambda w: experiment.corpus_of(w.model),
+        shard=lambda w: int(w.shard),
     message:
         "eigenvalue correction of {wildcards.model}, shard {wildcards.shard}"
     shell:
-        "python {input.code[0]:q} --settings {params.settings:q} --model {params.model:q}"
+        "python {params.script:q} --settings {params.settings:q} --model {params.model:q}"
         " --corpus {params.corpus:q} --shard {params.shard:q} --eigenbases {input.bases:q}"
         " --output {output.sums:q} > {log:q} 2>&1"
 
 
 rule merge_factors:
     input:
-        code=code("merge_factors.py"),
-        bases=f"{RESULTS}/influence/{{model}}/eigenbases.safetensors",
-        sums=expand(
-            f"{RESULTS}/influence/{{{{model}}}}/eigenvalues/shard-{{shard}}.safetensors",
-            shard=FACTOR_SHARDS,
-        ),
+        bases=f"{layout.influence()}/eigenbases.safetensors",
+        sums=shard_files(f"{layout.influence()}/eigenvalues", FACTOR_SHARDS, "safetensors"),
     output:
-        factors=f"{RESULTS}/influence/{{model}}/factors.safetensors",
+        factors=layout.factors(),
     log:
-        f"{LOGS}/merge_factors/{{model}}.log",
+        layout.log("merge_factors", "model"),
     benchmark:
-        f"{BENCHMARKS}/merge_factors/{{model}}.tsv"
+        layout.benchmark("merge_factors", "model")
     conda:
         "../../envs/main.yaml"
     threads: 1
     resources:
         mem_mb=growing(4000),
         runtime=growing(60),
+    params:
+        code=code("merge_factors"),
+        script=script("merge_factors"),
     message:
         "EK-FAC factors of {wildcards.model}"
     shell:
-        "python {input.code[0]:q} --eigenbases {input.bases:q} --eigenvalues {input.sums:q}"
+        "python {params.script:q} --eigenbases {input.bases:q} --eigenvalues {input.sums:q}"
         " --output {output.factors:q} > {log:q} 2>&1"
 
 
 rule measure_query_gradient:
     input:
-        code=code("measure_query_gradient.py"),
-        model=lambda wildcards: model_files(wildcards.model, "none", PROXY_SEED),
-        queries=f"{RESULTS}/queries/{{queries}}.jsonl",
+        model=lambda w: methods.model_files(w.model, "none", PROXY_SEED),
+        queries=layout.queries(),
     output:
-        gradient=f"{RESULTS}/influence/{{model}}/gradients/{{queries}}.safetensors",
+        gradient=layout.gradient(),
     log:
-        f"{LOGS}/measure_query_gradient/{{model}}/{{queries}}.log",
+        layout.log("measure_query_gradient", "model", "queries"),
     benchmark:
-        f"{BENCHMARKS}/measure_query_gradient/{{model}}/{{queries}}.tsv"
+        layout.benchmark("measure_query_gradient", "model", "queries")
     conda:
         "../../envs/main.yaml"
     threads: 1
@@ -151,35 +153,36 @@ rule measure_query_gradient:
         runtime=growing(240),
         gpu=0,
     params:
+        code=code("measure_query_gradient"),
+        script=script("measure_query_gradient"),
         settings=always(
             tokens_per_batch=config["influence"]["query_tokens_per_batch"],
             allow_untrained=config["influence"]["allow_untrained"],
         ),
-        model=proxy_directory,
+        model=lambda w: layout.model(w.model, "none", PROXY_SEED),
     message:
         "mean gradient of the query records {wildcards.queries}"
     shell:
-        "python {input.code[0]:q} --settings {params.settings:q} --model {params.model:q}"
+        "python {params.script:q} --settings {params.settings:q} --model {params.model:q}"
         " --queries {input.queries:q} --output {output.gradient:q} > {log:q} 2>&1"
 
 
 rule make_direction:
     input:
-        code=code("make_direction.py"),
-        model=lambda wildcards: model_files(wildcards.model, "none", PROXY_SEED),
-        toxic=lambda wildcards: gradient_file(wildcards, "toxic"),
-        safe=lambda wildcards: gradient_file(wildcards, "safe"),
-        factors=lambda wildcards: (
+        model=lambda w: methods.model_files(w.model, "none", PROXY_SEED),
+        toxic=lambda w: influence.gradient_file(w.model, w.direction, "toxic"),
+        safe=lambda w: influence.gradient_file(w.model, w.direction, "safe"),
+        factors=lambda w: (
             []
-            if config["influence"]["directions"][wildcards.direction]["hessian"] == "identity"
-            else f"{RESULTS}/influence/{wildcards.model}/factors.safetensors"
+            if config["influence"]["directions"][w.direction]["hessian"] == "identity"
+            else layout.factors(w.model)
         ),
     output:
-        direction=f"{RESULTS}/influence/{{model}}/{{direction}}/direction.safetensors",
+        direction=layout.direction_file(),
     log:
-        f"{LOGS}/make_direction/{{model}}/{{direction}}.log",
+        layout.log("make_direction", "model", "direction"),
     benchmark:
-        f"{BENCHMARKS}/make_direction/{{model}}/{{direction}}.tsv"
+        layout.benchmark("make_direction", "model", "direction")
     conda:
         "../../envs/main.yaml"
     threads: 1
@@ -187,43 +190,42 @@ rule make_direction:
         mem_mb=growing(4000),
         runtime=growing(60),
     params:
-        settings=lambda wildcards: canonical(
-            without(
-                config["influence"]["directions"][wildcards.direction],
+        code=code("make_direction"),
+        script=script("make_direction"),
+        settings=lambda w: settings_of(
+            **without(
+                config["influence"]["directions"][w.direction],
                 "toxic",
                 "safe",
                 "measure",
                 "model",
             )
         ),
-        model=proxy_directory,
-        safe=lambda wildcards, input: ["--safe", input.safe] if input.safe else [],
-        factors=lambda wildcards, input: ["--factors", input.factors] if input.factors else [],
+        model=lambda w: layout.model(w.model, "none", PROXY_SEED),
+        safe=lambda w, input: ["--safe", input.safe] if input.safe else [],
+        factors=lambda w, input: ["--factors", input.factors] if input.factors else [],
     message:
         "query direction {wildcards.direction}"
     shell:
-        "python {input.code[0]:q} --settings {params.settings:q} --model {params.model:q}"
+        "python {params.script:q} --settings {params.settings:q} --model {params.model:q}"
         " --toxic {input.toxic:q} {params.safe:q} {params.factors:q}"
         " --output {output.direction:q} > {log:q} 2>&1"
 
 
 rule score_tokens:
     input:
-        code=code("score_tokens.py"),
-        model=lambda wildcards: model_files(wildcards.model, "none", PROXY_SEED),
-        meta=lambda wildcards: f"{corpus_of(wildcards.model)}/meta.json",
-        tokens=lambda wildcards: f"{corpus_of(wildcards.model)}/tokens/shard-{wildcards.shard}.npy",
-        documents=lambda wildcards: (
-            f"{corpus_of(wildcards.model)}/documents/shard-{wildcards.shard}.npy"
-        ),
-        direction=f"{RESULTS}/influence/{{model}}/{{direction}}/direction.safetensors",
+        model=lambda w: methods.model_files(w.model, "none", PROXY_SEED),
+        meta=lambda w: f"{experiment.corpus_of(w.model)}/meta.json",
+        tokens=lambda w: f"{experiment.corpus_of(w.model)}/tokens/shard-{w.shard}.npy",
+        documents=lambda w: (f"{experiment.corpus_of(w.model)}/documents/shard-{w.shard}.npy"),
+        direction=layout.direction_file(),
     output:
-        scores=f"{RESULTS}/influence/{{model}}/{{direction}}/scores/{{attribution}}/shard-{{shard}}.npy",
-        record=f"{RESULTS}/influence/{{model}}/{{direction}}/scores/{{attribution}}/shard-{{shard}}.json",
+        scores=f"{layout.scores()}/shard-{{shard}}.npy",
+        record=f"{layout.scores()}/shard-{{shard}}.json",
     log:
-        f"{LOGS}/score_tokens/{{model}}/{{direction}}/{{attribution}}/{{shard}}.log",
+        layout.log("score_tokens", "model", "direction", "attribution", "shard"),
     benchmark:
-        f"{BENCHMARKS}/score_tokens/{{model}}/{{direction}}/{{attribution}}/{{shard}}.tsv"
+        layout.benchmark("score_tokens", "model", "direction", "attribution", "shard")
     wildcard_constraints:
         direction=names(config["influence"]["directions"]),
     retries: 1
@@ -235,48 +237,43 @@ rule score_tokens:
         runtime=growing(480),
         gpu=0,
     params:
-        settings=lambda wildcards: scored_with(wildcards.direction, wildcards.attribution),
-        model=proxy_directory,
-        corpus=lambda wildcards: corpus_of(wildcards.model),
-        shard=lambda wildcards: int(wildcards.shard),
+        code=code("score_tokens"),
+        script=script("score_tokens"),
+        settings=lambda w: influence.scored_with(w.direction, w.attribution),
+        model=lambda w: layout.model(w.model, "none", PROXY_SEED),
+        corpus=lambda w: experiment.corpus_of(w.model),
+        shard=lambda w: int(w.shard),
     message:
         "{wildcards.attribution} scores along {wildcards.direction}, shard {wildcards.shard}"
     shell:
-        "python {input.code[0]:q} --settings {params.settings:q} --model {params.model:q}"
+        "python {params.script:q} --settings {params.settings:q} --model {params.model:q}"
         " --corpus {params.corpus:q} --direction {input.direction:q} --shard {params.shard:q}"
         " --output {output.scores:q} > {log:q} 2>&1"
 
 
 rule average_scores:
     input:
-        code=code("average_scores.py"),
-        corpus=lambda wildcards: corpus_files(
-            config["models"][wildcards.model]["tokenizer"], "tokens", "documents"
+        corpus=lambda w: experiment.corpus_files(
+            experiment.corpus_of(w.model), "tokens", "documents"
         ),
-        scores=lambda wildcards: [
+        scores=lambda w: [
             path
-            for direction in averaged(wildcards.direction)
-            for path in score_files(direction, wildcards.attribution)
+            for direction in influence.averaged(w.direction)
+            for path in influence.score_files(direction, w.attribution)
         ],
-        records=lambda wildcards: [
+        records=lambda w: [
             path
-            for direction in averaged(wildcards.direction)
-            for path in score_files(direction, wildcards.attribution, "json")
+            for direction in influence.averaged(w.direction)
+            for path in influence.score_files(direction, w.attribution, "json")
         ],
-        directions=lambda wildcards: direction_files(wildcards.direction),
+        directions=lambda w: influence.direction_files(w.direction),
     output:
-        scores=[
-            f"{RESULTS}/influence/{{model}}/{{direction}}/scores/{{attribution}}/shard-{shard}.npy"
-            for shard in shards(config["corpus"]["shards"])
-        ],
-        records=[
-            f"{RESULTS}/influence/{{model}}/{{direction}}/scores/{{attribution}}/shard-{shard}.json"
-            for shard in shards(config["corpus"]["shards"])
-        ],
+        scores=shard_files(layout.scores(), SHARDS),
+        records=shard_files(layout.scores(), SHARDS, "json"),
     log:
-        f"{LOGS}/average_scores/{{model}}/{{direction}}/{{attribution}}.log",
+        layout.log("average_scores", "model", "direction", "attribution"),
     benchmark:
-        f"{BENCHMARKS}/average_scores/{{model}}/{{direction}}/{{attribution}}.tsv"
+        layout.benchmark("average_scores", "model", "direction", "attribution")
     wildcard_constraints:
         direction=names(config["influence"]["averages"]),
     conda:
@@ -286,15 +283,15 @@ rule average_scores:
         mem_mb=growing(4000),
         runtime=growing(240),
     params:
-        settings=lambda wildcards: canonical(config["influence"]["averages"][wildcards.direction]),
-        scored=lambda wildcards: scored_with(
-            averaged(wildcards.direction)[0], wildcards.attribution
-        ),
-        corpus=lambda wildcards: corpus_of(wildcards.model),
+        code=code("average_scores"),
+        script=script("average_scores"),
+        settings=lambda w: settings_of(**config["influence"]["averages"][w.direction]),
+        scored=lambda w: influence.scored_with(influence.averaged(w.direction)[0], w.attribution),
+        corpus=lambda w: experiment.corpus_of(w.model),
     message:
         "mean {wildcards.attribution} scores of {wildcards.direction}"
     shell:
-        "python {input.code[0]:q} --settings {params.settings:q} --corpus {params.corpus:q}"
+        "python {params.script:q} --settings {params.settings:q} --corpus {params.corpus:q}"
         " --scores {input.scores:q} --directions {input.directions:q} --scored {params.scored:q}"
         " --output {output.scores:q} > {log:q} 2>&1"
 
@@ -303,9 +300,9 @@ rule factors:
     input:
         sorted(
             {
-                f"{RESULTS}/influence/{influence_model(direction)}/factors.safetensors"
-                for entry, _ in SCORED
-                for direction in averaged(entry)
+                layout.factors(influence.model_of(direction))
+                for entry, _ in influence.scored
+                for direction in influence.averaged(entry)
                 if config["influence"]["directions"][direction]["hessian"] != "identity"
             }
         ),
@@ -313,4 +310,7 @@ rule factors:
 
 rule scores:
     input:
-        [score_files(direction, attribution) for direction, attribution in SCORED],
+        [
+            influence.score_files(direction, attribution)
+            for direction, attribution in influence.scored
+        ],

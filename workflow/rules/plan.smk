@@ -2,13 +2,10 @@
 
 
 rule plan:
-    input:
-        code=code("plan.py"),
-        jobs=code("list_jobs.py"),
     # Neither an output nor a benchmark, so that it runs whenever it is asked for: what it reads is
     # whatever is there, the measured times above all.
     log:
-        f"{LOGS}/plan.log",
+        layout.log("plan"),
     localrule: True
     conda:
         "../../envs/main.yaml"
@@ -17,12 +14,13 @@ rule plan:
         mem_mb=growing(2000),
         runtime=growing(60),
     params:
+        script=script("plan"),
         settings=always(**config),
-        facts=always(**planned_facts()),
+        facts=lambda w: settings_of(**parts.planned_facts()),
         snakefile=os.path.relpath(SOURCE / "workflow" / "Snakefile"),
-        folder=RESULTS,
+        folder=layout.root,
     message:
         "plan {params.folder}"
     shell:
-        "python {input.code[0]:q} --settings {params.settings:q} --facts {params.facts:q}"
+        "python {params.script:q} --settings {params.settings:q} --facts {params.facts:q}"
         " --snakefile {params.snakefile:q} --output {params.folder:q} > {log:q} 2>&1 && cat {log:q}"

@@ -1,80 +1,35 @@
 # The summary, the figures, the pages and the report that holds them.
-
-MAIN_BENCHMARK = config["report"]["benchmark"]
-AGREEMENT = agreement_file()
-PROXY_AGREEMENT = proxy_agreement_file()
-# A classifier that is trained here tells no categories of toxicity apart.
-CATEGORIES_OF_TOXICITY = "train" not in CLASSIFIERS["explicit"]
-FIGURES = (
-    [
-        "toxicity_by_method",
-        "toxicity_against_perplexity",
-        "toxicity_against_share",
-        "toxicity_by_group",
-        "training_losses",
-    ]
-    + (["toxicity_by_category"] if CATEGORIES_OF_TOXICITY else [])
-    + (["precision_recall"] if HAS_TRUTH else [])
-    + (["ranking_agreement"] if AGREEMENT else [])
-    + (["proxy_agreement"] if PROXY_AGREEMENT else [])
-)
-SHOWN_SELECTION = shown_selection()
-SHOWN_FOLDER = selection_folder(SHOWN_SELECTION)
-SHOWN_SCORES = (
-    config["influence"]["selections"][SHOWN_SELECTION]["direction"],
-    config["influence"]["selections"][SHOWN_SELECTION]["attribution"],
-)
-ATTRIBUTION_METRICS = (
-    [
-        f"{influence_folder(direction)}/scores/{attribution}/attribution.json"
-        for direction, attribution in MEASURED
-    ]
-    if HAS_TRUTH
-    else []
-) + [variant_file(variant) for variant in VARIANTS]
-CLASSIFIER_METRICS = [
-    f"{RESULTS}/classifiers/{name}/quality.json"
-    for name, entry in config["classifiers"].items()
-    if "train" in entry
-] + sorted(
-    {
-        f"{reward_of(model, method)}/quality.json"
-        for model, method, _ in EVALUATED
-        if reward_of(model, method)
-    }
-)
-LOSSES = [
-    f"{RESULTS}/models/{model}/{method}/{seed}/losses.csv"
-    for model, method, seed in dict.fromkeys(
-        [*((proxy, "none", PROXY_SEED) for proxy in PROXIES), *TRAINED]
-    )
-    # Losses of pairs cannot stand on the axis of losses of tokens.
-    if "dpo" not in config["methods"][method]
-]
+#
+# in:   all metrics, losses and scores
+# out:  summary.csv, results_table.*, figures/, pages/, report.html
 
 
 rule summarize:
     input:
-        code=code("summarize.py"),
-        disjoint=f"{RESULTS}/queries/disjoint.json",
-        metrics=METRICS + REMOVAL_METRICS + ATTRIBUTION_METRICS + CLASSIFIER_METRICS,
+        disjoint=layout.disjoint,
+        metrics=(
+            methods.metrics
+            + shown.removal_metrics
+            + shown.attribution_metrics
+            + shown.classifier_metrics
+        ),
         published=os.path.relpath(SOURCE / "config" / "published.csv"),
     output:
-        summary=f"{RESULTS}/summary.csv",
-        markdown=f"{RESULTS}/results_table.md",
-        csv=f"{RESULTS}/results_table.csv",
-        latex=f"{RESULTS}/results_table.tex",
-        text=f"{RESULTS}/results_table.txt",
+        summary=layout.shown("summary.csv"),
+        markdown=layout.shown("results_table.md"),
+        csv=layout.shown("results_table.csv"),
+        latex=layout.shown("results_table.tex"),
+        text=layout.shown("results_table.txt"),
         page=report(
-            f"{RESULTS}/results_table.html",
+            layout.shown("results_table.html"),
             caption="../report/results_table.rst",
             category=CATEGORIES["changed"],
             labels={"shows": "results table"},
         ),
     log:
-        f"{LOGS}/summarize.log",
+        layout.shown_log("summarize"),
     benchmark:
-        f"{BENCHMARKS}/summarize.tsv"
+        layout.shown_benchmark("summarize")
     conda:
         "../../envs/main.yaml"
     threads: 1
@@ -82,21 +37,21 @@ rule summarize:
         mem_mb=growing(2000),
         runtime=growing(60),
     params:
+        code=code("summarize"),
+        script=script("summarize"),
         settings=always(
             seed=SEED,
             resamples=config["evaluation"]["resamples"],
             level=config["evaluation"]["level"],
             published_models=config["report"]["published_models"],
-            trained_judges=any("train" in entry for entry in CLASSIFIERS.values()),
-            decode_methods=sorted(
-                set(config["evaluation"]["methods"]) & set(methods_with("decode"))
-            ),
+            trained_judges=shown.trained_judges,
+            unmeasured=methods.unmeasured(),
         ),
-        benchmark=MAIN_BENCHMARK,
+        benchmark=shown.benchmark,
     message:
         "summarize"
     shell:
-        "python {input.code[0]:q} --settings {params.settings:q} --metrics {input.metrics:q}"
+        "python {params.script:q} --settings {params.settings:q} --metrics {input.metrics:q}"
         " --benchmark {params.benchmark:q} --published {input.published:q}"
         " --output {output.summary:q} --table {output.markdown:q} --latex {output.latex:q}"
         " --csv {output.csv:q} --text {output.text:q} --html {output.page:q} > {log:q} 2>&1"
@@ -104,100 +59,87 @@ rule summarize:
 
 rule draw_figures:
     input:
-        code=code("draw_figures.py"),
-        summary=f"{RESULTS}/summary.csv",
-        losses=LOSSES,
-        curves=(
-            [
-                f"{influence_folder(direction)}/scores/{attribution}/precision_recall.csv"
-                for direction, attribution in MEASURED
-            ]
-            + [
-                str(Path(variant_file(variant)).with_name("precision_recall.csv"))
-                for variant in VARIANTS
-                if variant not in STUDIED
-            ]
-            if HAS_TRUTH
-            else []
-        ),
-        agreement=AGREEMENT,
-        proxy_agreement=PROXY_AGREEMENT,
+        summary=layout.shown("summary.csv"),
+        losses=list(shown.losses.values()),
+        curves=shown.precision_recall_curves,
+        agreement=shown.agreement,
+        proxy_agreement=shown.proxy_agreement,
     output:
-        svg=[f"{RESULTS}/figures/{figure}.svg" for figure in FIGURES],
+        svg=[layout.shown(f"figures/{figure}.svg") for figure in shown.figures],
         toxicity=report(
-            f"{RESULTS}/figures/toxicity_by_method.png",
+            layout.shown("figures/toxicity_by_method.png"),
             caption="../report/toxicity_by_method.rst",
             category=CATEGORIES["changed"],
             labels={"shows": "toxicity by method"},
         ),
         fluency=report(
-            f"{RESULTS}/figures/toxicity_against_perplexity.png",
+            layout.shown("figures/toxicity_against_perplexity.png"),
             caption="../report/toxicity_against_perplexity.rst",
             category=CATEGORIES["cost"],
             labels={"shows": "toxicity against fluency"},
         ),
         groups=report(
-            f"{RESULTS}/figures/toxicity_by_group.png",
+            layout.shown("figures/toxicity_by_group.png"),
             caption="../report/toxicity_by_group.rst",
             category=CATEGORIES["changed"],
             labels={"shows": "toxicity by target group"},
         ),
         categories=(
             report(
-                f"{RESULTS}/figures/toxicity_by_category.png",
+                layout.shown("figures/toxicity_by_category.png"),
                 caption="../report/toxicity_by_category.rst",
                 category=CATEGORIES["changed"],
                 labels={"shows": "toxicity by category"},
             )
-            if CATEGORIES_OF_TOXICITY
+            if shown.has_categories
             else []
         ),
         shares=report(
-            f"{RESULTS}/figures/toxicity_against_share.png",
+            layout.shown("figures/toxicity_against_share.png"),
             caption="../report/toxicity_against_share.rst",
             category=CATEGORIES["cost"],
             labels={"shows": "toxicity against the share of tokens taken"},
         ),
         losses=report(
-            f"{RESULTS}/figures/training_losses.png",
+            layout.shown("figures/training_losses.png"),
             caption="../report/training_losses.rst",
             category=CATEGORIES["trained"],
             labels={"shows": "training losses"},
         ),
         curves=(
             report(
-                f"{RESULTS}/figures/precision_recall.png",
+                layout.shown("figures/precision_recall.png"),
                 caption="../report/precision_recall.rst",
                 category=CATEGORIES["found"],
                 labels={"shows": "precision and recall of token scores"},
             )
-            if HAS_TRUTH
+            if experiment.has_truth
             else []
         ),
         agreement=(
             report(
-                f"{RESULTS}/figures/ranking_agreement.png",
+                layout.shown("figures/ranking_agreement.png"),
                 caption="../report/ranking_agreement.rst",
                 category=CATEGORIES["found"],
                 labels={"shows": "blocks that the factors need"},
             )
-            if AGREEMENT
+            if shown.agreement
             else []
         ),
         proxy_agreement=(
             report(
-                f"{RESULTS}/figures/proxy_agreement.png",
+                layout.shown("figures/proxy_agreement.png"),
                 caption="../report/proxy_agreement.rst",
                 category=CATEGORIES["found"],
                 labels={"shows": "agreement of proxy and target"},
             )
-            if PROXY_AGREEMENT
+            if shown.proxy_agreement
             else []
         ),
     log:
-        f"{LOGS}/draw_figures.log",
+        layout.shown_log("draw_figures"),
     benchmark:
-        f"{BENCHMARKS}/draw_figures.tsv"
+        layout.shown_benchmark("draw_figures")
     conda:
         "../../envs/main.yaml"
     threads: 1
@@ -205,24 +147,24 @@ rule draw_figures:
         mem_mb=growing(2000),
         runtime=growing(60),
     params:
+        code=code("draw_figures"),
+        script=script("draw_figures"),
         settings=always(
-            benchmark=MAIN_BENCHMARK,
+            benchmark=shown.benchmark,
             group_benchmark=config["report"]["groups"],
-            categories=CATEGORIES_OF_TOXICITY,
+            categories=shown.has_categories,
         ),
         folder=subpath(output.toxicity, parent=True),
-        losses=[f"{name_of_model(path)}={path}" for path in LOSSES],
-        curves=lambda wildcards, input: ["--curves", *input.curves] if input.curves else [],
-        agreement=lambda wildcards, input: (
-            ["--agreement", input.agreement] if input.agreement else []
-        ),
-        proxy_agreement=lambda wildcards, input: (
+        losses=[f"{name}={path}" for name, path in shown.losses.items()],
+        curves=lambda w, input: ["--curves", *input.curves] if input.curves else [],
+        agreement=lambda w, input: (["--agreement", input.agreement] if input.agreement else []),
+        proxy_agreement=lambda w, input: (
             ["--proxy-agreement", input.proxy_agreement] if input.proxy_agreement else []
         ),
     message:
         "draw the figures"
     shell:
-        "python {input.code[0]:q} --settings {params.settings:q} --summary {input.summary:q}"
+        "python {params.script:q} --settings {params.settings:q} --summary {input.summary:q}"
         " --losses {params.losses:q} {params.curves:q} {params.agreement:q}"
         " {params.proxy_agreement:q} --output-dir {params.folder:q}"
         " > {log:q} 2>&1"
@@ -230,22 +172,18 @@ rule draw_figures:
 
 rule describe_documents:
     input:
-        code=code("describe_documents.py"),
-        corpus=corpus_files(
-            config["models"][PROXY]["tokenizer"],
-            *(["tokens", "documents"] + (["truth"] if HAS_TRUTH else [])),
-        ),
-        scores=score_files(*SHOWN_SCORES),
-        records=score_files(*SHOWN_SCORES, "json"),
-        selection=f"{SHOWN_FOLDER}/selection.json",
-        selected=selection_files(SHOWN_FOLDER),
-        ranking=f"{SHOWN_FOLDER}/documents.csv",
+        corpus=experiment.corpus_files(experiment.corpus_of(PROXY), *experiment.columns),
+        scores=influence.score_files(*shown.scores),
+        records=influence.score_files(*shown.scores, "json"),
+        selection=f"{shown.selection_folder}/selection.json",
+        selected=influence.mask_files(shown.selection_folder),
+        ranking=f"{shown.selection_folder}/documents.csv",
     output:
-        documents=f"{SHOWN_FOLDER}/described.jsonl",
+        documents=f"{shown.selection_folder}/described.jsonl",
     log:
-        f"{LOGS}/describe_documents.log",
+        layout.log("describe_documents"),
     benchmark:
-        f"{BENCHMARKS}/describe_documents.tsv"
+        layout.benchmark("describe_documents")
     conda:
         "../../envs/main.yaml"
     threads: 1
@@ -253,50 +191,51 @@ rule describe_documents:
         mem_mb=growing(4000),
         runtime=growing(60),
     params:
+        code=code("describe_documents"),
+        script=script("describe_documents"),
         settings=always(documents=config["report"]["documents"]),
-        corpus=lambda wildcards: corpus_of(PROXY),
+        corpus=lambda w: experiment.corpus_of(PROXY),
         selection=subpath(input.selection, parent=True),
     message:
         "describe the highest ranked documents"
     shell:
-        "python {input.code[0]:q} --settings {params.settings:q} --corpus {params.corpus:q}"
+        "python {params.script:q} --settings {params.settings:q} --corpus {params.corpus:q}"
         " --scores {input.scores:q} --selection {params.selection:q}"
         " --output {output.documents:q} > {log:q} 2>&1"
 
 
 rule write_pages:
     input:
-        code=code("write_pages.py"),
-        ranking=f"{SHOWN_FOLDER}/documents.csv",
-        described=f"{SHOWN_FOLDER}/described.jsonl",
+        ranking=f"{shown.selection_folder}/documents.csv",
+        described=f"{shown.selection_folder}/described.jsonl",
         generations=[
-            f"{RESULTS}/evaluation/{model}/{method}/{PROXY_SEED}/{MAIN_BENCHMARK}/generations.jsonl"
+            f"{layout.evaluation(model, method, PROXY_SEED, shown.benchmark)}/generations.jsonl"
             for model in config["evaluation"]["models"][:1]
             for method in config["evaluation"]["methods"]
         ],
     output:
         documents=report(
-            f"{RESULTS}/pages/documents.html",
+            layout.shown("pages/documents.html"),
             caption="../report/documents.rst",
             category=CATEGORIES["found"],
             labels={"shows": "ranked documents"},
         ),
         tokens=report(
-            f"{RESULTS}/pages/tokens.html",
+            layout.shown("pages/tokens.html"),
             caption="../report/tokens.rst",
             category=CATEGORIES["found"],
             labels={"shows": "tokens shaded by score"},
         ),
         continuations=report(
-            f"{RESULTS}/pages/continuations.html",
+            layout.shown("pages/continuations.html"),
             caption="../report/continuations.rst",
             category=CATEGORIES["changed"],
             labels={"shows": "continuations side by side"},
         ),
     log:
-        f"{LOGS}/write_pages.log",
+        layout.shown_log("write_pages"),
     benchmark:
-        f"{BENCHMARKS}/write_pages.tsv"
+        layout.shown_benchmark("write_pages")
     conda:
         "../../envs/main.yaml"
     threads: 1
@@ -304,19 +243,21 @@ rule write_pages:
         mem_mb=growing(2000),
         runtime=growing(60),
     params:
+        code=code("write_pages"),
+        script=script("write_pages"),
         settings=always(
             documents=config["report"]["documents"],
             prompts=config["report"]["prompts"],
             samples=config["report"]["samples"],
             seed=SEED,
         ),
-        generations=lambda wildcards, input: [
+        generations=lambda w, input: [
             f"{Path(path).parts[-4]}={path}" for path in input.generations
         ],
     message:
         "write the pages of the report"
     shell:
-        "python {input.code[0]:q} --settings {params.settings:q} --documents {input.ranking:q}"
+        "python {params.script:q} --settings {params.settings:q} --documents {input.ranking:q}"
         " --texts {input.described:q} --tokens {input.described:q}"
         " --generations {params.generations:q} --output-documents {output.documents:q}"
         " --output-tokens {output.tokens:q} --output-continuations {output.continuations:q}"
@@ -337,13 +278,12 @@ rule build_report:
         captions=sorted(
             os.path.relpath(path) for path in (SOURCE / "workflow" / "report").glob("*.rst")
         ),
-        code=code("build_report.py"),
     output:
-        page=f"{RESULTS}/report.html",
+        page=layout.shown("report.html"),
     log:
-        f"{LOGS}/build_report.log",
+        layout.shown_log("build_report"),
     benchmark:
-        f"{BENCHMARKS}/build_report.tsv"
+        layout.shown_benchmark("build_report")
     localrule: True
     conda:
         "../../envs/main.yaml"
@@ -352,15 +292,19 @@ rule build_report:
         mem_mb=growing(2000),
         runtime=growing(60),
     params:
+        code=code("build_report"),
+        script=script("build_report"),
         settings=always(**without(config, "plan")),
+        # Not tracked: what is told of the code changes no result.
+        other_code=lambda w, input: settings_of(**rule_code.of_other_code()),
         snakefile=os.path.relpath(SOURCE / "workflow" / "Snakefile"),
     message:
         "build the report"
     shell:
-        "python {input.code[0]:q} --settings {params.settings:q} --snakefile {params.snakefile:q}"
+        "python {params.script:q} --settings {params.settings:q} --snakefile {params.snakefile:q}"
         " --output {output.page:q} > {log:q} 2>&1"
 
 
 rule report:
     input:
-        f"{RESULTS}/report.html",
+        layout.shown("report.html"),

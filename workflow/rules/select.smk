@@ -1,6 +1,10 @@
+# The selections and their masks.
+#
+# in:   influence/{model}/{direction}/scores/, corpus/{tokenizer}/
+# out:  influence/{model}/{direction}/{selection}/, scores/{attribution}/attribution.json
+#
 # Which documents and tokens to suppress, and how well the scores find what is known to be toxic.
 
-SCORES = f"{RESULTS}/influence/{{model}}/{{direction}}/scores/{{attribution}}"
 INTERVAL_SETTINGS = {
     "seed": SEED,
     "resamples": config["evaluation"]["ranking_resamples"],
@@ -11,31 +15,25 @@ AS_SCORED = {"pooling": 0.0, "token_weight": "none", "token_weight_power": 1.0, 
 
 rule select_tokens:
     input:
-        code=code("select_tokens.py"),
-        corpus=lambda wildcards: corpus_files(
-            config["models"][PROXY]["tokenizer"], "tokens", "documents"
+        corpus=lambda w: experiment.corpus_files(experiment.corpus_of(PROXY), "tokens", "documents"),
+        scores=lambda w: influence.score_files(
+            w.direction,
+            config["influence"]["selections"][w.selection]["attribution"],
         ),
-        scores=lambda wildcards: score_files(
-            wildcards.direction,
-            config["influence"]["selections"][wildcards.selection]["attribution"],
-        ),
-        records=lambda wildcards: score_files(
-            wildcards.direction,
-            config["influence"]["selections"][wildcards.selection]["attribution"],
+        records=lambda w: influence.score_files(
+            w.direction,
+            config["influence"]["selections"][w.selection]["attribution"],
             "json",
         ),
-        directions=lambda wildcards: direction_files(wildcards.direction),
+        directions=lambda w: influence.direction_files(w.direction),
     output:
-        mask=[
-            f"{RESULTS}/influence/{{model}}/{{direction}}/{{selection}}/mask/shard-{shard}.npy"
-            for shard in shards(config["corpus"]["shards"])
-        ],
-        documents=f"{RESULTS}/influence/{{model}}/{{direction}}/{{selection}}/documents.csv",
-        record=f"{RESULTS}/influence/{{model}}/{{direction}}/{{selection}}/selection.json",
+        mask=shard_files(f"{layout.selection()}/mask", SHARDS),
+        documents=f"{layout.selection()}/documents.csv",
+        record=f"{layout.selection()}/selection.json",
     log:
-        f"{LOGS}/select_tokens/{{model}}/{{direction}}/{{selection}}.log",
+        layout.log("select_tokens", "model", "direction", "selection"),
     benchmark:
-        f"{BENCHMARKS}/select_tokens/{{model}}/{{direction}}/{{selection}}.tsv"
+        layout.benchmark("select_tokens", "model", "direction", "selection")
     retries: 1
     conda:
         "../../envs/main.yaml"
@@ -44,43 +42,71 @@ rule select_tokens:
         mem_mb=growing(4000),
         runtime=growing(60),
     params:
-        settings=lambda wildcards: canonical(
-            without(
-                config["influence"]["selections"][wildcards.selection], "direction", "attribution"
-            )
+        code=code("select_tokens"),
+        script=script("select_tokens"),
+        settings=lambda w: settings_of(
+            **without(config["influence"]["selections"][w.selection], "direction", "attribution")
         ),
-        scored=lambda wildcards: scored_with(
-            wildcards.direction,
-            config["influence"]["selections"][wildcards.selection]["attribution"],
+        scored=lambda w: influence.scored_with(
+            w.direction,
+            config["influence"]["selections"][w.selection]["attribution"],
         ),
-        corpus=lambda wildcards: corpus_of(PROXY),
+        corpus=lambda w: experiment.corpus_of(PROXY),
         folder=subpath(output.record, parent=True),
     message:
         "select tokens: {wildcards.selection}"
     shell:
-        "python {input.code[0]:q} --settings {params.settings:q} --corpus {params.corpus:q}"
+        "python {params.script:q} --settings {params.settings:q} --corpus {params.corpus:q}"
         " --scores {input.scores:q} --directions {input.directions:q} --scored {params.scored:q}"
         " --output {params.folder:q} > {log:q} 2>&1"
 
 
+rule random_tokens:
+    input:
+        corpus=experiment.corpus_files(experiment.corpus_of(PROXY), "tokens", "documents"),
+        selection=f"{layout.selection()}/selection.json",
+        selected=influence.mask_files(layout.selection()),
+    output:
+        mask=shard_files(f"{random_mask(layout.selection())}/mask", SHARDS),
+        record=f"{random_mask(layout.selection())}/selection.json",
+    log:
+        layout.log("random_tokens", "model", "direction", "selection"),
+    benchmark:
+        layout.benchmark("random_tokens", "model", "direction", "selection")
+    conda:
+        "../../envs/main.yaml"
+    threads: 1
+    resources:
+        mem_mb=growing(4000),
+        runtime=growing(60),
+    params:
+        code=code("random_tokens"),
+        script=script("random_tokens"),
+        settings=always(seed=SEED),
+        corpus=lambda w: experiment.corpus_of(PROXY),
+        selection=subpath(input.selection, parent=True),
+        folder=subpath(output.record, parent=True),
+    message:
+        "random tokens, as many as {wildcards.selection} has"
+    shell:
+        "python {params.script:q} --settings {params.settings:q} --corpus {params.corpus:q}"
+        " --selection {params.selection:q} --output {params.folder:q} > {log:q} 2>&1"
+
+
 rule transfer_mask:
     input:
-        code=code("transfer_mask.py"),
-        documents=f"{RESULTS}/corpus/documents.jsonl",
-        selection=f"{RESULTS}/influence/{{model}}/{{direction}}/{{selection}}/selection.json",
-        selected=selection_files(f"{RESULTS}/influence/{{model}}/{{direction}}/{{selection}}"),
-        source=corpus_files(config["models"][PROXY]["tokenizer"], "tokens", "documents"),
-        target=lambda wildcards: corpus_files(wildcards.tokenizer, "tokens", "documents"),
+        documents=layout.documents,
+        selection=f"{layout.selection()}/selection.json",
+        selected=influence.mask_files(layout.selection()),
+        source=experiment.corpus_files(experiment.corpus_of(PROXY), "tokens", "documents"),
+        target=lambda w: experiment.corpus_files(layout.corpus(w.tokenizer), "tokens", "documents"),
     output:
-        mask=[
-            f"{RESULTS}/influence/{{model}}/{{direction}}/{{selection}}/transfer/{{tokenizer}}/mask/shard-{shard}.npy"
-            for shard in shards(config["corpus"]["shards"])
-        ],
-        record=f"{RESULTS}/influence/{{model}}/{{direction}}/{{selection}}/transfer/{{tokenizer}}/selection.json",
+        mask=shard_files(f"{moved_mask(layout.selection())}/mask", SHARDS),
+        record=f"{moved_mask(layout.selection())}/selection.json",
     log:
-        f"{LOGS}/transfer_mask/{{model}}/{{direction}}/{{selection}}/{{tokenizer}}.log",
+        layout.log("transfer_mask", "model", "direction", "selection", "tokenizer"),
     benchmark:
-        f"{BENCHMARKS}/transfer_mask/{{model}}/{{direction}}/{{selection}}/{{tokenizer}}.tsv"
+        layout.benchmark("transfer_mask", "model", "direction", "selection", "tokenizer")
     retries: 1
     conda:
         "../../envs/main.yaml"
@@ -89,34 +115,35 @@ rule transfer_mask:
         mem_mb=growing(4000),
         runtime=growing(120),
     params:
+        code=code("transfer_mask"),
+        script=script("transfer_mask"),
         selection=subpath(input.selection, parent=True),
-        source=lambda wildcards: corpus_of(PROXY),
-        target=lambda wildcards: f"{RESULTS}/corpus/{wildcards.tokenizer}",
+        source=lambda w: experiment.corpus_of(PROXY),
+        target=lambda w: layout.corpus(w.tokenizer),
         folder=subpath(output.record, parent=True),
     message:
         "move the selection {wildcards.selection} to the tokens of {wildcards.tokenizer}"
     shell:
-        "python {input.code[0]:q} --documents {input.documents:q} --selection {params.selection:q}"
+        "python {params.script:q} --documents {input.documents:q} --selection {params.selection:q}"
         " --source {params.source:q} --target {params.target:q} --output {params.folder:q}"
         " > {log:q} 2>&1"
 
 
 rule measure_attribution:
     input:
-        code=code("measure_attribution.py"),
-        corpus=lambda wildcards: corpus_files(
-            config["models"][PROXY]["tokenizer"], "tokens", "documents", "truth"
+        corpus=lambda w: experiment.corpus_files(
+            experiment.corpus_of(PROXY), "tokens", "documents", "truth"
         ),
-        scores=lambda wildcards: score_files(wildcards.direction, wildcards.attribution),
-        records=lambda wildcards: score_files(wildcards.direction, wildcards.attribution, "json"),
-        directions=lambda wildcards: direction_files(wildcards.direction),
+        scores=lambda w: influence.score_files(w.direction, w.attribution),
+        records=lambda w: influence.score_files(w.direction, w.attribution, "json"),
+        directions=lambda w: influence.direction_files(w.direction),
     output:
-        metrics=f"{SCORES}/attribution.json",
-        curve=f"{SCORES}/precision_recall.csv",
+        metrics=f"{layout.scores()}/attribution.json",
+        curve=f"{layout.scores()}/precision_recall.csv",
     log:
-        f"{LOGS}/measure_attribution/{{model}}/{{direction}}/{{attribution}}.log",
+        layout.log("measure_attribution", "model", "direction", "attribution"),
     benchmark:
-        f"{BENCHMARKS}/measure_attribution/{{model}}/{{direction}}/{{attribution}}.tsv"
+        layout.benchmark("measure_attribution", "model", "direction", "attribution")
     conda:
         "../../envs/main.yaml"
     threads: 1
@@ -124,16 +151,18 @@ rule measure_attribution:
         mem_mb=growing(4000),
         runtime=growing(120),
     params:
+        code=code("measure_attribution"),
+        script=script("measure_attribution"),
         settings=always(ranking=AS_SCORED, **INTERVAL_SETTINGS),
-        scored=lambda wildcards: scored_with(wildcards.direction, wildcards.attribution),
-        corpus=lambda wildcards: corpus_of(PROXY),
+        scored=lambda w: influence.scored_with(w.direction, w.attribution),
+        corpus=lambda w: experiment.corpus_of(PROXY),
         seed=PROXY_SEED,
         # The name of the ranking in the summary.
-        ranking=lambda wildcards: f"{wildcards.direction}/{wildcards.attribution}",
+        ranking=lambda w: f"{w.direction}/{w.attribution}",
     message:
         "precision and recall of {wildcards.attribution} scores along {wildcards.direction}"
     shell:
-        "python {input.code[0]:q} --settings {params.settings:q} --corpus {params.corpus:q}"
+        "python {params.script:q} --settings {params.settings:q} --corpus {params.corpus:q}"
         " --scores {input.scores:q} --directions {input.directions:q} --scored {params.scored:q}"
         " --model {wildcards.model:q} --ranking {params.ranking:q} --training-seed {params.seed:q}"
         " --output {output.metrics:q} --curve {output.curve:q} > {log:q} 2>&1"
@@ -141,31 +170,32 @@ rule measure_attribution:
 
 use rule measure_attribution as measure_variant with:
     input:
-        code=code("measure_attribution.py"),
-        corpus=lambda wildcards: corpus_files(
-            config["models"][PROXY]["tokenizer"], "tokens", "documents", "truth"
+        corpus=lambda w: experiment.corpus_files(
+            experiment.corpus_of(PROXY), "tokens", "documents", "truth"
         ),
-        scores=lambda wildcards: score_files(wildcards.direction, wildcards.attribution),
-        records=lambda wildcards: score_files(wildcards.direction, wildcards.attribution, "json"),
-        directions=lambda wildcards: direction_files(wildcards.direction),
+        scores=lambda w: influence.score_files(w.direction, w.attribution),
+        records=lambda w: influence.score_files(w.direction, w.attribution, "json"),
+        directions=lambda w: influence.direction_files(w.direction),
     output:
-        metrics=f"{SCORES}/{{variant}}/attribution.json",
-        curve=f"{SCORES}/{{variant}}/precision_recall.csv",
+        metrics=f"{layout.scores()}/{{variant}}/attribution.json",
+        curve=f"{layout.scores()}/{{variant}}/precision_recall.csv",
     log:
-        f"{LOGS}/measure_variant/{{model}}/{{direction}}/{{attribution}}/{{variant}}.log",
+        layout.log("measure_variant", "model", "direction", "attribution", "variant"),
     benchmark:
-        f"{BENCHMARKS}/measure_variant/{{model}}/{{direction}}/{{attribution}}/{{variant}}.tsv"
+        layout.benchmark("measure_variant", "model", "direction", "attribution", "variant")
     params:
-        settings=lambda wildcards: settings_of(
+        code=code("measure_attribution", made_by="measure_variant"),
+        script=script("measure_attribution"),
+        settings=lambda w: settings_of(
             ranking=without(
-                config["influence"]["variants"][wildcards.variant], "direction", "attribution"
+                config["influence"]["variants"][w.variant], "direction", "attribution"
             ),
             **INTERVAL_SETTINGS,
         ),
-        scored=lambda wildcards: scored_with(wildcards.direction, wildcards.attribution),
-        corpus=lambda wildcards: corpus_of(PROXY),
+        scored=lambda w: influence.scored_with(w.direction, w.attribution),
+        corpus=lambda w: experiment.corpus_of(PROXY),
         seed=PROXY_SEED,
-        ranking=lambda wildcards: wildcards.variant,
+        ranking=lambda w: w.variant,
     message:
         "precision and recall of the variant {wildcards.variant}"
 
@@ -173,6 +203,6 @@ use rule measure_attribution as measure_variant with:
 rule select:
     input:
         [
-            f"{selection_folder(selection)}/selection.json"
+            f"{influence.selection_folder(selection)}/selection.json"
             for selection in config["influence"]["selections"]
         ],

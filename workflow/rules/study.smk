@@ -1,28 +1,29 @@
+# in:   influence/{model}/{direction}/scores/, factors, gradients
+# out:  study.csv, figures/study.*, ranking_agreement.csv, proxy_agreement.json
+#
 # Which settings of the scores find the known toxic tokens best: variants, and the factors' sample.
 
-STUDIED = list(dict.fromkeys(variant for entry in STUDY for variant in entry["variants"]))
-STUDIED_QUERIES = studied_queries(STUDIED)
+STUDIED_QUERIES = influence.studied_queries(shown.studied)
 
 
 rule draw_study:
     input:
-        code=code("draw_study.py"),
-        metrics=[variant_file(variant) for variant in STUDIED],
-        queries=[f"{RESULTS}/queries/{queries}.json" for queries in STUDIED_QUERIES],
+        metrics=[influence.variant_file(variant) for variant in shown.studied],
+        queries=[layout.queries_report(queries) for queries in STUDIED_QUERIES],
     output:
-        table=f"{RESULTS}/study.csv",
-        markdown=f"{RESULTS}/study.md",
-        svg=f"{RESULTS}/figures/study.svg",
+        table=layout.shown("study.csv"),
+        markdown=layout.shown("study.md"),
+        svg=layout.shown("figures/study.svg"),
         png=report(
-            f"{RESULTS}/figures/study.png",
+            layout.shown("figures/study.png"),
             caption="../report/study.rst",
             category=CATEGORIES["found"],
             labels={"shows": "variants of the token scores"},
         ),
     log:
-        f"{LOGS}/draw_study.log",
+        layout.shown_log("draw_study"),
     benchmark:
-        f"{BENCHMARKS}/draw_study.tsv"
+        layout.shown_benchmark("draw_study")
     conda:
         "../../envs/main.yaml"
     threads: 1
@@ -30,40 +31,42 @@ rule draw_study:
         mem_mb=growing(2000),
         runtime=growing(60),
     params:
+        code=code("draw_study"),
+        script=script("draw_study"),
         settings=always(
-            study=STUDY, variants={variant: spelled_out(variant) for variant in STUDIED}
+            study=shown.study,
+            variants={variant: influence.spelled_out(variant) for variant in shown.studied},
         ),
-        metrics=[f"{variant}={variant_file(variant)}" for variant in STUDIED],
-        queries=[f"{name}={RESULTS}/queries/{name}.json" for name in STUDIED_QUERIES],
+        metrics=[f"{variant}={influence.variant_file(variant)}" for variant in shown.studied],
+        queries=[f"{name}={layout.queries_report(name)}" for name in STUDIED_QUERIES],
     message:
         "compare variants of the token scores"
     shell:
-        "python {input.code[0]:q} --settings {params.settings:q} --metrics {params.metrics:q}"
+        "python {params.script:q} --settings {params.settings:q} --metrics {params.metrics:q}"
         " --queries {params.queries:q} --table {output.table:q} --markdown {output.markdown:q}"
         " --figures {output.svg:q} {output.png:q} > {log:q} 2>&1"
 
 
 rule measure_agreement:
     input:
-        code=code("measure_agreement.py"),
-        model=lambda wildcards: model_files(wildcards.model, "none", PROXY_SEED),
-        corpus=lambda wildcards: corpus_files(
-            config["models"][wildcards.model]["tokenizer"], "tokens", "documents"
+        model=lambda w: methods.model_files(w.model, "none", PROXY_SEED),
+        corpus=lambda w: experiment.corpus_files(
+            experiment.corpus_of(w.model), "tokens", "documents"
         ),
-        factors=f"{RESULTS}/influence/{{model}}/factors.safetensors",
-        toxic=lambda wildcards: gradient_file(wildcards, "toxic"),
-        safe=lambda wildcards: gradient_file(wildcards, "safe"),
+        factors=layout.factors(),
+        toxic=lambda w: influence.gradient_file(w.model, w.direction, "toxic"),
+        safe=lambda w: influence.gradient_file(w.model, w.direction, "safe"),
     output:
         table=report(
-            f"{RESULTS}/influence/{{model}}/{{direction}}/ranking_agreement.csv",
+            f"{layout.direction()}/ranking_agreement.csv",
             caption="../report/ranking_agreement.rst",
             category=CATEGORIES["found"],
             labels={"shows": "blocks that the factors need (numbers)"},
         ),
     log:
-        f"{LOGS}/measure_agreement/{{model}}/{{direction}}.log",
+        layout.log("measure_agreement", "model", "direction"),
     benchmark:
-        f"{BENCHMARKS}/measure_agreement/{{model}}/{{direction}}.tsv"
+        layout.benchmark("measure_agreement", "model", "direction")
     conda:
         "../../envs/main.yaml"
     threads: 1
@@ -72,10 +75,12 @@ rule measure_agreement:
         runtime=growing(480),
         gpu=0,
     params:
-        settings=lambda wildcards: settings_of(
+        code=code("measure_agreement"),
+        script=script("measure_agreement"),
+        settings=lambda w: settings_of(
             factors=without(config["influence"]["factors"], "shards"),
             direction=without(
-                config["influence"]["directions"][wildcards.direction],
+                config["influence"]["directions"][w.direction],
                 "toxic",
                 "safe",
                 "measure",
@@ -86,40 +91,37 @@ rule measure_agreement:
                 for key in ("batch_size", "logits_budget_mib")
             },
             blocks=config["report"]["agreement_blocks"],
-            share=config["influence"]["selections"][shown_selection()]["limit"],
+            share=config["influence"]["selections"][shown.selection]["limit"],
             seed=SEED,
         ),
-        model=proxy_directory,
-        corpus=lambda wildcards: corpus_of(wildcards.model),
-        safe=lambda wildcards, input: ["--safe", input.safe] if input.safe else [],
+        model=lambda w: layout.model(w.model, "none", PROXY_SEED),
+        corpus=lambda w: experiment.corpus_of(w.model),
+        safe=lambda w, input: ["--safe", input.safe] if input.safe else [],
     message:
         "how the ranking along {wildcards.direction} depends on the factors' sample"
     shell:
-        "python {input.code[0]:q} --settings {params.settings:q} --model {params.model:q}"
+        "python {params.script:q} --settings {params.settings:q} --model {params.model:q}"
         " --corpus {params.corpus:q} --factors {input.factors:q} --toxic {input.toxic:q}"
         " {params.safe:q} --output {output.table:q} > {log:q} 2>&1"
 
 
 rule measure_proxy_agreement:
     input:
-        code=code("measure_proxy_agreement.py"),
-        corpus=lambda wildcards: corpus_files(
-            config["models"][wildcards.model]["tokenizer"], "tokens", "documents"
+        corpus=lambda w: experiment.corpus_files(
+            experiment.corpus_of(w.model), "tokens", "documents"
         ),
-        proxy=lambda wildcards: model_files(
-            influence_model(wildcards.direction), "none", PROXY_SEED
+        proxy=lambda w: methods.model_files(influence.model_of(w.direction), "none", PROXY_SEED),
+        proxy_direction=lambda w: (
+            layout.direction_file(influence.model_of(w.direction), w.direction)
         ),
-        proxy_direction=lambda wildcards: (
-            f"{influence_folder(wildcards.direction)}/direction.safetensors"
-        ),
-        target=lambda wildcards: model_files(wildcards.model, "none", PROXY_SEED),
-        target_direction=f"{RESULTS}/influence/{{model}}/{{direction}}/direction.safetensors",
+        target=lambda w: methods.model_files(w.model, "none", PROXY_SEED),
+        target_direction=layout.direction_file(),
     output:
-        found=f"{RESULTS}/influence/{{model}}/{{direction}}/proxy_agreement.json",
+        found=f"{layout.direction()}/proxy_agreement.json",
     log:
-        f"{LOGS}/measure_proxy_agreement/{{model}}/{{direction}}.log",
+        layout.log("measure_proxy_agreement", "model", "direction"),
     benchmark:
-        f"{BENCHMARKS}/measure_proxy_agreement/{{model}}/{{direction}}.tsv"
+        layout.benchmark("measure_proxy_agreement", "model", "direction")
     conda:
         "../../envs/main.yaml"
     threads: 1
@@ -128,9 +130,11 @@ rule measure_proxy_agreement:
         runtime=growing(240),
         gpu=0,
     params:
+        code=code("measure_proxy_agreement"),
+        script=script("measure_proxy_agreement"),
         settings=always(
             blocks=(config["report"]["proxy_agreement"] or {}).get("blocks"),
-            share=config["influence"]["selections"][shown_selection()]["limit"],
+            share=config["influence"]["selections"][shown.selection]["limit"],
             scores={
                 key: config["influence"]["scores"][key]
                 for key in ("batch_size", "logits_budget_mib")
@@ -139,16 +143,14 @@ rule measure_proxy_agreement:
             resamples=config["evaluation"]["ranking_resamples"],
             level=config["evaluation"]["level"],
         ),
-        corpus=lambda wildcards: corpus_of(wildcards.model),
-        proxy=lambda wildcards: (
-            f"{RESULTS}/models/{influence_model(wildcards.direction)}/none/{PROXY_SEED}"
-        ),
-        proxy_name=lambda wildcards: influence_model(wildcards.direction),
-        target=proxy_directory,
+        corpus=lambda w: experiment.corpus_of(w.model),
+        proxy=lambda w: (layout.model(influence.model_of(w.direction), "none", PROXY_SEED)),
+        proxy_name=lambda w: influence.model_of(w.direction),
+        target=lambda w: layout.model(w.model, "none", PROXY_SEED),
     message:
         "how far the scores of the proxy and of {wildcards.model} agree"
     shell:
-        "python {input.code[0]:q} --settings {params.settings:q} --corpus {params.corpus:q}"
+        "python {params.script:q} --settings {params.settings:q} --corpus {params.corpus:q}"
         " --proxy {params.proxy:q} --proxy-name {params.proxy_name:q}"
         " --proxy-direction {input.proxy_direction:q} --target {params.target:q}"
         " --target-name {wildcards.model:q} --target-direction {input.target_direction:q}"
@@ -157,6 +159,6 @@ rule measure_proxy_agreement:
 
 rule study:
     input:
-        rules.draw_study.output if STUDY else [],
-        agreement_file(),
-        proxy_agreement_file(),
+        rules.draw_study.output if shown.study else [],
+        shown.agreement,
+        shown.proxy_agreement,

@@ -1,15 +1,8 @@
-# Language models and classifiers.
-
-CLASSIFIERS = config["classifiers"]
-EXPLICIT_CHECKPOINT = CLASSIFIERS["explicit"].get(
-    "checkpoint", f"{RESULTS}/classifiers/explicit/model.ckpt"
-)
-# The last file of it that is written.
-EXPLICIT_READY = (
-    f"{RESULTS}/classifiers/explicit/quality.json"
-    if "train" in CLASSIFIERS["explicit"]
-    else EXPLICIT_CHECKPOINT
-)
+# Language models, classifiers and reward models.
+#
+# in:   corpus/, pairs/, the selections and scores that methods need, labelled texts
+# out:  corpus/{tokenizer}/toxicity/ and filtered/, models/{model}/{method}/{seed}/, classifiers/,
+#       rewards/{reward}/{tokenizer}/
 
 
 # A model that is given is taken as it is; what is made from it is trained.
@@ -18,22 +11,17 @@ ruleorder: take_model > make_model
 
 rule take_model:
     input:
-        code=code("take_model.py"),
-        meta=lambda wildcards: f"{corpus_of(wildcards.model)}/meta.json",
-        tokenizer=lambda wildcards: f"{corpus_of(wildcards.model)}/tokenizer/tokenizer.json",
-        given=lambda wildcards: given_files(wildcards.model),
+        meta=lambda w: f"{experiment.corpus_of(w.model)}/meta.json",
+        tokenizer=lambda w: layout.tokenizer_file(experiment.tokenizer_of(w.model)),
+        given=lambda w: methods.given_files(w.model),
     output:
-        weights=f"{RESULTS}/models/{{model}}/none/{{seed}}/model.safetensors",
-        architecture=f"{RESULTS}/models/{{model}}/none/{{seed}}/config.json",
-        tokenizer=f"{RESULTS}/models/{{model}}/none/{{seed}}/tokenizer.json",
-        losses=f"{RESULTS}/models/{{model}}/none/{{seed}}/losses.csv",
-        record=f"{RESULTS}/models/{{model}}/none/{{seed}}/training.json",
+        [f"{layout.model(method='none')}/{name}" for name in ALL_MODEL_FILES],
     log:
-        f"{LOGS}/take_model/{{model}}/{{seed}}.log",
+        layout.log("take_model", "model", "seed"),
     benchmark:
-        f"{BENCHMARKS}/take_model/{{model}}/{{seed}}.tsv"
+        layout.benchmark("take_model", "model", "seed")
     wildcard_constraints:
-        model=names({name: entry for name, entry in config["models"].items() if "path" in entry}),
+        model=names(name for name, entry in config["models"].items() if "path" in entry),
     conda:
         "../../envs/main.yaml"
     threads: 1
@@ -41,38 +29,76 @@ rule take_model:
         mem_mb=growing(8000),
         runtime=growing(60),
     params:
-        given=lambda wildcards: config["models"][wildcards.model]["path"],
-        corpus=lambda wildcards: corpus_of(wildcards.model),
-        folder=subpath(output.weights, parent=True),
+        code=code("take_model"),
+        script=script("take_model"),
+        given=lambda w: config["models"][w.model]["path"],
+        corpus=lambda w: experiment.corpus_of(w.model),
+        folder=subpath(output[0], parent=True),
     message:
         "take the weights of {wildcards.model} as they are"
     shell:
-        "python {input.code[0]:q} --given {params.given:q} --corpus {params.corpus:q}"
+        "python {params.script:q} --given {params.given:q} --corpus {params.corpus:q}"
         " --output {params.folder:q} > {log:q} 2>&1"
+
+
+rule make_corpus:
+    input:
+        corpus=experiment.corpus_files(layout.corpus(), *experiment.columns),
+        documents=layout.documents,
+        tokenizer=layout.tokenizer_file(),
+        given=lambda w: methods.stage_inputs(w.method, ("data",), w.tokenizer),
+    output:
+        meta=f"{layout.kept_corpus()}/meta.json",
+        columns=column_files(layout.kept_corpus(), SHARDS, experiment.columns),
+        dropped=f"{layout.kept_corpus()}/dropped.csv",
+        record=f"{layout.kept_corpus()}/filter.json",
+    log:
+        layout.log("make_corpus", "tokenizer", "method"),
+    benchmark:
+        layout.benchmark("make_corpus", "tokenizer", "method")
+    wildcard_constraints:
+        method=names(methods.with_stage("data")),
+    conda:
+        "../../envs/main.yaml"
+    threads: 1
+    resources:
+        mem_mb=growing(4000),
+        runtime=growing(240),
+    params:
+        code=code("make_corpus", stages=["data"]),
+        script=script("make_corpus"),
+        settings=lambda w: settings_of(
+            steps=methods.stage_options(w.method, "data"), method=w.method
+        ),
+        given=lambda w: methods.stage_given(w.method, ("data",), w.tokenizer),
+        corpus=lambda w: layout.corpus(w.tokenizer),
+        tokenizer=subpath(input.tokenizer, parent=True),
+        folder=subpath(output.meta, parent=True),
+    message:
+        "the corpus of {wildcards.method}, tokens of {wildcards.tokenizer}"
+    shell:
+        "python {params.script:q} --settings {params.settings:q} --given {params.given:q}"
+        " --corpus {params.corpus:q} --documents {input.documents:q}"
+        " --tokenizer {params.tokenizer:q} --output {params.folder:q} > {log:q} 2>&1"
 
 
 rule make_model:
     input:
-        code=code("train_model.py"),
-        corpus=lambda wildcards: column_files(
-            training_corpus(wildcards.model, wildcards.method), "tokens"
+        corpus=lambda w: methods.training_files(w.model, w.method),
+        tokenizer=lambda w: layout.tokenizer_file(experiment.tokenizer_of(w.model)),
+        given=lambda w: methods.stage_inputs(
+            w.method, ("train", "edit"), experiment.tokenizer_of(w.model), w.model
         ),
-        tokenizer=lambda wildcards: f"{corpus_of(wildcards.model)}/tokenizer/tokenizer.json",
-        mask=mask_files,
-        start_from=start_files,
-        architecture=lambda wildcards: architecture_inputs(wildcards.model),
+        start_from=lambda w: methods.start_files(w.model, w.method, w.seed),
+        architecture=lambda w: sources.architecture_inputs(w.model),
     output:
-        weights=f"{RESULTS}/models/{{model}}/{{method}}/{{seed}}/model.safetensors",
-        architecture=f"{RESULTS}/models/{{model}}/{{method}}/{{seed}}/config.json",
-        tokenizer=f"{RESULTS}/models/{{model}}/{{method}}/{{seed}}/tokenizer.json",
-        losses=f"{RESULTS}/models/{{model}}/{{method}}/{{seed}}/losses.csv",
-        record=f"{RESULTS}/models/{{model}}/{{method}}/{{seed}}/training.json",
+        [f"{layout.model()}/{name}" for name in ALL_MODEL_FILES],
     log:
-        f"{LOGS}/make_model/{{model}}/{{method}}/{{seed}}.log",
+        layout.log("make_model", "model", "method", "seed"),
     benchmark:
-        f"{BENCHMARKS}/make_model/{{model}}/{{method}}/{{seed}}.tsv"
+        layout.benchmark("make_model", "model", "method", "seed")
     wildcard_constraints:
-        method=names(set(config["methods"]) - {*methods_with("dpo"), *methods_with("decode")}),
+        method=names(method for method in config["methods"] if methods.makes_model(method)),
     retries: 1
     conda:
         "../../envs/main.yaml"
@@ -85,51 +111,97 @@ rule make_model:
         processes=1,
         gpu=0,
     params:
-        settings=lambda wildcards: settings_of(
-            architecture=architecture_of(wildcards.model),
-            training=without(training_of(wildcards.model, wildcards.method), "checkpoint_steps"),
-            suppress=(
-                without(config["methods"][wildcards.method]["suppress"], "selection")
-                if config["methods"][wildcards.method].get("suppress")
-                else None
-            ),
-            names=[seeded_as(wildcards.model), wildcards.method],
-            training_seed=int(wildcards.seed),
+        code=code("make_model", stages=["train", "edit"]),
+        script=script("make_model"),
+        settings=lambda w: settings_of(
+            architecture=sources.architecture(w.model),
+            training=without(methods.training(w.model, w.method), "checkpoint_steps"),
+            trains=methods.trains(w.method),
+            steps=methods.stage_options(w.method, "train", "edit"),
+            names=[methods.seeded_as(w.model), w.method],
+            training_seed=int(w.seed),
             seed=SEED,
         ),
-        folder=subpath(output.weights, parent=True),
-        corpus=lambda wildcards: training_corpus(wildcards.model, wildcards.method),
+        given=lambda w: methods.stage_given(
+            w.method, ("train", "edit"), experiment.tokenizer_of(w.model), w.model
+        ),
+        folder=subpath(output[0], parent=True),
+        corpus=lambda w: (
+            ["--corpus", methods.training_corpus(w.model, w.method)]
+            if methods.training_files(w.model, w.method)
+            else []
+        ),
         tokenizer=subpath(input.tokenizer, parent=True),
-        options=training_options,
-        launcher=launcher,
+        start_from=lambda w: (
+            ["--start-from", methods.start_directory(w.model, w.method, w.seed)]
+            if methods.start_of(w.model, w.method)
+            else []
+        ),
+        launcher=launcher(methods),
         # How often to save changes no weight. A function of `input` is not tracked, so that a
         # finished model stays when this changes.
-        checkpoint_steps=lambda wildcards, input: training_of(wildcards.model, wildcards.method)[
-            "checkpoint_steps"
-        ],
+        checkpoint_steps=lambda w, input: methods.training(w.model, w.method)["checkpoint_steps"],
     message:
-        "train {wildcards.model} by {wildcards.method}, seed {wildcards.seed}"
+        "make {wildcards.model} by {wildcards.method}, seed {wildcards.seed}"
     shell:
-        "{params.launcher:q} {input.code[0]:q} --settings {params.settings:q} --corpus {params.corpus:q}"
-        " --tokenizer {params.tokenizer:q} {params.options:q}"
-        " --checkpoint-steps {params.checkpoint_steps:q} --output {params.folder:q} > {log:q} 2>&1"
+        "{params.launcher:q} {params.script:q} --settings {params.settings:q}"
+        " --given {params.given:q} {params.corpus:q} --tokenizer {params.tokenizer:q}"
+        " {params.start_from:q} --checkpoint-steps {params.checkpoint_steps:q}"
+        " --output {params.folder:q} > {log:q} 2>&1"
+
+
+rule classify_documents:
+    input:
+        corpus=experiment.corpus_files(layout.corpus(), "tokens", "documents"),
+        documents=layout.documents,
+        tokenizer=layout.tokenizer_file(),
+        explicit=judges.explicit_ready,
+    output:
+        scores=f"{layout.document_toxicity()}/shard-{{shard}}.npy",
+        record=f"{layout.document_toxicity()}/shard-{{shard}}.json",
+    log:
+        layout.log("classify_documents", "tokenizer", "unit", "shard"),
+    benchmark:
+        layout.benchmark("classify_documents", "tokenizer", "unit", "shard")
+    retries: 1
+    conda:
+        "../../envs/main.yaml"
+    threads: 1
+    resources:
+        mem_mb=growing(4000),
+        runtime=growing(480),
+        gpu=0,
+    params:
+        code=code("classify_documents"),
+        script=script("classify_documents"),
+        settings=lambda w: settings_of(unit=w.unit, shards=SHARDS),
+        corpus=lambda w: layout.corpus(w.tokenizer),
+        tokenizer=subpath(input.tokenizer, parent=True),
+        shard=lambda w: int(w.shard),
+        explicit=lambda w: judges.explicit_checkpoint,
+    message:
+        "toxicity of the corpus by {wildcards.unit}, shard {wildcards.shard}"
+    shell:
+        "python {params.script:q} --settings {params.settings:q} --corpus {params.corpus:q}"
+        " --documents {input.documents:q} --tokenizer {params.tokenizer:q}"
+        " --explicit {params.explicit:q} --shard {params.shard:q} --output {output.scores:q}"
+        " > {log:q} 2>&1"
 
 
 rule train_classifier:
     input:
-        code=code("train_classifier.py"),
-        files=lambda wildcards: source_inputs(
-            config["classifiers"][wildcards.classifier]["train"]["sources"],
-            f"classifiers.{wildcards.classifier}.train.sources",
+        files=lambda w: sources.source_inputs(
+            config["classifiers"][w.classifier]["train"]["sources"],
+            f"classifiers.{w.classifier}.train.sources",
         ),
     output:
-        tokenizer=f"{RESULTS}/classifiers/{{classifier}}/tokenizer.json",
-        architecture=f"{RESULTS}/classifiers/{{classifier}}/config.json",
-        quality=f"{RESULTS}/classifiers/{{classifier}}/quality.json",
+        tokenizer=f"{layout.classifier()}/tokenizer.json",
+        architecture=f"{layout.classifier()}/config.json",
+        quality=f"{layout.classifier()}/quality.json",
     log:
-        f"{LOGS}/train_classifier/{{classifier}}.log",
+        layout.log("train_classifier", "classifier"),
     benchmark:
-        f"{BENCHMARKS}/train_classifier/{{classifier}}.tsv"
+        layout.benchmark("train_classifier", "classifier")
     conda:
         "../../envs/main.yaml"
     threads: 1
@@ -138,40 +210,35 @@ rule train_classifier:
         runtime=growing(240),
         gpu=0,
     params:
-        settings=lambda wildcards: settings_of(
-            classifier=wildcards.classifier,
-            train={
-                **config["classifiers"][wildcards.classifier]["train"],
-                "sources": [
-                    without(source, "files", "hub", "revision")
-                    for source in config["classifiers"][wildcards.classifier]["train"]["sources"]
-                ],
-            },
+        code=code("train_classifier"),
+        script=script("train_classifier"),
+        settings=lambda w: settings_of(
+            classifier=w.classifier,
+            train=sources.labelled(config["classifiers"][w.classifier]["train"]),
             seed=SEED,
         ),
-        paths=lambda wildcards: source_paths(
-            config["classifiers"][wildcards.classifier]["train"]["sources"],
-            f"classifiers.{wildcards.classifier}.train.sources",
+        files=lambda w: sources.source_arguments(
+            config["classifiers"][w.classifier]["train"]["sources"],
+            f"classifiers.{w.classifier}.train.sources",
         ),
         folder=subpath(output.quality, parent=True),
     message:
         "train the {wildcards.classifier} classifier"
     shell:
-        "python {input.code[0]:q} --settings {params.settings:q} --files {params.paths:q}"
+        "python {params.script:q} --settings {params.settings:q} --files {params.files:q}"
         " --output {params.folder:q} > {log:q} 2>&1"
 
 
 rule adopt_detoxify:
     input:
-        code=code("adopt_detoxify.py"),
-        weights=lambda wildcards: f"{RESULTS}/fetched/detoxify-{CLASSIFIERS['explicit']['hub']}.json",
-        base=lambda wildcards: repository_record(detoxify_base(CLASSIFIERS["explicit"]["hub"])),
+        weights=lambda w: layout.fetched(judges.published_weights),
+        base=lambda w: sources.record_of(judges.published_base),
     output:
-        checkpoint=f"{RESULTS}/classifiers/explicit/model.ckpt",
+        checkpoint=f"{layout.classifier('explicit')}/model.ckpt",
     log:
-        f"{LOGS}/adopt_detoxify.log",
+        layout.log("adopt_detoxify"),
     benchmark:
-        f"{BENCHMARKS}/adopt_detoxify.tsv"
+        layout.benchmark("adopt_detoxify")
     priority: 100
     conda:
         "../../envs/main.yaml"
@@ -180,26 +247,61 @@ rule adopt_detoxify:
         mem_mb=growing(4000),
         runtime=growing(60),
     params:
-        weights=lambda wildcards: os.path.join(
-            config["data_dir"], DOWNLOADS[f"detoxify-{CLASSIFIERS['explicit']['hub']}"]["path"]
-        ),
-        base=lambda wildcards: repository_directory(detoxify_base(CLASSIFIERS["explicit"]["hub"])),
+        code=code("adopt_detoxify"),
+        script=script("adopt_detoxify"),
+        weights=lambda w: sources.download_path(judges.published_weights),
+        base=lambda w: sources.directory_of(judges.published_base),
     message:
         "make the published Detoxify weights load without a network"
     shell:
-        "python {input.code[0]:q} --weights {params.weights:q} --base {params.base:q}"
+        "python {params.script:q} --weights {params.weights:q} --base {params.base:q}"
         " --output {output.checkpoint:q} > {log:q} 2>&1"
+
+
+rule train_reward:
+    input:
+        tokenizer=layout.tokenizer_file(),
+        files=lambda w: sources.source_inputs(
+            config["rewards"][w.reward]["train"]["sources"], f"rewards.{w.reward}.train.sources"
+        ),
+    output:
+        weights=f"{layout.reward()}/model.safetensors",
+        architecture=f"{layout.reward()}/config.json",
+        tokenizer=f"{layout.reward()}/tokenizer.json",
+        quality=f"{layout.reward()}/quality.json",
+    log:
+        layout.log("train_reward", "reward", "tokenizer"),
+    benchmark:
+        layout.benchmark("train_reward", "reward", "tokenizer")
+    conda:
+        "../../envs/main.yaml"
+    threads: 1
+    resources:
+        mem_mb=growing(4000),
+        runtime=growing(240),
+        gpu=0,
+    params:
+        code=code("train_reward"),
+        script=script("train_reward"),
+        settings=lambda w: settings_of(
+            names=[w.reward, w.tokenizer],
+            train=sources.labelled(config["rewards"][w.reward]["train"]),
+            seed=SEED,
+        ),
+        files=lambda w: sources.source_arguments(
+            config["rewards"][w.reward]["train"]["sources"], f"rewards.{w.reward}.train.sources"
+        ),
+        tokenizer=subpath(input.tokenizer, parent=True),
+        folder=subpath(output.weights, parent=True),
+    message:
+        "train the reward model {wildcards.reward} with {wildcards.tokenizer}"
+    shell:
+        "python {params.script:q} --settings {params.settings:q} --files {params.files:q}"
+        " --tokenizer {params.tokenizer:q} --output {params.folder:q} > {log:q} 2>&1"
 
 
 rule train:
     input:
-        [
-            f"{RESULTS}/models/{model}/{method}/{seed}/training.json"
-            for model, method, seed in TRAINED
-        ],
-        [f"{RESULTS}/models/{proxy}/none/{PROXY_SEED}/training.json" for proxy in PROXIES],
-        [
-            f"{RESULTS}/classifiers/{name}/quality.json"
-            for name, entry in config["classifiers"].items()
-            if "train" in entry
-        ],
+        [f"{layout.model(*map(str, trained))}/training.json" for trained in methods.trained],
+        [f"{layout.model(p, 'none', PROXY_SEED)}/training.json" for p in influence.proxies],
+        [judges.quality(name) for name in judges.trained],

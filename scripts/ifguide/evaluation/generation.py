@@ -9,11 +9,10 @@ import inspect
 from collections.abc import Iterator, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
-from typing import Protocol
 
 import numpy as np
 import torch
-from transformers import PreTrainedModel, PreTrainedTokenizerBase
+from transformers import LogitsProcessor, PreTrainedModel, PreTrainedTokenizerBase
 
 from ifguide.data.corpus import end_of_text_id, tokenize
 from ifguide.errors import InputError
@@ -52,11 +51,16 @@ class Continuation:
     tokens: int
 
 
-class Rows(Protocol):
+class Rows:
     """What a decode-time method knows of the rows of a batch while they are written."""
+
+    def logits(self, logits: torch.Tensor) -> torch.Tensor:
+        """Return new logits of every row's next token: (rows, vocabulary), as they are given."""
+        return logits
 
     def weights(self, tokens: torch.Tensor, probabilities: torch.Tensor) -> torch.Tensor:
         """Return new weights, of any sum, of candidate tokens; all three (rows, candidates)."""
+        return probabilities
 
     def append(self, token: torch.Tensor) -> None:
         """Take note of the next token (rows,) of every row."""
@@ -65,14 +69,46 @@ class Rows(Protocol):
         """Go on with these rows (indices) only."""
 
 
-class Guidance(Protocol):
-    """A decode-time method: it weighs the `top_k` most probable tokens of the nucleus anew."""
+class Guidance:
+    """How a decode-time method changes the next token's distribution, row by row."""
 
-    top_k: int | None
-    reads_prompts: bool  # so that they must not be padded
+    reads_prompts = False  # so that they must not be padded
+    # Whether it weighs the `top_k` most probable tokens of the nucleus (None: all) anew.
+    weighs_candidates = False
+    top_k: int | None = None
 
     def begin(self, prompts: torch.Tensor, copies: int) -> Rows:
         """Begin a batch: `copies` rows for each of the prompts (prompts, length), prompt-major."""
+        return Rows()
+
+
+class ProcessorGuidance(Guidance):
+    """Guidance by logits processors of `transformers`, which see each row's text so far."""
+
+    reads_prompts = True
+
+    def __init__(self, processors: Sequence[LogitsProcessor]) -> None:
+        self.processors = processors
+
+    def begin(self, prompts: torch.Tensor, copies: int) -> Rows:
+        return ProcessedRows(self.processors, prompts.repeat_interleave(copies, dim=0))
+
+
+class ProcessedRows(Rows):
+    def __init__(self, processors: Sequence[LogitsProcessor], texts: torch.Tensor) -> None:
+        self.processors = processors
+        self.texts = texts
+
+    def logits(self, logits: torch.Tensor) -> torch.Tensor:
+        for processor in self.processors:
+            logits = processor(self.texts, logits)
+        return logits
+
+    def append(self, token: torch.Tensor) -> None:
+        self.texts = torch.cat([self.texts, token.unsqueeze(1)], dim=1)
+
+    def keep(self, rows: torch.Tensor) -> None:
+        self.texts = self.texts[rows]
 
 
 def uniform_numbers(seed: int, sampling: Sampling) -> np.ndarray:
@@ -140,18 +176,14 @@ def _nucleus_sample(
     return drawn
 
 
-def guided_sample(
-    logits: torch.Tensor,
-    uniform: torch.Tensor,
-    sampling: Sampling,
-    rows: Rows,
-    top_k: int | None,
-) -> torch.Tensor:
-    """Draw one token a row from the `top_k` first of the nucleus, as `rows` weighs them."""
+def candidates(
+    logits: torch.Tensor, sampling: Sampling, rows: Rows, top_k: int | None
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return the `top_k` first tokens of the nucleus, and their weights by `rows`."""
     tokens, probabilities, _ = nucleus(logits, sampling, top_k or logits.shape[-1])
-    candidates = int((probabilities > 0).any(0).sum())
-    tokens, probabilities = tokens[:, :candidates], probabilities[:, :candidates]
-    return draw(tokens, rows.weights(tokens, probabilities), uniform)
+    count = int((probabilities > 0).any(0).sum())
+    tokens, probabilities = tokens[:, :count], probabilities[:, :count]
+    return tokens, rows.weights(tokens, probabilities)
 
 
 def attention(visible: torch.Tensor | None, new: int) -> dict[str, torch.Tensor]:
@@ -195,10 +227,13 @@ def generate_batch(
     continuations = torch.full(uniform.shape, end_of_text, device=prompts.device)
     rows = torch.arange(len(uniform), device=prompts.device)  # those that still go on
     for step in range(sampling.max_new_tokens):
-        if guided is None:
-            token = nucleus_sample(logits, uniform[rows, step], sampling)
+        if guided is not None:
+            logits = guided.logits(logits)
+        if guided is not None and guidance.weighs_candidates:
+            weighed = candidates(logits, sampling, guided, guidance.top_k)
+            token = draw(*weighed, uniform[rows, step])
         else:
-            token = guided_sample(logits, uniform[rows, step], sampling, guided, guidance.top_k)
+            token = nucleus_sample(logits, uniform[rows, step], sampling)
         if step:
             token = torch.where(continuations[rows, step - 1] == end_of_text, end_of_text, token)
         continuations[rows, step] = token

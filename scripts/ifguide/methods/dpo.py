@@ -1,11 +1,34 @@
-"""Direct preference optimisation of a trained model."""
+"""Direct preference optimisation (Rafailov et al., 2023) of a causal language model, by TRL.
 
-from typing import Annotated, Literal
+With π the model, π₀ the frozen model that it began as, and y₊, y₋ the two sides after prompt x,
+
+    loss = −log σ( r(x, y₊) − r(x, y₋) ),      r(x, y) = β log( π(y | x) / π₀(y | x) )
+
+averaged over pairs; the difference of the implicit rewards r is called the margin.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from pydantic import Field
 
-from ifguide.methods.step import Step
+from ifguide.methods.step import Given, Need, Pairs, Step
 from ifguide.settings import Settings
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+    from ifguide.data.preferences import PreferencePair
+    from ifguide.models.training_run import TrainedModel, TrainingRun
+
+log = logging.getLogger(__name__)
+
+LOSS_COLUMNS = ("step", "epoch", "loss", "reward_margin", "reward_accuracy", "learning_rate")
 
 
 class DpoOptions(Settings):
@@ -39,7 +62,8 @@ class DpoOptions(Settings):
         int | None, Field(ge=1, description="At most so many pairs, sampled by hash.")
     ] = None
     beta: Annotated[
-        float, Field(gt=0, description="How strongly the model is held to the one it began as.")
+        float,
+        Field(gt=0, description="How strongly the model is held to the one that it began as."),
     ] = 0.1
     epochs: Annotated[float, Field(gt=0, description="Passes over the pairs.")] = 1
     batch_size: Annotated[int, Field(ge=1, description="Pairs a device takes at once.")] = 16
@@ -53,3 +77,165 @@ class DpoOptions(Settings):
 class Dpo(Step):
     stage = "train"
     Options = DpoOptions
+    reads_corpus = False
+    needs_start = True
+    shares_steps = False
+    losses_of_tokens = False
+
+    def needs(self) -> dict[str, Need]:
+        options = self.options
+        return {"pairs": Pairs(options.pairs, options.format, options.part, options.limit)}
+
+    def training(self, settings: dict) -> dict:
+        """Every step is one batch of pairs, and the options here come before `training`."""
+        options = self.options
+        return {
+            **{key: value for key, value in settings.items() if key != "stop_at"},
+            "epochs": options.epochs,
+            "batch_size": options.batch_size,
+            "learning_rate": options.learning_rate,
+            "warmup": options.warmup,
+            "max_steps": None,
+            "accumulation": 1,
+        }
+
+    def train(self, run: TrainingRun, given: Given) -> TrainedModel:
+        from ifguide.data.preferences import PreferencePair
+        from ifguide.files.artifacts import file_sha256, read_jsonl
+        from ifguide.models.checkpoints import keep_only_own_checkpoints
+        from ifguide.models.loading import load_model, require_vocabulary
+        from ifguide.models.training_run import TrainedModel, tokens_learned_from
+
+        (path,) = given["pairs"]
+        model = load_model(run.start_from)
+        tokenizer = run.tokenizer()
+        require_vocabulary(run.start_from, model.config.vocab_size, tokenizer)
+        pairs = [PreferencePair(**record) for record in read_jsonl(path)]
+        positions = getattr(model.config, "max_position_embeddings", None) or 2**31
+        examples = tokenize_pairs(tokenizer, pairs, positions)
+        made_from = run.made_from(pairs_sha256=file_sha256(path))
+        keep_only_own_checkpoints(run.checkpoints, made_from)
+        log.info("%s: %d pairs", " by ".join(run.settings["names"]), len(examples))
+        started = time.monotonic()
+        losses, steps = train_on_pairs(
+            model,
+            load_model(run.start_from),
+            run.tokenizer(),
+            examples,
+            settings=run.training,
+            beta=self.options.beta,
+            checkpoints=run.checkpoints,
+            seed=run.seed("dpo"),
+        )
+        del made_from["settings"]
+        return TrainedModel(
+            model=model,
+            losses=losses,
+            columns=LOSS_COLUMNS,
+            record={
+                "steps": steps,
+                "seconds": time.monotonic() - started,
+                "pairs": len(examples),
+                "tokens_sha256": tokens_learned_from(run.start_from),
+                **made_from,
+            },
+        )
+
+
+def tokenize_pairs(
+    tokenizer: PreTrainedTokenizerBase, pairs: Sequence[PreferencePair], positions: int
+) -> list[dict[str, list[int]]]:
+    """Return `prompt_ids`, `chosen_ids` and `rejected_ids` of each pair, as DPO compares them.
+
+    The prompt is the end of the text before, then all tokens that the two sides share at their
+    beginning: their losses are equal on both sides and cancel in the difference of rewards. A side
+    has at least one token. What exceeds `positions` tokens is cut, from the beginning of the
+    prompt first, then from the end of a side.
+    """
+    from ifguide.data.corpus import end_of_text_id, tokenize
+
+    begin = end_of_text_id(tokenizer)
+    encoded = [
+        tokenize(tokenizer, [pair.prompt + getattr(pair, side) for pair in pairs])
+        for side in ("chosen", "rejected")
+    ]
+    examples = []
+    for chosen_text, rejected_text in zip(*encoded, strict=True):
+        chosen, rejected = chosen_text.ids.tolist(), rejected_text.ids.tolist()
+        shared = 0
+        for one, other in zip(chosen[:-1], rejected[:-1], strict=False):
+            if one != other:
+                break
+            shared += 1
+        prompt = [begin, *chosen[:shared]]
+        sides = [side[shared:][: positions - 1] for side in (chosen, rejected)]
+        room = positions - max(map(len, sides))
+        examples.append(
+            {"prompt_ids": prompt[-room:], "chosen_ids": sides[0], "rejected_ids": sides[1]}
+        )
+    return examples
+
+
+def train_on_pairs(
+    model: PreTrainedModel,
+    reference: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    examples: Sequence[dict[str, list[int]]],
+    *,
+    settings: dict,
+    beta: float,
+    checkpoints: Path,
+    seed: int,
+) -> tuple[list[dict], int]:
+    """Train `model` in place by DPO; return the log (LOSS_COLUMNS) and the number of steps.
+
+    `reference` has the weights that `model` begins with; `examples` come from `tokenize_pairs`.
+    Resumes from the last whole checkpoint below `checkpoints`. Raises InputError where the loss is
+    not finite. TRL gives the tokenizer a padding token.
+    """
+    import torch
+    from datasets import Dataset
+    from transformers.trainer_callback import PrinterCallback
+    from trl import DPOConfig, DPOTrainer
+
+    from ifguide.models.checkpoints import ListContents, last_whole_checkpoint
+    from ifguide.models.training import OwnParameterNames, training_arguments
+    from ifguide.models.training_progress import LogLine, StopAtBadLoss
+
+    class PairTrainer(OwnParameterNames, DPOTrainer):
+        """DPOTrainer on pairs that are tokens already, so that no side gets an end of text."""
+
+        def _prepare_dataset(self, dataset, *_):
+            return dataset
+
+    padding = model.config.pad_token_id
+    trainer = PairTrainer(
+        model=model,
+        ref_model=reference,
+        processing_class=tokenizer,
+        args=training_arguments(
+            settings,
+            checkpoints=checkpoints,
+            seed=seed,
+            use_cpu=not torch.cuda.is_available(),
+            kind=DPOConfig,
+            beta=beta,
+            max_length=None,
+            gradient_checkpointing=None,  # TRL's default is on; `activation_checkpointing` decides
+        ),
+        train_dataset=Dataset.from_list(list(examples)),
+        callbacks=[StopAtBadLoss(), ListContents(), LogLine()],
+    )
+    trainer.remove_callback(PrinterCallback)
+    trainer.train(resume_from_checkpoint=last_whole_checkpoint(checkpoints))
+    model.config.pad_token_id = model.generation_config.pad_token_id = padding
+    losses = [
+        {
+            **record,
+            "reward_margin": record["rewards/margins"],
+            "reward_accuracy": record["rewards/accuracies"],
+        }
+        for record in trainer.state.log_history
+        if "loss" in record
+    ]
+    return losses, trainer.state.global_step

@@ -1,11 +1,28 @@
-"""Reward-augmented decoding: a reward model weighs the likeliest tokens of the nucleus anew."""
+"""Reward-augmented decoding (Deng and Raffel, 2023): a reward model weighs the likeliest tokens.
 
-from typing import Annotated, Literal
+At each step the candidates are the `top_k` most probable tokens of the nucleus. With z the logits
+of the language model and r the toxicity that the reward model sees in the text with a candidate at
+its end,
+
+    p(candidate)  ∝  exp( z + β (1 − clamp(r, 0, 1)) )
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from pydantic import Field
 
-from ifguide.methods.step import Step
+from ifguide.errors import InputError
+from ifguide.methods.step import DecodingJob, Given, Need, Reward, Step
 from ifguide.settings import Settings
+
+if TYPE_CHECKING:
+    import torch
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 
 class RadOptions(Settings):
@@ -33,3 +50,135 @@ class RadOptions(Settings):
 class Rad(Step):
     stage = "decode"
     Options = RadOptions
+    measured_on = ("prompts", "lambada")
+    unmeasured = (
+        "samples from a few candidates only, so that most texts have probability 0 and no "
+        "perplexity"
+    )
+
+    def needs(self) -> dict[str, Need]:
+        return {"reward": Reward(self.options.reward)}
+
+    @contextlib.contextmanager
+    def decode(self, job: DecodingJob, given: Given) -> Iterator[RewardGuidance]:
+        from ifguide.data.corpus import end_of_text_id
+        from ifguide.data.tokenizers import load_tokenizer
+        from ifguide.models.reward_model import load_reward_model
+
+        (folder,) = given["reward"]
+        require_same_tokens(load_tokenizer(folder), job.tokenizer, str(folder))
+        yield RewardGuidance(
+            load_reward_model(folder).to(job.model.device),
+            beta=self.options.beta,
+            top_k=self.options.top_k,
+            context=self.options.context,
+            end_of_text=end_of_text_id(job.tokenizer),
+            max_new_tokens=job.new_tokens,
+        )
+
+
+@dataclass(frozen=True)
+class RewardGuidance:
+    """Reward-augmented decoding as `generation.Guidance`.
+
+    `reward` maps token ids to one toxicity at each place, of the text up to there
+    (`reward_model`); it has the language model's tokenizer. It reads the continuation alone, or
+    after the prompt (`context`); a longer text than it can read loses its beginning.
+    """
+
+    reward: PreTrainedModel
+    beta: float
+    top_k: int | None
+    context: Literal["continuation", "prompt"]
+    end_of_text: int
+    max_new_tokens: int
+    weighs_candidates: bool = True
+
+    @property
+    def reads_prompts(self) -> bool:
+        return self.context == "prompt"
+
+    def begin(self, prompts: torch.Tensor, copies: int) -> RewardedRows:
+        import torch
+
+        text = torch.full_like(prompts[:, :1], self.end_of_text)
+        if self.context == "prompt":
+            room = self.reward.config.max_position_embeddings - self.max_new_tokens - 1
+            text = torch.cat([text, prompts[:, -room:]], dim=1)
+        room = self.max_new_tokens + (self.top_k or 0)
+        return RewardedRows(self.reward, self.beta, text, copies, room)
+
+
+class RewardedRows:
+    """The rows of one batch, and the reward model's key-value cache of their texts so far."""
+
+    def __init__(
+        self, reward: PreTrainedModel, beta: float, texts: torch.Tensor, copies: int, room: int
+    ) -> None:
+        """texts: int64 (texts, length), each of which `copies` rows begin with; room: tokens."""
+        from transformers import DynamicCache
+
+        from ifguide.models.roomy_cache import share_out
+
+        self.reward = reward
+        self.beta = beta
+        self.cache = DynamicCache(config=reward.config)
+        reward(input_ids=texts, past_key_values=self.cache, use_cache=True)
+        share_out(self.cache, copies, room)
+        self.unread = texts.new_empty(len(texts) * copies, 0)
+
+    def toxicity(self, candidates: torch.Tensor) -> torch.Tensor:
+        """Return r, (rows, candidates), of each row's text with each of its candidates at the end.
+
+        All candidates stand at the same position, and none of them sees another: one pass reads
+        what is unread, then the candidates, which leave the cache again.
+        """
+        import torch
+
+        past = self.cache.get_seq_length()
+        unread, count = self.unread.shape[1], candidates.shape[1]
+        device = candidates.device
+        place = torch.arange(unread + count, device=device)
+        visible = torch.ones(unread + count, past + unread + count, dtype=torch.bool, device=device)
+        visible[:, past:] = (place < unread) & (place <= place[:, None])
+        visible[:, past:] |= place == place[:, None]
+        output = self.reward(
+            input_ids=torch.cat([self.unread, candidates], dim=1),
+            attention_mask=visible.expand(len(candidates), 1, *visible.shape),
+            position_ids=(past + place.clamp(max=unread)).unsqueeze(0),
+            past_key_values=self.cache,
+            use_cache=True,
+        )
+        self.cache.crop(-count)
+        self.unread = self.unread[:, :0]
+        return output.logits[:, unread:, 0]
+
+    def logits(self, logits: torch.Tensor) -> torch.Tensor:
+        return logits
+
+    def weights(self, tokens: torch.Tensor, probabilities: torch.Tensor) -> torch.Tensor:
+        harmless = 1 - self.toxicity(tokens).double().clamp(0, 1)
+        return (probabilities.log() + self.beta * harmless).softmax(-1)
+
+    def append(self, token: torch.Tensor) -> None:
+        import torch
+
+        self.unread = torch.cat([self.unread, token.unsqueeze(1)], dim=1)
+
+    def keep(self, rows: torch.Tensor) -> None:
+        self.cache.batch_select_indices(rows)
+        self.unread = self.unread[rows]
+
+
+def require_same_tokens(
+    reward: PreTrainedTokenizerBase, model: PreTrainedTokenizerBase, where: str
+) -> None:
+    """Raise InputError unless a token id means the same to the reward model and to the model."""
+    from ifguide.data.corpus import end_of_text_id
+
+    same = reward.get_vocab() == model.get_vocab()
+    if not same or end_of_text_id(reward) != end_of_text_id(model):
+        raise InputError(
+            f"{where}: a reward model with another tokenizer than the language model, so that its "
+            "token ids mean other texts; train it with the model's tokenizer"
+        )

@@ -16,22 +16,23 @@ import importlib
 import importlib.metadata
 import inspect
 import pkgutil
-from collections.abc import Mapping
-from contextlib import AbstractContextManager
+from collections.abc import Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from pydantic import TypeAdapter
 
+from ifguide.data.file_lists import from_arguments
 from ifguide.errors import InputError
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedModel
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
     from ifguide.data.corpus import Corpus
     from ifguide.evaluation.generation import Guidance
-    from ifguide.models.training_run import Trained, TrainingRun
+    from ifguide.models.training_run import TrainedModel, TrainingRun
 
 Stage = Literal["data", "train", "edit", "decode"]
 STAGES: tuple[Stage, ...] = ("data", "train", "edit", "decode")
@@ -92,7 +93,25 @@ Need = Mask | Ranking | DocumentToxicity | Words | Pairs | Reward
 Given = Mapping[str, list[Path]]
 
 
-# --- what a step gives ----------------------------------------------------------------------------
+# --- what a step is given and gives ---------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class CorpusJob:
+    """What a data step is given: a corpus, the documents it was made of, and its tokenizer."""
+
+    corpus: Corpus
+    documents: Path
+    tokenizer: Path
+
+
+@dataclass(frozen=True)
+class DecodingJob:
+    """What a decode step is given: the model, its tokenizer, and how many tokens may follow."""
+
+    model: PreTrainedModel
+    tokenizer: PreTrainedTokenizerBase
+    new_tokens: int
 
 
 @dataclass(frozen=True)
@@ -113,6 +132,12 @@ class Step:
     measured_on: ClassVar[tuple[str, ...]] = ("prompts", "perplexity", "lambada")
     # Why it is not measured on the others: for the report.
     unmeasured: ClassVar[str] = ""
+    # What a train step learns from, and whether processes may share it.
+    reads_corpus: ClassVar[bool] = True
+    needs_start: ClassVar[bool] = False
+    shares_steps: ClassVar[bool] = True
+    # Whether its losses are of tokens, and so can stand beside others.
+    losses_of_tokens: ClassVar[bool] = True
 
     def __init__(self, options: Any) -> None:
         self.options = options
@@ -124,19 +149,28 @@ class Step:
 
     @classmethod
     def from_config(cls, section: Mapping) -> Step:
+        """Return the step with the options of its section, which has been checked."""
         return cls(TypeAdapter(cls.Options).validate_python(section))
 
     def needs(self) -> dict[str, Need]:
         """Return what has to be made or fetched before the step can act, by a name of its own."""
         return {}
 
+    def mistake(self) -> tuple[str, str] | None:
+        """Return an option and what is wrong with it beside the others, or None."""
+        return None
+
+    def training(self, settings: dict) -> dict:
+        """Return the training settings of a method with this train step."""
+        return settings
+
     # A step has the one of these that its stage is named for.
 
-    def keep(self, corpus: Corpus, given: Given) -> Dropped:
-        """Return what of the corpus is not trained on."""
+    def keep(self, job: CorpusJob, given: Given) -> Dropped:
+        """Return what of a corpus is not trained on; the rest is kept."""
         raise NotImplementedError
 
-    def train(self, run: TrainingRun, given: Given) -> Trained:
+    def train(self, run: TrainingRun, given: Given) -> TrainedModel:
         """Return a trained model."""
         raise NotImplementedError
 
@@ -144,11 +178,47 @@ class Step:
         """Change weights of the model in place."""
         raise NotImplementedError
 
-    def decode(
-        self, model: PreTrainedModel, given: Given
-    ) -> AbstractContextManager[Guidance | None]:
-        """Return a context in which the model speaks otherwise: by hooks, guidance or both."""
+    def decode(self, job: DecodingJob, given: Given) -> AbstractContextManager[Guidance | None]:
+        """Return a context in which the model speaks otherwise: by hooks, guidance or both.
+
+        Forward hooks stand on modules below the output head. Guidance changes the next token's
+        distribution; None where hooks are all.
+        """
         raise NotImplementedError
+
+
+# --- the steps of a method ------------------------------------------------------------------------
+
+
+def steps_of(entry: Mapping) -> list[Step]:
+    """Return the steps of a method's entry in the config, in the order of STAGES."""
+    known = registered_steps()
+    steps = [known[key].from_config(entry[key]) for key in entry if key in known]
+    return sorted(steps, key=lambda step: STAGES.index(step.stage))
+
+
+def step_at(entry: Mapping, stage: Stage) -> Step | None:
+    """Return the step of a method at one stage."""
+    return next((step for step in steps_of(entry) if step.stage == stage), None)
+
+
+def given_of(step: Step, given: Mapping[str, Mapping[str, list[str]]]) -> Given:
+    """Return what a step is given, as paths, from what all steps of a job are given."""
+    own = given.get(step.key(), {})
+    return {name: list(map(Path, from_arguments(paths))) for name, paths in own.items()}
+
+
+@contextmanager
+def decoding(
+    entry: Mapping, given: Mapping[str, Mapping[str, list[str]]], job: DecodingJob
+) -> Iterator[Guidance | None]:
+    """Have a model speak as a method's decode step has it, if the method has one."""
+    step = step_at(entry, "decode")
+    if step is None:
+        yield None
+    else:
+        with step.decode(job, given_of(step, given)) as guidance:
+            yield guidance
 
 
 # --- the registry ---------------------------------------------------------------------------------

@@ -1,11 +1,20 @@
 """Suppress tokens: the model learns every token but those of a mask, which it unlearns."""
 
-from typing import Annotated, Literal
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from pydantic import Field
 
-from ifguide.methods.step import Need, Step
+from ifguide.errors import InputError
+from ifguide.methods.step import Given, Mask, Need, Step
 from ifguide.settings import Settings
+
+if TYPE_CHECKING:
+    from ifguide.data.corpus import Corpus, ShardedArray
+    from ifguide.models.training_run import TrainedModel, TrainingRun
 
 
 class SuppressOptions(Settings):
@@ -40,5 +49,66 @@ class Suppress(Step):
     stage = "train"
     Options = SuppressOptions
 
+    def mistake(self) -> tuple[str, str] | None:
+        options = self.options
+        if options.tokens == "truth":
+            return ("selection", "is not used by tokens: truth") if options.selection else None
+        if options.selection is None:
+            return "selection", "missing: Name of an entry of `influence.selections`."
+        return None
+
     def needs(self) -> dict[str, Need]:
-        return {}
+        if self.options.tokens == "truth":
+            return {"tokens": Mask(None, "truth")}
+        return {"selection": Mask(self.options.selection, self.options.tokens)}
+
+    def train(self, run: TrainingRun, given: Given) -> TrainedModel:
+        from ifguide.influence.selection_files import open_mask
+        from ifguide.models.training_run import learn
+
+        corpus = run.open_corpus()
+        if self.options.tokens == "truth":
+            folder = corpus.directory
+            mask, mask_sha256 = known_toxic_tokens(corpus)
+        else:
+            (folder,) = given["selection"]
+            mask, selection = open_mask(folder, corpus)
+            mask_sha256 = selection["mask_sha256"]
+        require_partial_mask(mask, corpus, folder)
+        return learn(
+            run,
+            mask=mask,
+            mask_sha256=mask_sha256,
+            objective=self.options.objective,
+            strength=self.options.strength,
+        )
+
+
+def known_toxic_tokens(corpus: Corpus) -> tuple[ShardedArray, str]:
+    """Return the tokens known to be toxic as a mask, and its hash."""
+    if corpus.truth is None or corpus.meta["toxic_tokens"] == 0:
+        raise InputError(
+            f"{corpus.directory}: no token is known to be toxic, so `tokens: truth` suppresses "
+            "nothing; name the `spans` of a corpus source, or a selection"
+        )
+    checksums = "".join(shard["truth_sha256"] for shard in corpus.meta["shards"])
+    return corpus.truth, hashlib.sha256(checksums.encode()).hexdigest()
+
+
+def require_partial_mask(mask: ShardedArray, corpus: Corpus, directory: Path) -> None:
+    """Refuse a mask of another shape than the tokens, or one that marks no token or every one."""
+    shapes = [shard.shape for shard in mask.shards]
+    expected = [shard.shape for shard in corpus.tokens.shards]
+    if shapes != expected:
+        raise InputError(
+            f"{directory}: the mask's shards are {shapes}, but those of the tokens {expected}; "
+            "delete it and run again"
+        )
+    selected = sum(int(shard.sum()) for shard in mask.shards)
+    if selected == 0:
+        raise InputError(f"{directory}: the mask selects no token, so nothing is suppressed")
+    if selected >= corpus.meta["tokens"]:
+        raise InputError(
+            f"{directory}: the mask selects all {selected} tokens, so nothing is left to learn; "
+            "lower influence.selections.*.limit"
+        )

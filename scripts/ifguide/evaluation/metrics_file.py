@@ -1,5 +1,6 @@
 """What the measurements of fluency share: whose metrics they are, and the file they go to."""
 
+import json
 from argparse import ArgumentParser, Namespace
 from pathlib import Path
 
@@ -7,6 +8,7 @@ from ifguide.files.artifacts import write_json
 
 
 def add_measurement_arguments(parser: ArgumentParser) -> None:
+    parser.add_argument("--given", type=json.loads, default={}, metavar="JSON")
     parser.add_argument("--model", type=Path, required=True)
     parser.add_argument("--benchmark", required=True)
     parser.add_argument("--model-name", required=True)

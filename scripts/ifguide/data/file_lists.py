@@ -1,0 +1,49 @@
+"""Lists of files on their way to a job, in whose command there is room for some thousand letters.
+
+Linux refuses an argument of more than 128 KiB. A long list travels as the pattern that it was found
+by, with its checksum, and is found again by the job.
+"""
+
+import glob
+from collections.abc import Iterable, Sequence
+
+from ifguide.errors import InputError
+from ifguide.files.artifacts import text_sha256
+
+LONGEST_LIST = 8192  # characters
+MARK = "glob-of-sha256:"
+
+
+def as_arguments(paths: Sequence[str], pattern: str | None) -> list[str]:
+    """Return paths as arguments; pattern: by which they were found, None where by no pattern."""
+    if pattern is None or sum(map(len, paths)) <= LONGEST_LIST:
+        return list(paths)
+    return [f"{MARK}{_checksum(paths)}:{pattern}"]
+
+
+def from_arguments(arguments: Iterable[str]) -> list[str]:
+    """Return the paths that `as_arguments` was given.
+
+    Raises InputError where a pattern finds other files than it did.
+    """
+    paths = []
+    for argument in arguments:
+        if not argument.startswith(MARK):
+            paths.append(argument)
+            continue
+        checksum, _, pattern = argument.removeprefix(MARK).partition(":")
+        found = matching(pattern)
+        if _checksum(found) != checksum:
+            raise InputError(
+                f"{pattern}: files that match have come or gone since the run began; run again"
+            )
+        paths += found
+    return paths
+
+
+def matching(pattern: str) -> list[str]:
+    return sorted(glob.glob(pattern, recursive=True))
+
+
+def _checksum(paths: Iterable[str]) -> str:
+    return text_sha256("\n".join(paths))

@@ -1,0 +1,349 @@
+"""What a config must hold beyond the kinds of its values: one line with the key, before work."""
+
+import glob
+import os
+import re
+from pathlib import Path
+
+from ifguide.data.repositories import check_patterns
+from ifguide.errors import InputError
+from ifguide.files.artifacts import read_json
+from ifguide.methods.step import Mask, Ranking, Reward
+from ifguide.models.architectures import longest_block, read_architecture
+from ifguide.models.devices import CALIBRATED, DEVICES
+from ifguide.workflow.experiment import Experiment
+from ifguide.workflow.influence import Influence
+from ifguide.workflow.methods import Methods
+from ifguide.workflow.planned_facts import planned_records
+from ifguide.workflow.refusal import refuse_config
+from ifguide.workflow.shown import Shown
+from ifguide.workflow.sources import Sources, data_repository
+
+
+def check_method_steps(config: dict, methods: dict) -> None:
+    """Refuse a method whose steps do not fit together; methods: steps by method, as `steps_of`."""
+    for name, steps in methods.items():
+        key = f"methods.{name}"
+        for step in steps:
+            if mistake := step.mistake():
+                option, problem = mistake
+                refuse_config(f"{key}.{step.key()}.{option}", problem)
+        for first, second in zip(steps, steps[1:], strict=False):
+            if first.stage == second.stage:
+                refuse_config(
+                    f"{key}.{second.key()}",
+                    f"does not go with {first.key()}, which acts at the same stage; make it "
+                    "another method, and name that one in start_from",
+                )
+        data = next((step for step in steps if step.stage == "data"), None)
+        train = next((step for step in steps if step.stage == "train"), None)
+        if data and train and any(isinstance(need, Mask) for need in train.needs().values()):
+            refuse_config(
+                key,
+                f"give only one of {data.key()}, or {train.key()}: a mask speaks of the whole "
+                "corpus",
+            )
+        if train and train.needs_start and "start_from" not in config["methods"][name]:
+            refuse_config(f"{key}.start_from", f"missing: {train.key()} needs it")
+        if train and not train.reads_corpus:
+            # Its own options say how it trains.
+            beside = [data.key()] if data else []
+            beside += [part for part in ("training",) if part in config["methods"][name]]
+            for other in beside:
+                refuse_config(
+                    f"{key}.{other}",
+                    f"does not go with {train.key()}; make it another method, and name that one in "
+                    "start_from",
+                )
+
+
+class Checks:
+    """The checks of one experiment, in the order in which they are worth reading."""
+
+    def __init__(
+        self,
+        experiment: Experiment,
+        sources: Sources,
+        influence: Influence,
+        methods: Methods,
+        shown: Shown,
+    ) -> None:
+        self.experiment = experiment
+        self.config = experiment.config
+        self.sources = sources
+        self.influence = influence
+        self.methods = methods
+        self.shown = shown
+
+    def run(self) -> None:
+        self.check_names()
+        self.check_models()
+        self.check_queries()
+        self.check_study()
+        self.check_methods()
+        self.check_bounds()
+        self.check_paths()
+        self.check_implicit_classifier()
+        self.check_agreement()
+
+    def check_names(self) -> None:
+        """Refuse a name that nothing in the config defines."""
+        config = self.config
+        models, methods, influence = config["models"], config["methods"], config["influence"]
+        named = [("influence.model", influence["model"], models)]
+        for name in config["evaluation"]["models"]:
+            named.append(("evaluation.models", name, models))
+        for name in config["evaluation"]["methods"]:
+            named.append(("evaluation.methods", name, methods))
+        for name, model in models.items():
+            named.append((f"models.{name}.tokenizer", model["tokenizer"], config["tokenizers"]))
+        unmatched = self.experiment.unmatched_queries
+        for name, entry in config["queries"].items():
+            if "match" in entry:
+                named.append((f"queries.{name}.match.to", entry["match"]["to"], unmatched))
+        for name, direction in influence["directions"].items():
+            for key, known in (
+                ("toxic", config["queries"]),
+                ("safe", config["queries"]),
+                ("model", models),
+            ):
+                if direction[key]:
+                    named.append((f"influence.directions.{name}.{key}", direction[key], known))
+        for name, average in influence["averages"].items():
+            if name in influence["directions"]:
+                refuse_config(f"influence.averages.{name}", "is also the name of a direction")
+            key = f"influence.averages.{name}.directions"
+            named += [(key, part, influence["directions"]) for part in average["directions"]]
+        scored = {**influence["directions"], **influence["averages"]}
+        for section in ("selections", "variants"):
+            for name, entry in influence[section].items():
+                named.append((f"influence.{section}.{name}.direction", entry["direction"], scored))
+        for name, method in methods.items():
+            if isinstance(method.get("start_from"), str):
+                named.append((f"methods.{name}.start_from", method["start_from"], methods))
+            for needed in self.methods.needs(name, Mask, Ranking, Reward):
+                match needed.need:
+                    case Mask(selection=str(wanted)) | Ranking(selection=wanted):
+                        named.append((needed.key, wanted, influence["selections"]))
+                    case Reward(name=wanted):
+                        named.append((needed.key, wanted, config["rewards"]))
+        report = config["report"]
+        prompts = self.experiment.benchmarks_of("prompts")
+        named.append(("report.benchmark", report["benchmark"], prompts))
+        if report["selection"]:
+            named.append(("report.selection", report["selection"], influence["selections"]))
+        if report["proxy_agreement"]:
+            key = "report.proxy_agreement.direction"
+            named.append((key, report["proxy_agreement"]["direction"], influence["directions"]))
+        for number, entry in enumerate(report["study"]):
+            key = f"report.study.{number}.variants"
+            named += [(key, variant, influence["variants"]) for variant in entry["variants"]]
+        plan = config["plan"]
+        devices = [*DEVICES, *plan["own_devices"], *([CALIBRATED] if plan["calibration"] else [])]
+        named += [("plan.devices", device, devices) for device in plan["devices"]]
+        records = planned_records(self.experiment, self.sources, self.methods)
+        named += [("plan.records", name, records) for name in plan["records"]]
+        for key, name, known in named:
+            if name not in known:
+                refuse_config(key, f"{name!r} is none of {', '.join(sorted(known)) or 'nothing'}")
+
+    def check_models(self) -> None:
+        """Refuse models and methods that cannot be trained, before anything is."""
+        models, methods = self.config["models"], self.config["methods"]
+        for name in methods:
+            chain = [name]
+            while isinstance(following := methods[chain[-1]].get("start_from"), str):
+                if following in chain:
+                    refuse_config(
+                        f"methods.{name}.start_from", "begins with a model made from itself"
+                    )
+                chain.append(following)
+        proxy = self.experiment.proxy
+        # The mask of a selection moves to other tokens; what else a selection can do does not.
+        bound = [
+            name
+            for name in self.config["evaluation"]["methods"]
+            for needed in self.methods.needs(name, Mask, Ranking)
+            if isinstance(needed.need, Ranking) or needed.need.tokens == "random"
+        ]
+        for name in self.config["evaluation"]["models"]:
+            if bound and models[name]["tokenizer"] != models[proxy]["tokenizer"]:
+                refuse_config(
+                    f"models.{name}.tokenizer",
+                    f"is not that of {proxy}, which scores the tokens, as methods.{bound[0]} "
+                    "needs; give both the same tokenizer",
+                )
+        directions = self.config["influence"]["directions"].values()
+        proxies = {proxy, *(entry["model"] or proxy for entry in directions)}
+        for name in sorted(proxies):
+            if models[name]["tokenizer"] != models[proxy]["tokenizer"]:
+                refuse_config(
+                    f"models.{name}.tokenizer",
+                    f"is not that of {proxy}; models that score tokens need the same tokenizer",
+                )
+        block_size = self.config["corpus"]["block_size"]
+        for name in {*proxies, *self.config["evaluation"]["models"]}:
+            positions = self._positions_of(name)
+            if positions is not None and positions < block_size:
+                refuse_config(
+                    "corpus.block_size",
+                    f"{block_size} is longer than the {positions} positions of models.{name}",
+                )
+
+    def _positions_of(self, model: str) -> int | None:
+        """Return the positions of a model, None where they follow the block or are not known."""
+        entry = self.config["models"][model]
+        key = f"models.{model}"
+        try:
+            if "path" not in entry:
+                return longest_block(
+                    read_architecture(entry["architecture"], f"{key}.architecture")
+                )
+            description = Path(entry["path"], "config.json")
+            if not description.is_file():
+                refuse_config(f"{key}.path", f"{entry['path']} is not the directory of a model")
+            return longest_block(read_json(description))
+        except InputError as error:
+            raise SystemExit(f"error: config: {str(error).removeprefix('config key ')}") from None
+
+    def check_study(self) -> None:
+        """Refuse comparisons that this corpus, or these scores, cannot give."""
+        influence = self.config["influence"]
+        for name, entry in influence["directions"].items():
+            try:
+                re.compile(entry["layers"])
+            except re.error as error:
+                key = f"influence.directions.{name}.layers"
+                refuse_config(key, f"no regular expression ({error})")
+        for section in ("selections", "variants"):
+            for name, entry in influence[section].items():
+                if entry["unmoved"] and entry["attribution"] != "position":
+                    key = f"influence.{section}.{name}.unmoved"
+                    refuse_config(key, "only `position` scores are moved")
+        masks = self.methods.with_need(Mask)
+        suppressing = any(method in masks for method in self.config["evaluation"]["methods"])
+        if influence["scores"]["blocks"] and suppressing:
+            refuse_config(
+                "influence.scores.blocks",
+                "a selection needs the scores of all blocks; set null, or compare only `none`",
+            )
+
+    def check_agreement(self) -> None:
+        """Refuse to compare factors that are not there, or scores that cannot be compared."""
+        report = self.config["report"]
+        direction = self.config["influence"]["selections"][self.shown.selection]["direction"]
+        entry = self.config["influence"]["directions"].get(direction)
+        if report["agreement_blocks"] and (not entry or entry["hessian"] == "identity"):
+            refuse_config(
+                "report.agreement_blocks",
+                f"{direction}, whose selection the report shows, uses no factors; set 0",
+            )
+        if report["proxy_agreement"]:
+            target = self.config["evaluation"]["models"][0]
+            proxy = self.influence.model_of(report["proxy_agreement"]["direction"])
+            if self.experiment.tokenizer_of(target) != self.experiment.tokenizer_of(proxy):
+                refuse_config(
+                    "report.proxy_agreement",
+                    f"{proxy} and {target} have different tokenizers, so that their scores speak "
+                    "of different tokens; remove it",
+                )
+            if target == proxy:
+                refuse_config(
+                    "report.proxy_agreement.direction", f"belongs to {target} itself; name another"
+                )
+
+    def check_queries(self) -> None:
+        """Refuse query sets that do not say which side of a pair they take, or say it in vain."""
+        for name, entry in self.config["queries"].items():
+            if (entry["format"] == "paradetox") != ("side" in entry):
+                refuse_config(
+                    f"queries.{name}.side", "goes with the format paradetox, which needs it"
+                )
+
+    def check_methods(self) -> None:
+        """Refuse a method that begins with no model, or suppresses what is not known."""
+        methods = self.config["methods"]
+        for name, entry in methods.items():
+            base = entry.get("start_from")
+            if isinstance(base, str) and not self.methods.makes_model(base):
+                refuse_config(
+                    f"methods.{name}.start_from",
+                    f"{base!r} acts while text is sampled and has no weights of its own; name "
+                    f"{self.methods.weights_of(base)!r}",
+                )
+            for needed in self.methods.needs(name, Mask):
+                if needed.need.selection is None and not self.experiment.has_truth:
+                    refuse_config(needed.key, "truth needs a corpus source whose `spans` are known")
+
+    def check_bounds(self) -> None:
+        """Refuse a range that holds nothing."""
+        for section in ("queries", "benchmarks"):
+            for name, entry in self.config[section].items():
+                for key in ("part", "prompt_toxicity", "continuation_toxicity"):
+                    if key in entry and entry[key][0] >= entry[key][1]:
+                        refuse_config(f"{section}.{name}.{key}", f"{entry[key]} holds nothing")
+
+    def check_paths(self) -> None:
+        """Refuse a path that nothing is at, and that no download or rule makes."""
+        for key, entry in self.sources.data_entries():
+            if "hub" in entry:
+                try:
+                    check_patterns(data_repository(entry))
+                except InputError as error:
+                    refuse_config(key, error)
+            else:
+                self.sources.paths(entry, key)
+        config = self.config
+        explicit, implicit = config["classifiers"]["explicit"], config["classifiers"]["implicit"]
+        for key, path in [
+            ("classifiers.explicit.checkpoint", explicit.get("checkpoint")),
+            ("classifiers.implicit.path", implicit.get("path")),
+            *(
+                (f"tokenizers.{name}.path", entry.get("path"))
+                for name, entry in config["tokenizers"].items()
+            ),
+            *(
+                (f"models.{name}.architecture.file", entry.get("architecture", {}).get("file"))
+                for name, entry in config["models"].items()
+            ),
+            *(
+                (
+                    f"methods.{name}.start_from.path",
+                    os.path.join(entry["start_from"]["path"], "config.json"),
+                )
+                for name, entry in config["methods"].items()
+                if isinstance(entry.get("start_from"), dict)
+            ),
+            *(
+                (f"models.{name}.path", entry.get("path"))
+                for name, entry in config["models"].items()
+            ),
+        ]:
+            if path and not os.path.exists(path):
+                refuse_config(key, f"{path} does not exist")
+
+    def check_implicit_classifier(self) -> None:
+        """Refuse a directory that is not the classifier that the config describes."""
+        implicit = self.config["classifiers"]["implicit"]
+        folder = implicit.get("path")
+        if not folder:
+            return
+        try:
+            described = read_json(Path(folder, "config.json"))
+        except (OSError, InputError):
+            refuse_config(
+                "classifiers.implicit.path", f"{folder} has no config.json that can be read"
+            )
+        if not glob.glob(os.path.join(glob.escape(folder), "*.safetensors")):
+            refuse_config(
+                "classifiers.implicit.path",
+                f"{folder} has no .safetensors weights; pickled ones are never loaded",
+            )
+        labels = list(described.get("id2label", {0: "LABEL_0", 1: "LABEL_1"}).values())
+        label = implicit.get("toxic_label", 1)
+        if not 2 <= len(labels) > label:
+            refuse_config(
+                "classifiers.implicit.toxic_label",
+                f"{label}, but the classifier in {folder} has the labels "
+                f"{', '.join(map(str, labels))}",
+            )

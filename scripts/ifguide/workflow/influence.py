@@ -1,0 +1,156 @@
+"""Directions, scores, selections and masks: their folders and files, by the names in the config."""
+
+from collections.abc import Iterable
+
+from ifguide.methods.step import Mask
+from ifguide.workflow.experiment import Experiment, settings_of
+from ifguide.workflow.layout import moved_mask, random_mask, shard_files
+
+
+class Influence:
+    """What belongs to the sections `influence` and `queries` of an experiment."""
+
+    def __init__(self, experiment: Experiment) -> None:
+        self.experiment = experiment
+        self.layout = experiment.layout
+        self.settings = experiment.config["influence"]
+
+    # --- directions ---
+
+    def averaged(self, direction: str) -> list[str]:
+        """Return the directions whose mean scores an entry of `averages` has; else itself."""
+        average = self.settings["averages"].get(direction)
+        return average["directions"] if average else [direction]
+
+    def model_of(self, direction: str) -> str:
+        """Return the model of a direction; an average stands in the folder of its first one."""
+        first = self.averaged(direction)[0]
+        return self.settings["directions"][first]["model"] or self.experiment.proxy
+
+    def folder(self, direction: str) -> str:
+        return self.layout.direction(self.model_of(direction), direction)
+
+    def direction_files(self, direction: str) -> list[str]:
+        return [
+            self.layout.direction_file(self.model_of(name), name)
+            for name in self.averaged(direction)
+        ]
+
+    def gradient_file(self, model: str, direction: str, side: str) -> str | list:
+        queries = self.settings["directions"][direction][side]
+        return self.layout.gradient(model, queries) if queries else []
+
+    # --- scores ---
+
+    def scored_with(self, direction: str, attribution: str) -> str:
+        """Return the settings in the records of scores, by which a reader knows them."""
+        scores = self.settings["scores"]
+        if average := self.settings["averages"].get(direction):
+            return settings_of(
+                **average, attribution=attribution, scores={"blocks": scores["blocks"]}
+            )
+        return settings_of(attribution=attribution, scores=scores, seed=self.experiment.seed)
+
+    def scores_folder(self, direction: str, attribution: str) -> str:
+        return self.layout.scores(self.model_of(direction), direction, attribution)
+
+    def score_files(self, direction: str, attribution: str, suffix: str = "npy") -> list[str]:
+        folder = self.scores_folder(direction, attribution)
+        return shard_files(folder, self.experiment.shards, suffix)
+
+    @property
+    def measured(self) -> list[tuple[str, str]]:
+        """The (direction, attribution) pairs whose scores are measured as they are."""
+        selected = {
+            (s["direction"], s["attribution"]) for s in self.settings["selections"].values()
+        }
+        asked = {
+            (direction, attribution)
+            for direction, entry in self.settings["directions"].items()
+            for attribution in entry["measure"]
+        }
+        return sorted(selected | asked)
+
+    @property
+    def scored(self) -> list[tuple[str, str]]:
+        """All (direction, attribution) pairs that are scored."""
+        ranked = {(v["direction"], v["attribution"]) for v in self.variants.values()}
+        return sorted({*self.measured} | ranked)
+
+    @property
+    def proxies(self) -> list[str]:
+        """The models whose gradients are taken."""
+        directions = {name for entry, _ in self.scored for name in self.averaged(entry)}
+        return sorted({self.model_of(name) for name in directions} | {self.experiment.proxy})
+
+    # --- rankings that are only judged ---
+
+    @property
+    def variants(self) -> dict[str, dict]:
+        """The variants: without known spans there is nothing to judge a ranking by."""
+        return self.settings["variants"] if self.experiment.has_truth else {}
+
+    def variant_file(self, variant: str, name: str = "attribution.json") -> str:
+        entry = self.settings["variants"][variant]
+        folder = self.scores_folder(entry["direction"], entry["attribution"])
+        return f"{folder}/{variant}/{name}"
+
+    def spelled_out(self, variant: str) -> dict[str, str]:
+        """Return the settings of a variant as text, by the columns of the study's table."""
+        entry = self.settings["variants"][variant]
+        parts = [self.settings["directions"][name] for name in self.averaged(entry["direction"])]
+        weight = {"none": "none", "inverse_document_frequency": "IDF"}[entry["token_weight"]]
+        if weight != "none" and entry["token_weight_power"] != 1:
+            weight += f"^{entry['token_weight_power']:g}"
+        return {
+            "scores": f"mean of {len(parts)}" if len(parts) > 1 else "one",
+            "proxy": _joined(part["model"] or self.experiment.proxy for part in parts),
+            "toxic": _joined(part["toxic"] for part in parts),
+            "safe": _joined(part["safe"] or "none" for part in parts),
+            "hessian": _joined(part["hessian"] for part in parts),
+            "relative_damping": _joined(
+                "–" if part["hessian"] == "identity" else f"{part['relative_damping']:g}"
+                for part in parts
+            ),
+            "layers": _joined(part["layers"] or "all" for part in parts),
+            "attribution": entry["attribution"] + (", unmoved" if entry["unmoved"] else ""),
+            "pooling": f"{entry['pooling']:g}",
+            "token_weight": weight,
+        }
+
+    def studied_queries(self, variants: Iterable[str]) -> list[str]:
+        directions = [
+            self.settings["directions"][name]
+            for variant in variants
+            for name in self.averaged(self.settings["variants"][variant]["direction"])
+        ]
+        return sorted({d[side] for d in directions for side in ("toxic", "safe")} - {None})
+
+    # --- selections and masks ---
+
+    def selection_folder(self, selection: str) -> str:
+        direction = self.settings["selections"][selection]["direction"]
+        return f"{self.folder(direction)}/{selection}"
+
+    def mask_files(self, folder: str) -> list[str]:
+        """Return the record and the masks of a selection."""
+        return [
+            f"{folder}/selection.json",
+            *shard_files(f"{folder}/mask", self.experiment.shards),
+        ]
+
+    def mask_folder(self, mask: Mask, model: str) -> str | None:
+        """Return the folder of a mask in the tokens of a model; None of the known toxic tokens."""
+        if mask.selection is None:
+            return None
+        folder = self.selection_folder(mask.selection)
+        if mask.tokens == "random":
+            return random_mask(folder)
+        tokenizer = self.experiment.tokenizer_of(model)
+        if tokenizer == self.experiment.tokenizer_of(self.experiment.proxy):
+            return folder
+        return moved_mask(folder, tokenizer)
+
+
+def _joined(texts: Iterable[str]) -> str:
+    return " + ".join(dict.fromkeys(texts))

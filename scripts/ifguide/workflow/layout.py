@@ -1,0 +1,232 @@
+"""Where everything lies below `results/` and `logs/`: the one place that knows.
+
+A name that is not given stands as Snakemake's wildcard, so that the output of a rule and what
+another rule, a script or a test asks for are written by one function. Folders end without a slash.
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+PLANTED_FILES = (
+    "documents.jsonl",
+    "held_out.jsonl",
+    "queries.jsonl",
+    "prompts.jsonl",
+    "toxigen.json",
+    "lambada.jsonl",
+    "explicit_labelled.jsonl",
+    "implicit_labelled.jsonl",
+    "pairs.tsv",
+    "words.txt",
+    "bold.json",
+)
+# What rules ask for of a model's folder, and all that the rule which makes it declares.
+MODEL_FILES = ("model.safetensors", "config.json", "training.json")
+ALL_MODEL_FILES = (*MODEL_FILES, "tokenizer.json", "losses.csv")
+
+
+def shard_names(count: int) -> list[str]:
+    return [f"{shard:05d}" for shard in range(count)]
+
+
+def shard_files(folder: str, count: int, suffix: str = "npy") -> list[str]:
+    return [f"{folder}/shard-{shard}.{suffix}" for shard in shard_names(count)]
+
+
+def column_files(folder: str, count: int, columns: Iterable[str]) -> list[str]:
+    """Return the files of some columns of a corpus of `count` shards."""
+    return [path for column in columns for path in shard_files(f"{folder}/{column}", count)]
+
+
+@dataclass(frozen=True)
+class Layout:
+    """The folders and files of one experiment; overlay: whose tables and figures are asked for."""
+
+    experiment: str
+    overlay: str | None = None
+
+    @property
+    def root(self) -> str:
+        return f"results/{self.experiment}"
+
+    @property
+    def logs(self) -> str:
+        return f"logs/{self.experiment}"
+
+    @property
+    def run_lock(self) -> str:
+        return f"{self.root}/.run.lock"
+
+    @property
+    def run_config(self) -> str:
+        return f"{self.root}/run_config.yaml"
+
+    # --- jobs: the log and the record of time and memory of a rule are named for it ---
+
+    def log(self, rule: str, *wildcards: str) -> str:
+        return f"{self.logs}/{_joined(rule, wildcards)}.log"
+
+    def benchmark(self, rule: str, *wildcards: str) -> str:
+        return f"{self.logs}/benchmarks/{_joined(rule, wildcards)}.tsv"
+
+    # --- data ---
+
+    @property
+    def planted(self) -> str:
+        return f"{self.root}/planted"
+
+    def fetched(self, download: str = "{download}") -> str:
+        return f"{self.root}/fetched/{download}.json"
+
+    def fetched_repository(self, repository: str = "{repository}") -> str:
+        return f"{self.root}/fetched/hub/{repository}.json"
+
+    @property
+    def documents(self) -> str:
+        return f"{self.root}/corpus/documents.jsonl"
+
+    @property
+    def held_out_documents(self) -> str:
+        return f"{self.root}/corpus/held_out.jsonl"
+
+    @property
+    def documents_report(self) -> str:
+        return f"{self.root}/corpus/documents.json"
+
+    def corpus(self, tokenizer: str = "{tokenizer}") -> str:
+        return f"{self.root}/corpus/{tokenizer}"
+
+    def held_out(self, tokenizer: str = "{tokenizer}") -> str:
+        return f"{self.corpus(tokenizer)}/held_out"
+
+    def kept_corpus(self, tokenizer: str = "{tokenizer}", method: str = "{method}") -> str:
+        """The corpus that a method's data step leaves."""
+        return f"{self.corpus(tokenizer)}/filtered/{method}"
+
+    def tokenizer_file(self, tokenizer: str = "{tokenizer}") -> str:
+        return f"{self.corpus(tokenizer)}/tokenizer/tokenizer.json"
+
+    def token_parts(self, tokenizer: str = "{tokenizer}") -> str:
+        return f"{self.corpus(tokenizer)}/parts"
+
+    def document_toxicity(self, tokenizer: str = "{tokenizer}", unit: str = "{unit}") -> str:
+        return f"{self.corpus(tokenizer)}/toxicity/{unit}"
+
+    def queries(self, queries: str = "{queries}") -> str:
+        return f"{self.root}/queries/{queries}.jsonl"
+
+    def queries_report(self, queries: str = "{queries}") -> str:
+        return f"{self.root}/queries/{queries}.json"
+
+    @property
+    def disjoint(self) -> str:
+        return self.queries_report("disjoint")
+
+    def prompts(self, benchmark: str = "{benchmark}") -> str:
+        return f"{self.root}/prompts/{benchmark}.jsonl"
+
+    def prompts_report(self, benchmark: str = "{benchmark}") -> str:
+        return f"{self.root}/prompts/{benchmark}.json"
+
+    def prompt_lengths(self, model: str = "{model}", benchmark: str = "{benchmark}") -> str:
+        return f"{self.root}/prompts/lengths/{model}/{benchmark}.json"
+
+    def passages(self, benchmark: str = "{benchmark}") -> str:
+        return f"{self.root}/passages/{benchmark}.jsonl"
+
+    def passages_report(self, benchmark: str = "{benchmark}") -> str:
+        return f"{self.root}/passages/{benchmark}.json"
+
+    def pairs(self, method: str = "{method}") -> str:
+        return f"{self.root}/pairs/{method}.jsonl"
+
+    def pairs_report(self, method: str = "{method}") -> str:
+        return f"{self.root}/pairs/{method}.json"
+
+    # --- models ---
+
+    def model(self, model: str = "{model}", method: str = "{method}", seed: str = "{seed}") -> str:
+        return f"{self.root}/models/{model}/{method}/{seed}"
+
+    def classifier(self, classifier: str = "{classifier}") -> str:
+        return f"{self.root}/classifiers/{classifier}"
+
+    def reward(self, reward: str = "{reward}", tokenizer: str = "{tokenizer}") -> str:
+        return f"{self.root}/rewards/{reward}/{tokenizer}"
+
+    # --- influence ---
+
+    def influence(self, model: str = "{model}") -> str:
+        return f"{self.root}/influence/{model}"
+
+    def factors(self, model: str = "{model}") -> str:
+        return f"{self.influence(model)}/factors.safetensors"
+
+    def gradient(self, model: str = "{model}", queries: str = "{queries}") -> str:
+        return f"{self.influence(model)}/gradients/{queries}.safetensors"
+
+    def direction(self, model: str = "{model}", direction: str = "{direction}") -> str:
+        return f"{self.influence(model)}/{direction}"
+
+    def direction_file(self, model: str = "{model}", direction: str = "{direction}") -> str:
+        return f"{self.direction(model, direction)}/direction.safetensors"
+
+    def scores(
+        self,
+        model: str = "{model}",
+        direction: str = "{direction}",
+        attribution: str = "{attribution}",
+    ) -> str:
+        return f"{self.direction(model, direction)}/scores/{attribution}"
+
+    def selection(
+        self, model: str = "{model}", direction: str = "{direction}", selection: str = "{selection}"
+    ) -> str:
+        return f"{self.direction(model, direction)}/{selection}"
+
+    # --- what is measured ---
+
+    def evaluation(
+        self,
+        model: str = "{model}",
+        method: str = "{method}",
+        seed: str = "{seed}",
+        benchmark: str = "{benchmark}",
+    ) -> str:
+        return f"{self.root}/evaluation/{model}/{method}/{seed}/{benchmark}"
+
+    def removal(self, model: str = "{model}", method: str = "{method}") -> str:
+        return f"{self.root}/removal/{model}/{method}.json"
+
+    # --- what people look at ---
+
+    @property
+    def tables(self) -> str:
+        return f"{self.root}/overlays/{self.overlay}" if self.overlay else self.root
+
+    def shown(self, name: str) -> str:
+        """The path of a table, figure or page that the report shows."""
+        return f"{self.tables}/{name}"
+
+    def shown_log(self, rule: str) -> str:
+        return self.log(self._shown_job(rule))
+
+    def shown_benchmark(self, rule: str) -> str:
+        return self.benchmark(self._shown_job(rule))
+
+    def _shown_job(self, rule: str) -> str:
+        return f"overlays/{self.overlay}/{rule}" if self.overlay else rule
+
+
+def _joined(rule: str, wildcards: Iterable[str]) -> str:
+    return "/".join([rule, *(f"{{{name}}}" for name in wildcards)])
+
+
+def random_mask(selection: str) -> str:
+    """The folder of as many tokens as a selection has, drawn at random."""
+    return f"{selection}/random"
+
+
+def moved_mask(selection: str, tokenizer: str = "{tokenizer}") -> str:
+    """The folder of a selection's mask in the tokens of another tokenizer."""
+    return f"{selection}/transfer/{tokenizer}"

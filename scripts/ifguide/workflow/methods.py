@@ -1,0 +1,357 @@
+"""Methods: their steps, what their models are made from, and what a rule waits for.
+
+A kind of need has one rule that makes it, and one branch here that names its files: what a rule
+waits for (`inputs`) and what the job is given (`given`).
+"""
+
+import glob
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict
+from typing import Any, NamedTuple
+
+from ifguide.methods.step import (
+    DocumentToxicity,
+    Mask,
+    Need,
+    Pairs,
+    Ranking,
+    Reward,
+    Step,
+    Words,
+    steps_of,
+)
+from ifguide.workflow.experiment import Experiment, settings_of
+from ifguide.workflow.influence import Influence
+from ifguide.workflow.layout import MODEL_FILES, shard_files
+from ifguide.workflow.sources import Sources
+
+UNCENSORED = "none"
+
+
+class Needed(NamedTuple):
+    """A need of a step, by the key of the option that names it."""
+
+    method: str
+    step: str
+    name: str
+    need: Need
+
+    @property
+    def key(self) -> str:
+        return f"methods.{self.method}.{self.step}.{self.name}"
+
+
+def needs_of(config: dict, method: str) -> Iterator[Needed]:
+    """Yield what the steps of a method need."""
+    for step in steps_of(config["methods"][method]):
+        for name, need in step.needs().items():
+            yield Needed(method, step.key(), name, need)
+
+
+def needed_files(config: dict) -> dict[str, dict]:
+    """Return what steps need of the user's files, as entries with `files`, by the config's key."""
+    return {
+        needed.key: entry_of(needed.need)
+        for method in config["methods"]
+        for needed in needs_of(config, method)
+        if isinstance(needed.need, Pairs | Words)
+    }
+
+
+def entry_of(need: Pairs | Words) -> dict:
+    return {name: value for name, value in asdict(need).items() if value is not None}
+
+
+class Methods:
+    """The methods of an experiment, compared or not."""
+
+    def __init__(self, experiment: Experiment, sources: Sources, influence: Influence) -> None:
+        self.experiment = experiment
+        self.config = experiment.config
+        self.layout = experiment.layout
+        self.sources = sources
+        self.influence = influence
+        self.steps = {name: steps_of(entry) for name, entry in self.config["methods"].items()}
+
+    # --- what a method is ---
+
+    def step_at(self, method: str, *stages: str) -> Step | None:
+        return next((step for step in self.steps[method] if step.stage in stages), None)
+
+    def needs(self, method: str, *kinds: type) -> list[Needed]:
+        """Return what the steps of a method need, of some kinds only where they are given."""
+        found = list(needs_of(self.config, method))
+        return [needed for needed in found if not kinds or isinstance(needed.need, kinds)]
+
+    def modules_of(self, method: str, stages: Sequence[str]) -> tuple[str, ...]:
+        """Return the modules of a method's steps at some stages."""
+        return tuple(type(s).__module__ for s in self.steps[method] if s.stage in stages)
+
+    def shares_steps(self, method: str) -> bool:
+        """Whether several processes may share the training of a method's model."""
+        step = self.step_at(method, "train")
+        return step is None or step.shares_steps
+
+    def with_stage(self, *stages: str) -> list[str]:
+        return [method for method in self.steps if self.step_at(method, *stages)]
+
+    def with_need(self, *kinds: type) -> list[str]:
+        return [method for method in self.steps if self.needs(method, *kinds)]
+
+    def trains(self, method: str) -> bool:
+        """Whether a model is trained: one that is only edited or decoded is taken as it is."""
+        entry = self.config["methods"][method]
+        return (
+            self.step_at(method, "data", "train") is not None
+            or "training" in entry
+            or self.step_at(method, "edit", "decode") is None
+        )
+
+    def makes_model(self, method: str) -> bool:
+        return self.trains(method) or self.step_at(method, "edit") is not None
+
+    def weights_of(self, method: str) -> str:
+        """Return the method whose model a method uses: another one's where it makes none."""
+        if self.makes_model(method):
+            return method
+        return self.weights_of(self.config["methods"][method].get("start_from", UNCENSORED))
+
+    def ancestors(self, method: str) -> list[str]:
+        """Return a method, the one that its model begins with, and so on back to the first."""
+        start = self.config["methods"][method].get("start_from")
+        return [method, *(self.ancestors(start) if isinstance(start, str) else [])]
+
+    def start_of(self, model: str, method: str) -> str | dict | None:
+        """Return the method whose model this one begins with, or a directory that is given."""
+        entry = self.config["methods"][method]
+        if "start_from" in entry:
+            return entry["start_from"]
+        given = "path" in self.config["models"][model] and method != UNCENSORED
+        return UNCENSORED if given or not self.trains(method) else None
+
+    def early_state(self, model: str) -> dict | None:
+        """Return the model that this one is an early state of, and the share of its steps."""
+        return self.config["models"][model].get("checkpoint")
+
+    def training(self, model: str, method: str) -> dict:
+        """Return the training settings: the defaults, what the model changes, then the method."""
+        early = self.early_state(model)
+        settings = {
+            **self.config["training"],
+            **self.config["models"][model].get("training", {}),
+            **self.config["methods"][method].get("training", {}),
+            **({"stop_at": early["at"]} if early else {}),
+        }
+        step = self.step_at(method, "train")
+        return step.training(settings) if step else settings
+
+    def seeded_as(self, model: str) -> str:
+        """Return the name from which a model derives its initial weights and order of data."""
+        early = self.early_state(model)
+        return early["of"] if early else model
+
+    # --- what is compared ---
+
+    @property
+    def evaluated(self) -> list[tuple[str, str, int]]:
+        """Model, method and seed of all that is compared."""
+        evaluation = self.config["evaluation"]
+        return [
+            (model, method, seed)
+            for model in evaluation["models"]
+            for method in evaluation["methods"]
+            for seed in evaluation["seeds"]
+        ]
+
+    @property
+    def trained(self) -> list[tuple[str, str, int]]:
+        """The same with the methods whose models they use."""
+        return list(dict.fromkeys((m, self.weights_of(a), seed) for m, a, seed in self.evaluated))
+
+    @property
+    def paired(self) -> list[str]:
+        """The methods that learn from pairs and that a compared one is, begins with or decodes."""
+        compared = self.config["evaluation"]["methods"]
+        makers = {a for method in compared for a in self.ancestors(method)}
+        return sorted(method for method in makers if self.needs(method, Pairs))
+
+    def is_measured_on(self, method: str, benchmark: str) -> bool:
+        kind = self.config["benchmarks"][benchmark]["kind"]
+        return all(kind in step.measured_on for step in self.steps[method])
+
+    @property
+    def metrics(self) -> list[str]:
+        return [
+            f"{self.layout.evaluation(model, method, seed, benchmark)}/metrics.json"
+            for model, method, seed in self.evaluated
+            for benchmark in self.config["benchmarks"]
+            if self.is_measured_on(method, benchmark)
+        ]
+
+    def unmeasured(self) -> dict[str, str]:
+        """Return why compared methods are not measured on some kinds of benchmarks."""
+        return {
+            method: step.unmeasured
+            for method in self.config["evaluation"]["methods"]
+            for step in self.steps[method]
+            if step.unmeasured
+        }
+
+    @property
+    def removing(self) -> list[str]:
+        """The compared methods that keep tokens from training."""
+        return [
+            method
+            for method in self.config["evaluation"]["methods"]
+            if self.step_at(method, "data") or self.needs(method, Mask)
+        ]
+
+    # --- files of models ---
+
+    def model_directory(self, model: str, method: str, seed: str) -> str:
+        return self.layout.model(model, self.weights_of(method), seed)
+
+    def model_files(self, model: str, method: str, seed: str) -> list[str]:
+        folder = self.model_directory(model, method, seed)
+        return [f"{folder}/{name}" for name in MODEL_FILES]
+
+    def given_files(self, model: str) -> list[str]:
+        """Return the files of a model directory that the config names."""
+        folder = self.config["models"][model]["path"]
+        return sorted(
+            path
+            for pattern in ("*.json", "*.safetensors")
+            for path in glob.glob(f"{glob.escape(folder)}/{pattern}")
+        )
+
+    def start_directory(self, model: str, method: str, seed: str) -> str | None:
+        start = self.start_of(model, method)
+        if isinstance(start, dict):
+            return start["path"]
+        return self.model_directory(model, start, seed) if start else None
+
+    def start_files(self, model: str, method: str, seed: str) -> list[str]:
+        """Return the files of the model that a method begins with."""
+        start = self.start_of(model, method)
+        if isinstance(start, dict):
+            weights = sorted(glob.glob(f"{glob.escape(start['path'])}/*.safetensors"))
+            return [f"{start['path']}/config.json", *weights]
+        return self.model_files(model, start, seed) if start else []
+
+    def training_corpus(self, model: str, method: str) -> str:
+        """Return the corpus that a method trains on: all of it, or what its data step keeps."""
+        if self.step_at(method, "data"):
+            return self.layout.kept_corpus(self.experiment.tokenizer_of(model), method)
+        return self.experiment.corpus_of(model)
+
+    def training_files(self, model: str, method: str) -> list[str]:
+        """Return the files of the corpus that a method trains on, where it reads one."""
+        step = self.step_at(method, "train")
+        if not self.trains(method) or (step and not step.reads_corpus):
+            return []
+        return self.experiment.corpus_files(self.training_corpus(model, method), "tokens")
+
+    # --- needs ---
+
+    def inputs(self, needed: Needed, tokenizer: str, model: str | None = None) -> list[str]:
+        """Return what a rule waits for before a step is given what it needs."""
+        experiment, influence = self.experiment, self.influence
+        match needed.need:
+            case Mask(selection=None):
+                return experiment.corpus_files(self.layout.corpus(tokenizer), "truth")
+            case Mask() as mask:
+                return influence.mask_files(influence.mask_folder(mask, model))
+            case Ranking(selection):
+                folder = influence.selection_folder(selection)
+                return [f"{folder}/selection.json", f"{folder}/documents.csv"]
+            case DocumentToxicity(unit):
+                folder = self.layout.document_toxicity(tokenizer, unit)
+                return shard_files(folder, experiment.shards)
+            case Words() as words:
+                return self.sources.inputs(entry_of(words), needed.key)
+            case Pairs():
+                return [self.layout.pairs(needed.method)]
+            case Reward(name):
+                folder = self.layout.reward(name, tokenizer)
+                return [
+                    f"{folder}/{file}"
+                    for file in ("model.safetensors", "config.json", "tokenizer.json")
+                ]
+        raise TypeError(f"{needed.need}: no rule makes needs of this kind")
+
+    def given(self, needed: Needed, tokenizer: str, model: str | None = None) -> list[str]:
+        """Return the files and folders that a job is given of a need."""
+        influence = self.influence
+        match needed.need:
+            case Mask() as mask:
+                folder = influence.mask_folder(mask, model)
+                return [folder] if folder else []
+            case Ranking(selection):
+                return [influence.selection_folder(selection)]
+            case Words() as words:
+                return self.sources.arguments(entry_of(words), needed.key)
+            case Reward(name):
+                return [self.layout.reward(name, tokenizer)]
+        return self.inputs(needed, tokenizer, model)
+
+    def stage_inputs(
+        self, method: str, stages: tuple[str, ...], tokenizer: str, model: str | None = None
+    ) -> list[str]:
+        """Return what the steps of some stages wait for."""
+        return [
+            path
+            for needed in self._needs_at(method, stages)
+            for path in self.inputs(needed, tokenizer, model)
+        ]
+
+    def stage_given(
+        self, method: str, stages: tuple[str, ...], tokenizer: str, model: str | None = None
+    ) -> str:
+        """Return what the steps of some stages are given, as JSON: step, need, paths."""
+        found: dict[str, dict[str, list[str]]] = {}
+        for needed in self._needs_at(method, stages):
+            given = self.given(needed, tokenizer, model)
+            found.setdefault(needed.step, {})[needed.name] = given
+        return settings_of(**found)
+
+    def stage_options(self, method: str, *stages: str) -> dict[str, dict]:
+        """Return the options of the steps of some stages, by their keys."""
+        entry = self.config["methods"][method]
+        return {
+            step.key(): entry[step.key()] for step in self.steps[method] if step.stage in stages
+        }
+
+    def _needs_at(self, method: str, stages: tuple[str, ...]) -> list[Needed]:
+        keys = [step.key() for step in self.steps[method] if step.stage in stages]
+        return [needed for needed in self.needs(method) if needed.step in keys]
+
+    def decode_inputs(self, wildcards: Any) -> list[str]:
+        """Return what the decode step of a job's method waits for."""
+        tokenizer = self.experiment.tokenizer_of(wildcards.model)
+        return self.stage_inputs(wildcards.method, ("decode",), tokenizer, wildcards.model)
+
+    def decode_given(self, wildcards: Any) -> str:
+        """Return what the decode step of a job's method is given."""
+        tokenizer = self.experiment.tokenizer_of(wildcards.model)
+        return self.stage_given(wildcards.method, ("decode",), tokenizer, wildcards.model)
+
+    # --- what is kept from training ---
+
+    def removal_inputs(self, model: str, method: str) -> list[str]:
+        """Return what says which tokens a method drops or suppresses."""
+        if self.step_at(method, "data"):
+            return [f"{self.training_corpus(model, method)}/filter.json"]
+        tokenizer = self.experiment.tokenizer_of(model)
+        return [p for mask in self.needs(method, Mask) for p in self.inputs(mask, tokenizer, model)]
+
+    def removal_options(self, model: str, method: str) -> list[str]:
+        if self.step_at(method, "data"):
+            return ["--filter", *self.removal_inputs(model, method)]
+        (mask,) = self.needs(method, Mask)
+        folder = self.influence.mask_folder(mask.need, model)
+        return ["--mask", folder] if folder else ["--truth"]
+
+    def pairs(self, method: str) -> Needed:
+        """Return the pairs that a method learns from."""
+        (needed,) = self.needs(method, Pairs)
+        return needed

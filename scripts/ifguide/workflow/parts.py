@@ -1,0 +1,47 @@
+"""The parts of an experiment that rules ask, made and checked once when the workflow is parsed."""
+
+from dataclasses import dataclass
+
+from ifguide.methods.step import steps_of
+from ifguide.workflow.checks import Checks, check_method_steps
+from ifguide.workflow.experiment import Experiment
+from ifguide.workflow.influence import Influence
+from ifguide.workflow.judges import Judges
+from ifguide.workflow.layout import Layout
+from ifguide.workflow.methods import Methods, needed_files
+from ifguide.workflow.planned_facts import planned_facts
+from ifguide.workflow.shown import Shown
+from ifguide.workflow.sources import Sources
+
+
+@dataclass(frozen=True)
+class Parts:
+    experiment: Experiment
+    layout: Layout
+    sources: Sources
+    influence: Influence
+    methods: Methods
+    judges: Judges
+    shown: Shown
+
+    def planned_facts(self) -> dict:
+        return planned_facts(
+            self.experiment, self.sources, self.influence, self.methods, self.judges
+        )
+
+
+def open_experiment(config: dict) -> Parts:
+    """Return the parts of an experiment. Stops with one line where the config does not hold.
+
+    config: valid, all defaults filled in.
+    """
+    check_method_steps(config, {name: steps_of(entry) for name, entry in config["methods"].items()})
+    experiment = Experiment(config)
+    layout = experiment.layout
+    sources = Sources(config, layout, needed_files(config))
+    influence = Influence(experiment)
+    methods = Methods(experiment, sources, influence)
+    shown = Shown(experiment, influence, methods)
+    Checks(experiment, sources, influence, methods, shown).run()
+    judges = Judges(experiment, sources)
+    return Parts(experiment, layout, sources, influence, methods, judges, shown)

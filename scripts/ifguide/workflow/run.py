@@ -1,0 +1,106 @@
+"""The start and the end of a run."""
+
+import glob
+import os
+import platform
+import shlex
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import yaml
+
+from ifguide.errors import InputError
+from ifguide.files.artifacts import write_text
+from ifguide.files.locks import hold_run_lock
+from ifguide.files.provenance import (
+    code_state,
+    data_state,
+    machine,
+    package_versions,
+    thread_settings,
+)
+from ifguide.workflow.experiment import Experiment
+from ifguide.workflow.judges import Judges
+from ifguide.workflow.layout import Layout
+from ifguide.workflow.sources import CLASSIFIER_FILES, Sources
+
+if TYPE_CHECKING:
+    from snakemake.workflow import Workflow
+
+
+def only_plans(workflow: "Workflow") -> bool:
+    """Whether only a plan is made, which is no run: it disturbs none, and is not recorded."""
+    return set(workflow.dag_settings.targets) == {"plan"}
+
+
+def begin_run(
+    experiment: Experiment, sources: Sources, judges: Judges, source: Path, cores: int | None
+) -> None:
+    """Lock the results folder and write down what the run is made with.
+
+    source: the root of the workflow. cores: None on a cluster, where each job has its own.
+    """
+    try:
+        hold_run_lock(experiment.layout.run_lock)
+        record = {
+            "config": experiment.config,
+            **code_state(source),
+            **data_state(named_data(experiment, sources, judges)),
+            "command": shlex.join(sys.argv),
+            "python": platform.python_version(),
+            "packages": package_versions(),
+            "seed": experiment.seed,
+            "training_seeds": experiment.seeds,
+            "cores": cores,
+            "threads": thread_settings(),
+            "hardware": machine(),
+        }
+        write_text(experiment.layout.run_config, yaml.safe_dump(record, sort_keys=False))
+    except InputError as error:
+        raise SystemExit(f"error: {error}") from None
+
+
+def named_data(experiment: Experiment, sources: Sources, judges: Judges) -> set[str]:
+    """Return the files that the config names; those below the results folder are made, not given.
+
+    Those of hub repositories are left out, whose revisions tell their content.
+    """
+    found = [sources.download_path(name) for name in sources.downloads]
+    for key, entry in sources.data_entries():
+        if "hub" not in entry:
+            found += sources.paths(entry, key)
+    for entry in experiment.config["models"].values():
+        if "file" in entry.get("architecture", {}):
+            found.append(entry["architecture"]["file"])
+    for directory in named_directories(experiment.config, judges):
+        for pattern in CLASSIFIER_FILES:
+            found += glob.glob(os.path.join(glob.escape(directory), pattern))
+    found.append(judges.explicit_checkpoint)
+    return {path for path in found if not path.startswith(f"{experiment.layout.root}/")}
+
+
+def named_directories(config: dict, judges: Judges) -> list[str]:
+    """Return the directories of models, classifiers and tokenizers that the config names."""
+    starts = [entry.get("start_from") for entry in config["methods"].values()]
+    entries = [
+        *config["tokenizers"].values(),
+        *config["models"].values(),
+        *(start for start in starts if isinstance(start, dict)),
+        judges.implicit,
+    ]
+    # The configuration and the tokenizer of the explicit classifier lie beside its weights.
+    beside = os.path.dirname(judges.explicit_checkpoint)
+    return [beside, *(entry["path"] for entry in entries if "path" in entry)]
+
+
+def print_results(layout: Layout) -> None:
+    """Print the table of a run that made one, and where the rest is."""
+    shown = layout.shown
+    table = Path(shown("results_table.txt"))
+    if table.exists():
+        print(table.read_text(encoding="utf-8"))
+        print(
+            f"report   {shown('report.html')}\nfigures  {shown('figures')}/\n"
+            f"table    {shown('summary.csv')}"
+        )

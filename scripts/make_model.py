@@ -1,0 +1,96 @@
+"""Make the model of one method: train it, edit it, or both.
+
+settings: {"architecture": {...}, "training": {...}, "trains": bool, "steps": {key: options} of the
+train and edit steps, "names": [model, method], "training_seed": int, "seed": int}. --given: what
+each step needs, {key: {need: paths}}. A method without a train step learns its corpus as it is.
+Started by torchrun, the processes share every step, and the first one writes.
+"""
+
+import json
+import logging
+import shutil
+import time
+from argparse import Namespace
+from pathlib import Path
+
+from ifguide.data.tokenizers import load_tokenizer
+from ifguide.files.artifacts import write_json
+from ifguide.methods.step import given_of, step_at
+from ifguide.models.loading import (
+    TRAINING_RECORD,
+    load_model,
+    require_vocabulary,
+    save_model,
+    weights_sha256,
+)
+from ifguide.models.training import LOSS_COLUMNS, write_losses
+from ifguide.models.training_run import TrainedModel, TrainingRun, learn, tokens_learned_from
+from ifguide.workflow.command_line import argument_parser, run
+
+log = logging.getLogger(__name__)
+
+
+def main(arguments: Namespace) -> None:
+    settings, output = arguments.settings, arguments.output
+    job = TrainingRun(
+        settings=settings,
+        tokenizer_directory=arguments.tokenizer,
+        output=output,
+        checkpoint_steps=arguments.checkpoint_steps,
+        corpus_directory=arguments.corpus,
+        start_from=arguments.start_from,
+    )
+    train, edit = (step_at(settings["steps"], stage) for stage in ("train", "edit"))
+    if train:
+        trained = train.train(job, given_of(train, arguments.given))
+    elif settings["trains"]:
+        trained = learn(job)
+    else:
+        trained = as_it_is(job)
+    if not job.is_first_process:
+        return
+    model, record = trained.model, trained.record
+    if edit:
+        if trained.weights is not None:
+            model.load_state_dict(trained.weights)
+        started = time.monotonic()
+        edit.edit(model, given_of(edit, arguments.given))
+        record = {**record, "seconds": record["seconds"] + time.monotonic() - started}
+    weights = None if edit else trained.weights
+    save_model(model, load_tokenizer(arguments.tokenizer), output, weights)
+    write_losses(output / "losses.csv", trained.losses, trained.columns)
+    write_json(
+        output / TRAINING_RECORD,
+        {
+            "settings": settings,
+            "parameters": sum(parameter.numel() for parameter in model.parameters()),
+            **record,
+            "weights_sha256": weights_sha256(output),
+        },
+    )
+    shutil.rmtree(job.checkpoints, ignore_errors=True)
+
+
+def as_it_is(job: TrainingRun) -> TrainedModel:
+    """Return the model that a method without training begins with."""
+    model = load_model(job.start_from)
+    require_vocabulary(job.start_from, model.config.vocab_size, job.tokenizer())
+    record = {
+        "steps": None,
+        "seconds": 0.0,
+        "tokens_sha256": tokens_learned_from(job.start_from),
+        "mask_sha256": None,
+        "start_from_sha256": weights_sha256(job.start_from),
+    }
+    return TrainedModel(model, [], LOSS_COLUMNS, record)
+
+
+if __name__ == "__main__":
+    parser = argument_parser(__doc__)
+    parser.add_argument("--given", type=json.loads, default={}, metavar="JSON")
+    parser.add_argument("--corpus", type=Path, help="what is trained on, if anything is")
+    parser.add_argument("--tokenizer", type=Path, required=True)
+    parser.add_argument("--start-from", type=Path, help="model directory to begin with")
+    parser.add_argument("--checkpoint-steps", type=int, required=True)
+    parser.add_argument("--output", type=Path, required=True)
+    run(main, parser, resumes=True)
