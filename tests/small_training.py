@@ -109,17 +109,18 @@ def training_command(
     settings = {
         "architecture": architecture,
         "training": training,
-        "suppress": {"tokens": "selected", **suppress} if mask else None,
+        "trains": True,
+        "steps": {"suppress": {"selection": "top", **suppress}} if mask else {},
         "names": ["target", "ifguide" if mask else "none"],
         "training_seed": 0,
         "seed": 1,
     }
-    command = [sys.executable, REPOSITORY / "scripts/train_model.py"]
+    command = [sys.executable, REPOSITORY / "scripts/make_model.py"]
     command += ["--settings", json.dumps(settings)]
     command += ["--corpus", corpus.directory, "--tokenizer", corpus.directory / "tokenizer"]
     command += ["--output", output, "--checkpoint-steps", checkpoint_steps]
     if mask:
-        command += ["--mask", mask]
+        command += ["--given", json.dumps({"suppress": {"selection": [str(mask)]}})]
     if start_from:
         command += ["--start-from", start_from]
     return list(map(str, command))

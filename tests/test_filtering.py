@@ -5,7 +5,6 @@ from argparse import Namespace
 import numpy as np
 import pandas as pd
 import pytest
-from filter_documents import main as filter_documents
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -31,6 +30,7 @@ from ifguide.data.filtering import (
 )
 from ifguide.errors import InputError
 from ifguide.files.artifacts import file_sha256, read_json, write_array, write_json, write_jsonl
+from make_corpus import main as make_corpus
 
 END = 0
 
@@ -236,16 +236,21 @@ def corpus(tmp_path):
     return tmp_path
 
 
-def run_filter(folder, settings, **sources):
+# The option that names what each kind of filter needs.
+NAMED = {"words": "words.txt", "classifier": "explicit", "selection": "top"}
+
+
+def run_filter(folder, settings, **given):
+    (kind,) = given
     arguments = Namespace(
-        settings={"filter": settings, "method": "mine"},
+        settings={"steps": {"filter": {kind: NAMED[kind], **settings}}, "method": "mine"},
+        given={"filter": {kind: list(map(str, given[kind]))}},
         corpus=folder / "corpus",
         documents=folder / "documents.jsonl",
         tokenizer=folder / "tokenizer",
         output=folder / "filtered",
-        **{"words": None, "scores": None, "selection": None} | sources,
     )
-    filter_documents(arguments)
+    make_corpus(arguments)
     return pd.read_csv(folder / "filtered/dropped.csv"), read_json(folder / "filtered/filter.json")
 
 
@@ -270,7 +275,7 @@ def ranking_folder(folder, documents, **columns):
     tokens = read_json(folder / "corpus/meta.json")["content_sha256"]
     record = {"tokens_sha256": tokens, "settings": {"documents": "source"}}
     write_json(folder / "selection/selection.json", record)
-    return folder / "selection"
+    return [folder / "selection"]
 
 
 def kept_documents(folder):
@@ -299,7 +304,7 @@ def test_blocks_with_a_listed_word_are_dropped(corpus):
 
 def test_toxic_documents_are_dropped(corpus):
     scores = scores_file(corpus, [0.9, 0.1, 0.5, 0.2, 0.49])
-    dropped, _ = run_filter(corpus, {"unit": "document", "threshold": 0.5}, scores=scores)
+    dropped, _ = run_filter(corpus, {"unit": "document", "threshold": 0.5}, classifier=scores)
     assert dropped["document"].tolist() == [0, 2]
     assert dropped["reason"].tolist() == ["toxicity 0.900", "toxicity 0.500"]
 
@@ -327,7 +332,7 @@ def test_a_filter_that_drops_nothing_or_everything(corpus):
         run_filter(corpus, {"unit": "document"}, words=words_file(corpus, "zebra"))
     scores = scores_file(corpus, [1, 1, 1, 1, 1])
     with pytest.raises(InputError, match=named + "every document of 5; loosen it"):
-        run_filter(corpus, {"unit": "document", "threshold": 0.5}, scores=scores)
+        run_filter(corpus, {"unit": "document", "threshold": 0.5}, classifier=scores)
     assert not (corpus / "filtered").exists()
 
 
@@ -336,4 +341,4 @@ def test_scores_of_another_corpus_are_refused(corpus):
     meta = read_json(corpus / "corpus/meta.json")
     write_json(corpus / "corpus/meta.json", meta | {"content_sha256": "0" * 64})
     with pytest.raises(InputError, match="made from tokens"):
-        run_filter(corpus, {"unit": "document", "threshold": 0.5}, scores=scores)
+        run_filter(corpus, {"unit": "document", "threshold": 0.5}, classifier=scores)

@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 import torch
 import yaml
-from train_model import true_mask
 
 from ifguide.data.corpus import (
     end_of_text_id,
@@ -22,6 +21,7 @@ from ifguide.data.tokenizers import load_tokenizer
 from ifguide.errors import InputError
 from ifguide.evaluation.generation import Sampling, generate
 from ifguide.files.artifacts import write_json
+from ifguide.methods.suppress import known_toxic_tokens
 from ifguide.models.loading import HiddenStates, build_model, require_vocabulary, token_losses
 from ifguide.models.training import train
 from ifguide.workflow.config_schema import with_defaults
@@ -116,7 +116,7 @@ def test_a_toxic_model_becomes_less_toxic(texts, tokenizer, corpus, tmp_path, re
     common = {"batch_size": 4, "checkpoint_steps": 10_000}
     trained(model, corpus, tmp_path / "none", repository, epochs=6, learning_rate=1e-2, **common)
     before, fluent = toxic_share(model, tokenizer, texts), harmless_loss(model, corpus)
-    mask, _ = true_mask(corpus)
+    mask, _ = known_toxic_tokens(corpus)
     trained(
         model, corpus, tmp_path / "tuned", repository, epochs=3, learning_rate=3e-3, mask=mask,
         **common,

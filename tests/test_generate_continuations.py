@@ -61,14 +61,14 @@ def generate(folder: Path, output: Path, shard=(0, 1), reward: str | None = None
     settings = {
         "generation": GENERATION | changes,
         "shard": list(shard),
-        "rad": {"beta": 5.0, "top_k": 20, "context": "prompt"} if reward else None,
+        "steps": {"rad": {"reward": "own", "beta": 5.0, "context": "prompt"}} if reward else {},
         "seed": 4,
     }
     generate_continuations.main(
         Namespace(
             settings=settings,
             model=folder / "model",
-            reward=folder / reward if reward else None,
+            given={"rad": {"reward": [str(folder / reward)]}} if reward else {},
             prompts=folder / "prompts.jsonl",
             output=output,
         )

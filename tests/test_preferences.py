@@ -9,7 +9,6 @@ from dataclasses import asdict
 
 import pytest
 import torch
-from ifguide.models.preference_training import tokenize_pairs, train_on_pairs
 from torch.nn.functional import logsigmoid
 
 from conftest import REPOSITORY, environment, error_line
@@ -19,8 +18,9 @@ from ifguide.data.preferences import PreferencePair, read_pairs, require_pairs_d
 from ifguide.data.tokenizers import load_tokenizer
 from ifguide.errors import InputError
 from ifguide.files.artifacts import read_json, write_jsonl
+from ifguide.methods.dpo import tokenize_pairs, train_on_pairs
 from ifguide.models.loading import build_model, load_model, weights_sha256
-from ifguide.models.training import LogLine
+from ifguide.models.training_progress import LogLine
 
 SEED = 1
 PAIRS = [
@@ -244,19 +244,21 @@ def test_an_interrupted_dpo_ends_as_an_uninterrupted_one(tokenizer, tmp_path, mo
     shutil.rmtree(tmp_path)
 
 
-def train_dpo(tokenizer, folder, start):
+def make_model_by_dpo(tokenizer, folder, start):
     """Run the script on a model directory, as the workflow does."""
     tokenizer.save_pretrained(folder / "tokenizer")
     write_jsonl(folder / "pairs.jsonl", [asdict(pair) for pair in PAIRS])
     settings = {
         "training": SETTINGS | {"epochs": 1},
-        "beta": BETA,
+        "trains": True,
+        "steps": {"dpo": {"pairs": "pairs.tsv", "beta": BETA}},
         "names": ["target", "dpo"],
         "training_seed": 0,
         "seed": SEED,
     }
-    command = [sys.executable, str(REPOSITORY / "scripts/train_dpo.py")]
-    command += ["--settings", json.dumps(settings), "--pairs", str(folder / "pairs.jsonl")]
+    command = [sys.executable, str(REPOSITORY / "scripts/make_model.py")]
+    command += ["--settings", json.dumps(settings), "--given"]
+    command.append(json.dumps({"dpo": {"pairs": [str(folder / "pairs.jsonl")]}}))
     command += ["--tokenizer", str(folder / "tokenizer"), "--start-from", str(start)]
     command += ["--checkpoint-steps", "5", "--output", str(folder / "made" / "0")]
     return subprocess.run(command, env=environment(), capture_output=True, text=True, check=False)
@@ -266,7 +268,7 @@ def test_dpo_begins_with_a_directory_that_was_made_elsewhere(tokenizer, tmp_path
     """It has weights and a configuration, but no training record and no tokenizer."""
     start = tmp_path / "given"
     model(tokenizer).save_pretrained(start)
-    ran = train_dpo(tokenizer, tmp_path, start)
+    ran = make_model_by_dpo(tokenizer, tmp_path, start)
     assert ran.returncode == 0, ran.stderr
     made = tmp_path / "made" / "0"
     record = read_json(made / "training.json")
@@ -279,6 +281,6 @@ def test_dpo_begins_with_a_directory_that_was_made_elsewhere(tokenizer, tmp_path
 def test_dpo_refuses_a_directory_of_another_vocabulary(tokenizer, tmp_path):
     start = tmp_path / "given"
     model(train_tokenizer([pair.chosen for pair in PAIRS], 270)).save_pretrained(start)
-    ran = train_dpo(tokenizer, tmp_path, start)
+    ran = make_model_by_dpo(tokenizer, tmp_path, start)
     assert ran.returncode == 1
     assert error_line(ran.stderr).startswith(f"error: {start}: its vocabulary of 2")

@@ -5,12 +5,12 @@ import math
 import numpy as np
 import pytest
 import torch
-from ifguide.evaluation.reward_guidance import RewardGuidance, require_same_tokens
 from transformers import GPTNeoXConfig, GPTNeoXForTokenClassification
 
 from ifguide.data.corpus import train_tokenizer
 from ifguide.errors import InputError
 from ifguide.evaluation.generation import Sampling, generate_batch, uniform_numbers
+from ifguide.methods.rad import RewardGuidance, require_same_tokens
 from ifguide.models.reward_model import (
     encode_texts,
     prefix_loss,

@@ -12,10 +12,10 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-import train_model
 from safetensors.torch import load_file
 from transformers import AutoConfig, AutoModelForCausalLM, TrainerState
 
+import make_model
 from ifguide.data.tokenizers import load_tokenizer
 from ifguide.errors import InputError
 from ifguide.files.artifacts import file_sha256, read_json, write_json
@@ -54,12 +54,12 @@ def mask(corpus, tmp_path_factory):
 def run_here(command: list[str]) -> None:
     """Run a training command in this process."""
     options = iter(command[command.index("--settings") :])
-    named = {"mask": None, "start_from": None}
+    named = {"given": {}, "start_from": None}
+    kinds = {"settings": json.loads, "given": json.loads, "checkpoint_steps": int}
     for option, value in zip(options, options, strict=True):
-        named[option.removeprefix("--").replace("-", "_")] = Path(value)
-    named["settings"] = json.loads(str(named["settings"]))
-    named["checkpoint_steps"] = int(str(named["checkpoint_steps"]))
-    train_model.main(Namespace(**named))
+        name = option.removeprefix("--").replace("-", "_")
+        named[name] = kinds.get(name, Path)(value)
+    make_model.main(Namespace(**named))
 
 
 def train_here(corpus, output, **settings) -> pd.DataFrame:
@@ -352,7 +352,7 @@ def no_steps(monkeypatch):
     def train(*_, **__):
         raise AssertionError("training began")
 
-    monkeypatch.setattr(train_model, "train", train)
+    monkeypatch.setattr("ifguide.models.training_run.train", train)
 
 
 def refused(corpus, tmp_path, **settings) -> str:

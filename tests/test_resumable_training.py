@@ -1,9 +1,8 @@
 """Checkpoints of an interrupted training are used only by the same training."""
 
-from train_model import resumable
-
 from ifguide.files.artifacts import write_json
 from ifguide.models.checkpoints import keep_only_own_checkpoints
+from ifguide.models.training_run import resumable
 
 SETTINGS = {"epochs": 2, "learning_rate": 0.001, "log_steps": 10, "checkpoint_steps": 50}
 
