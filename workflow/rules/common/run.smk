@@ -5,6 +5,7 @@ import os
 import platform
 import shlex
 import sys
+from datetime import UTC, datetime
 from pathlib import Path
 
 from ifguide.files.artifacts import write_text
@@ -41,6 +42,7 @@ def write_run_config():
         **code_state(SOURCE),
         **data_state(named_data()),
         "command": shlex.join(sys.argv),
+        "started": datetime.now(UTC).isoformat(timespec="minutes"),
         "python": platform.python_version(),
         "packages": package_versions(),
         "seed": SEED,
