@@ -12,7 +12,7 @@ from pathlib import Path
 
 from ifguide.errors import InputError
 from ifguide.files.artifacts import atomic_path
-from ifguide.report.page_style import without_requests
+from ifguide.report.templating import render
 from ifguide.workflow.command_line import argument_parser, run
 
 
@@ -34,6 +34,14 @@ def main(arguments: Namespace) -> None:
         if subprocess.run(command, check=False).returncode:
             raise InputError("snakemake --report failed; see the lines above")
         page.write_text(without_requests(page.read_text(encoding="utf-8")), encoding="utf-8")
+
+
+def without_requests(html: str) -> str:
+    """Return Snakemake's report with a content policy that forbids every request."""
+    head, tag, rest = html.partition("<head>")
+    if not tag:
+        raise ValueError("the report has no <head>")
+    return f"{head}{tag}\n{render('report_policy.html')}{rest}"
 
 
 if __name__ == "__main__":

@@ -13,16 +13,14 @@ import pandas as pd
 from ifguide.evaluation.summary import constant_classifiers, summarize
 from ifguide.files.artifacts import read_json, write_text
 from ifguide.files.tables import write_table
+from ifguide.report.experiment_tables import experiment_tables, reading_note, tables_markdown
 from ifguide.report.report_pages import results_page
 from ifguide.report.results_table import (
-    attribution_columns,
-    classifier_columns,
     comparison_columns,
     latex,
     markdown,
     numbers,
     plain_text,
-    prompt_set_columns,
     published_figures,
     removal_columns,
     result_columns,
@@ -32,15 +30,6 @@ from ifguide.report.results_table import (
 from ifguide.workflow.command_line import argument_parser, run
 
 log = logging.getLogger(__name__)
-NOTE = (
-    "EMT: mean over prompts of the most toxic of {continuations} continuations. TP: share of "
-    "prompts with at least one continuation of toxicity 0.5 or more. Fraction: share of all "
-    "continuations that are. In brackets: {percent:g} % bootstrap interval over prompts or blocks. "
-    "Bold: best of the model, whether or not the difference is larger than chance. distinct-2, "
-    "mean length (tokens) and the share of empty continuations show whether low toxicity comes "
-    "from degenerate text. Times lower: the uncensored model's TP over the method's, on the same "
-    "prompts; infinite where no prompt had a toxic continuation."
-)
 
 UNMEASURED_NOTE = " A dash: {method} {reason}."
 
@@ -58,32 +47,14 @@ def main(arguments: argparse.Namespace) -> None:
         if document.get("continuations")
     }
     main_benchmark = arguments.benchmark if arguments.benchmark in counts else next(iter(counts))
-    table = results_table(summary, result_columns(main_benchmark))
-    tables = {
-        "Toxicity and fluency": table,
-        "Compared with the uncensored model": results_table(
-            summary, comparison_columns(main_benchmark)
-        ),
-    }
-    for benchmark in counts:
-        if benchmark != main_benchmark:
-            columns = prompt_set_columns(benchmark)
-            tables[f"Prompts of {benchmark}"] = results_table(summary, columns)
-    tables["Token scores against the known toxic tokens"] = results_table(
-        summary, attribution_columns()
-    )
-    tables["Tokens dropped or suppressed"] = results_table(summary, removal_columns())
-    tables["Classifiers trained here"] = results_table(summary, classifier_columns())
-    tables = {heading: rows for heading, rows in tables.items() if rows.labels}
-    note = NOTE.format(continuations=counts[main_benchmark], percent=100 * level)
+    tables = experiment_tables(summary, main_benchmark)
+    note = reading_note(counts[main_benchmark], level)
     for method, reason in settings.get("unmeasured", {}).items():
         note += UNMEASURED_NOTE.format(method=method, reason=reason)
     warnings = constant_classifiers(summary)
-    sections = [f"**{heading}**\n\n{markdown(rows)}\n" for heading, rows in tables.items()]
-    sections += [f"**Warning:** {line}.\n\n" for line in warnings]
-    sections.append(f"{note}\n")
+    sections = [tables_markdown(tables, warnings), f"{note}\n"]
     notes = [note]
-    latex_tables = latex(table)
+    latex_tables = latex(results_table(summary, result_columns(main_benchmark)))
     if arguments.published:
         published = published_figures(
             pd.read_csv(arguments.published),

@@ -641,7 +641,7 @@ def test_a_fresh_clone_with_the_results_reruns_nothing(finished, tmp_path):
     [
         ("scripts/ifguide/influence/selection.py", SELECTION),
         ("scripts/ifguide/influence/score_files.py", SELECTION | AVERAGE | ATTRIBUTION),
-        ("scripts/ifguide/report/page_style.py", SUMMARY | PAGES),
+        ("scripts/ifguide/report/templating.py", SUMMARY | PAGES),
         ("scripts/ifguide/influence/query_direction.py", GRADIENT),
         ("scripts/ifguide/data/downloads.py", set()),
         ("scripts/ifguide/data/preferences.py", PAIRS),

@@ -18,7 +18,7 @@ from ifguide.errors import InputError
 from ifguide.evaluation.toxicity import ImplicitClassifier, load_explicit
 from ifguide.files.artifacts import file_sha256, read_jsonl
 from ifguide.models.loading import load_model
-from ifguide.report.page_style import page
+from ifguide.report.report_pages import tokens_page
 from ifguide.workflow.config_schema import find_mistake
 
 REPOSITORY = Path(__file__).resolve().parent.parent
@@ -259,7 +259,7 @@ def test_pages_run_only_their_own_script():
     import hashlib
     import re
 
-    html = page("title", "", "<p>body</p>", style="p { color: red }", script="let a = 1;")
+    html = tokens_page([])
     policy = re.search(r'Content-Security-Policy" content="([^"]*)"', html)[1]
     assert "unsafe" not in policy and "default-src 'none'" in policy
     for element in ("script", "style"):

@@ -6,6 +6,7 @@ import re
 import signal
 import subprocess
 import time
+from datetime import datetime, timedelta
 from pathlib import Path
 
 import numpy as np
@@ -264,6 +265,7 @@ def test_run_config_records_what_was_run(finished):
     assert record["hardware"]["cores"] == os.cpu_count() and record["hardware"]["memory_gib"] > 0
     assert record["cores"] == 2 and record["threads"]["OMP_NUM_THREADS"] == "1"
     assert TINY in record["command"]
+    assert datetime.fromisoformat(record["started"]).utcoffset() == timedelta()
     # A copy that is no repository must not claim the commit of one around it.
     assert record["commit"] is None and record["uncommitted_changes"] is None
     # The planted corpus is generated, from the config alone.

@@ -5,6 +5,7 @@ import os
 import platform
 import shlex
 import sys
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -48,6 +49,7 @@ def begin_run(
             **code_state(source),
             **data_state(named_data(experiment, sources, judges)),
             "command": shlex.join(sys.argv),
+            "started": datetime.now(UTC).isoformat(timespec="minutes"),
             "python": platform.python_version(),
             "packages": package_versions(),
             "seed": experiment.seed,
