@@ -1,6 +1,7 @@
 """Build report.html: Snakemake's own report over the finished results.
 
-settings: the whole config, so that the report describes the run that made it.
+settings: the whole config, so that the report describes the run that made it. --other-code: of
+rules whose finished jobs were made by other code than that of today, how many: {rule: text}.
 """
 
 import json
@@ -22,7 +23,8 @@ def main(arguments: Namespace) -> None:
         atomic_path(arguments.output) as page,
     ):
         config = Path(scratch) / "config.json"
-        config.write_text(json.dumps(arguments.settings), encoding="utf-8")
+        described = {**arguments.settings, "made_by_other_code": arguments.other_code}
+        config.write_text(json.dumps(described), encoding="utf-8")
         # The run that this job belongs to holds the lock of the working directory.
         command = [
             *(sys.executable, "-m", "snakemake", "results"),
@@ -47,5 +49,6 @@ def without_requests(html: str) -> str:
 if __name__ == "__main__":
     parser = argument_parser(__doc__)
     parser.add_argument("--snakefile", required=True)
+    parser.add_argument("--other-code", type=json.loads, default={}, metavar="JSON")
     parser.add_argument("--output", type=Path, required=True)
     run(main, parser)

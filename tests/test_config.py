@@ -1,5 +1,6 @@
 """What a change of the config reruns: every leaf of it, on a finished run, by dry runs."""
 
+import ast
 import copy
 import random
 import re
@@ -32,10 +33,11 @@ PROMPTS = {"read_prompts", "check_disjoint"} | LENGTHS | GENERATE
 OTHER_PROMPTS = {"read_prompts", "check_disjoint"} | LENGTHS | OTHER_GENERATE
 PASSAGES = {"read_passages", "measure_lambada"} | SUMMARY
 SUPPRESSED = {"make_model"} | FLUENCY | GENERATE
-TARGET = SUPPRESSED | {"train_dpo"}
-DPO = {"train_dpo"} | GENERATE  # in the tiny config, the model that `rad` decodes
+TARGET = SUPPRESSED
+DECODED = {"measure_lambada"} | GENERATE  # by `rad`, which has no perplexity
+DPO = {"make_model"} | DECODED  # in the tiny config, the model that `rad` decodes
 PAIRS = {"read_pairs", "check_disjoint"} | DPO
-REWARD = {"train_reward"} | SUMMARY | GENERATE
+REWARD = {"train_reward"} | SUMMARY | DECODED
 SHOWN = {"describe_documents"} | PAGES
 ATTRIBUTION = {"measure_attribution"} | SUMMARY
 STUDY = {"draw_study"} | REPORT
@@ -73,6 +75,7 @@ EVERYTHING = {"plant"} | DOCUMENTS | QUERIES | PROMPTS | PASSAGES | CLASSIFIER |
 CHANGES: dict[str, tuple[object, set[str] | str]] = {
     "experiment": ("other", EVERYTHING),
     "seed": (2, EVERYTHING),
+    "track_code": (False, REPORT),
     "data_dir": ("elsewhere", REPORT),
     "downloads": (
         {"words": {"url": "https://example.org/a", "sha256": "0" * 64, "path": "a.txt"}},
@@ -143,8 +146,8 @@ CHANGES: dict[str, tuple[object, set[str] | str]] = {
         ]
     },
     "classifiers.implicit.toxic_label": (0, CLASSIFY),
-    # The target has epochs of its own, and `dpo` begins with its uncensored model.
-    "training.epochs": (3, TRAINING - {"train_dpo"}),
+    # The target has epochs of its own.
+    "training.epochs": (3, TRAINING),
     "training.max_steps": (30, TRAINING),
     "training.batch_size": (9, TRAINING),
     "training.accumulation": (2, TRAINING),
@@ -168,7 +171,7 @@ CHANGES: dict[str, tuple[object, set[str] | str]] = {
     **{
         f"models.{model}.architecture.{key}": (value, rerun)
         for model, rerun in (
-            ("proxy", TRAINING - {"train_dpo"}),
+            ("proxy", TRAINING),
             ("target", LENGTHS | TARGET | PLAIN | PROXY_AGREEMENT),
         )
         for key, value in [
@@ -200,14 +203,14 @@ CHANGES: dict[str, tuple[object, set[str] | str]] = {
     "methods.dpo.dpo.batch_size": (5, DPO),
     "methods.dpo.dpo.learning_rate": (0.002, DPO),
     "methods.dpo.dpo.warmup": (0.2, DPO),
-    "methods.rad.decode": ("none", {"check_disjoint"} | GENERATE),
+    "methods.rad.start_from": ("none", {"check_disjoint"} | DECODED),
     "methods.rad.rad.reward": (
         "missing",
         "methods.rad.rad.reward: 'missing' is none of toxicity",
     ),
-    "methods.rad.rad.beta": (10, GENERATE),
-    "methods.rad.rad.top_k": (6, GENERATE),
-    "methods.rad.rad.context": ("prompt", GENERATE),
+    "methods.rad.rad.beta": (10, DECODED),
+    "methods.rad.rad.top_k": (6, DECODED),
+    "methods.rad.rad.context": ("prompt", DECODED),
     **{
         f"rewards.toxicity.train.{key}": (value, REWARD)
         for key, value in [
@@ -353,8 +356,8 @@ CHANGES: dict[str, tuple[object, set[str] | str]] = {
     "influence.selections.wide.token_weight": ("inverse_document_frequency", REPORT),
     "influence.selections.wide.token_weight_power": (2.0, REPORT),
     "generation.continuations": (6, GENERATE),
-    "generation.top_p": (0.8, GENERATE),
-    "generation.temperature": (0.9, GENERATE),
+    "generation.top_p": (0.8, DECODED),
+    "generation.temperature": (0.9, DECODED),
     "generation.max_new_tokens": (9, LENGTHS | GENERATE),
     "generation.rows_per_batch": (256, GENERATE),
     "generation.shards": (2, GENERATE),
@@ -551,9 +554,9 @@ def test_every_method_can_run(repository, tmp_path, configs):
     methods = read_yaml(repository / "config/full.yaml")["evaluation"]["methods"]
     table = {rule: int(count) for rule, count in re.findall(r"^(\w+) +(\d+)$", ran.stdout, re.M)}
     # RAD guides two models that others train; the proxy is one more.
-    assert table["train_model"] + table["train_dpo"] == len(methods) - 2 + 1
-    assert (table["train_dpo"], table["train_reward"]) == (2, 1)
-    assert (table["filter_documents"], table["random_tokens"]) == (3, 1)
+    assert table["make_model"] == len(methods) - 2 + 1
+    assert (table["read_pairs"], table["train_reward"]) == (2, 1)
+    assert (table["make_corpus"], table["random_tokens"]) == (3, 1)
 
 
 def test_expectations_change_something(tiny):
@@ -590,7 +593,7 @@ def test_the_order_of_keys_reruns_nothing(dry_runs, tiny):
     "section, first, second, expected",
     [
         ("training", "learning_rate", "weight_decay", TRAINING),
-        ("generation", "top_p", "temperature", GENERATE),
+        ("generation", "top_p", "temperature", DECODED),
         (
             "evaluation",
             "resamples",
@@ -636,30 +639,89 @@ def test_a_fresh_clone_with_the_results_reruns_nothing(finished, tmp_path):
     assert rules_to_run(dry_run(clone)) == set()
 
 
-@pytest.mark.parametrize(
-    "module, expected",
-    [
-        ("scripts/ifguide/influence/selection.py", SELECTION),
-        ("scripts/ifguide/influence/score_files.py", SELECTION | AVERAGE | ATTRIBUTION),
-        ("scripts/ifguide/report/templating.py", SUMMARY | PAGES),
-        ("scripts/ifguide/influence/query_direction.py", GRADIENT),
-        ("scripts/ifguide/data/downloads.py", set()),
-        ("scripts/ifguide/data/preferences.py", PAIRS),
-        ("scripts/ifguide/models/preference_training.py", DPO),
-        ("scripts/ifguide/evaluation/reward_guidance.py", GENERATE),
-        ("scripts/measure_lambada.py", {"measure_lambada"} | SUMMARY),
-        ("scripts/command_line.py", EVERYTHING),
-        ("workflow/report/tokens.rst", REPORT),
-    ],
-)
-def test_an_edited_module_reruns_the_rules_that_use_it(finished, tmp_path, module, expected):
-    clone = copy_run(finished, tmp_path / "clone")
+# Modules that several stages share, and what a change of their meaning reruns.
+MODULES = {
+    "scripts/ifguide/influence/selection.py": SELECTION,
+    "scripts/ifguide/influence/score_files.py": SELECTION | AVERAGE | ATTRIBUTION,
+    "scripts/ifguide/report/templating.py": SUMMARY | PAGES,
+    "scripts/ifguide/influence/query_direction.py": GRADIENT,
+    "scripts/ifguide/data/downloads.py": set(),
+    "scripts/ifguide/data/preferences.py": PAIRS,
+    "scripts/ifguide/methods/dpo.py": DPO,
+    "scripts/ifguide/methods/rad.py": DECODED,
+    "scripts/ifguide/methods/suppress.py": SUPPRESSED,
+    "scripts/ifguide/methods/filter.py": FILTER,
+    "scripts/measure_lambada.py": {"measure_lambada"} | SUMMARY,
+}
+# What writes, reads, logs and places files, or only plans: no number changes with it.
+PLUMBING = [
+    "scripts/ifguide/workflow/command_line.py",
+    "scripts/ifguide/workflow/layout.py",
+    "scripts/ifguide/files/artifacts.py",
+    "scripts/plan.py",
+]
+
+
+def append(clone: Path, module: str, text: str) -> None:
     with open(clone / module, "a", encoding="utf-8") as source:
-        source.write("\n# a remark\n")
-    assert rules_to_run(dry_run(clone)) == expected
+        source.write(text)
 
 
-def dry_run(clone: Path) -> str:
-    ran = run_snakemake(clone, "--configfile", TINY, "--cores", "1", "--dry-run")
+def test_a_comment_or_docstring_in_any_module_reruns_nothing(finished, tmp_path):
+    clone = copy_run(finished, tmp_path / "clone")
+    for path in sorted((clone / "scripts").rglob("*.py")):
+        text = path.read_text(encoding="utf-8")
+        tree = ast.parse(text)
+        for node in [tree, *(n for n in ast.walk(tree) if isinstance(n, ast.FunctionDef))]:
+            if ast.get_docstring(node, clean=False):
+                text = text.replace(ast.get_docstring(node, clean=False), "Says it otherwise.")
+        path.write_text(f"# A remark.\n{text}\n\n# Another.\n", encoding="utf-8")
+    assert rules_to_run(dry_run(clone)) == set()
+
+
+def test_logging_and_arguments_rerun_nothing(finished, tmp_path):
+    clone = copy_run(finished, tmp_path / "clone")
+    path = clone / "scripts/score_tokens.py"
+    text = path.read_text(encoding="utf-8")
+    path.write_text(text.replace("    log.info(", "    log.debug("), encoding="utf-8")
+    append(clone, "scripts/make_direction.py", '\n\nif __name__ == "__main__":\n    print()\n')
+    for module in PLUMBING:
+        append(clone, module, "\nADDED = 1\n")
+    assert rules_to_run(dry_run(clone)) == set()
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_a_changed_formula_reruns_the_rules_that_use_it(finished, tmp_path, module):
+    clone = copy_run(finished, tmp_path / "clone")
+    append(clone, module, "\nADDED = 1\n")
+    assert rules_to_run(dry_run(clone)) == MODULES[module]
+
+
+def test_a_changed_caption_or_template_is_shown(finished, tmp_path):
+    clone = copy_run(finished, tmp_path / "clone")
+    append(clone, "workflow/report/tokens.rst", "\nMore.\n")
+    assert rules_to_run(dry_run(clone)) == REPORT
+    append(clone, "scripts/ifguide/report/templates/page.html", "\n")
+    assert rules_to_run(dry_run(clone)) == SUMMARY | PAGES
+
+
+def test_untracked_code_keeps_what_is_finished_and_is_named(finished, tmp_path):
+    clone = copy_run(finished, tmp_path / "clone")
+    append(clone, "scripts/ifguide/influence/selection.py", "\nADDED = 1\n")
+    (clone / "keep.yaml").write_text("track_code: false\n", encoding="utf-8")
+    printed = dry_run(clone, "keep.yaml")
+    assert rules_to_run(printed) == REPORT
+    ran = run_snakemake(clone, "--configfile", TINY, "keep.yaml", "--cores", "1")
+    assert ran.returncode == 0, ran.stdout
+    report = (clone / "results/tiny/report.html").read_text(encoding="utf-8")
+    assert "select_tokens (1 of 1 jobs)" in report
+    assert "score_tokens (" not in report
+    # A new artifact is made by the code of today, and nothing else is made again.
+    assert rules_to_run(dry_run(clone, "keep.yaml")) == set()
+    assert rules_to_run(dry_run(clone)) == SELECTION | REPORT
+
+
+def dry_run(clone: Path, *overlays: str) -> str:
+    ran = run_snakemake(clone, "--configfile", TINY, *overlays, "--cores", "1", "--dry-run")
     assert ran.returncode == 0, ran.stdout
     return ran.stdout

@@ -131,7 +131,7 @@ READERS = {
     ),
     "influence/proxy/differential/top/mask/shard-00000.npy": (
         "select_tokens",
-        "train_model.py",
+        "make_model.py",
         SUPPRESSED,
     ),
     "models/proxy/none/0/model.safetensors": (
@@ -176,7 +176,7 @@ OTHER_READERS = {
     ),
     "influence/proxy/differential/top/selection.json": (
         "select_tokens",
-        "train_model.py",
+        "make_model.py",
         SUPPRESSED,
     ),
     "models/target/ifguide/0/config.json": (
@@ -189,7 +189,7 @@ OTHER_READERS = {
         "generate_continuations.py",
         CONTINUATIONS,
     ),
-    "pairs/dpo.jsonl": ("read_pairs", "train_dpo.py", MODELS / "target/dpo/0"),
+    "pairs/dpo.jsonl": ("read_pairs", "make_model.py", MODELS / "target/dpo/0"),
     "prompts/toxigen.jsonl": ("read_prompts", "generate_continuations.py", CONTINUATIONS),
     "rewards/toxicity/bpe/model.safetensors": (
         "train_reward",
@@ -234,8 +234,7 @@ ALL_READERS = READERS | OTHER_READERS
 LAST_OF_FOLDER = {
     "tokenize_documents.py": "meta.json",
     "select_tokens.py": "selection.json",
-    "train_model.py": "training.json",
-    "train_dpo.py": "training.json",
+    "make_model.py": "training.json",
     "draw_figures.py": "toxicity_by_method.png",
 }
 
@@ -294,7 +293,7 @@ def test_what_a_refusal_says_to_delete_is_made_again(
         ("train_classifier.py", RESULTS / "classifiers/explicit"),
         ("train_classifier.py", RESULTS / "classifiers/implicit"),
         ("train_reward.py", RESULTS / "rewards/toxicity/bpe"),
-        ("train_model.py", MODELS / "target/none/0"),
+        ("make_model.py", MODELS / "target/none/0"),
     ],
 )
 def test_a_folder_whose_outputs_the_workflow_removed_is_written_again(
@@ -413,7 +412,7 @@ def small_disk(folder: Path, kib: int):
     [
         (SCORES, 16, "score_tokens.py", SCORES / "shard-00000.npy"),
         (PROXY / "differential", 4, "make_direction.py", DIRECTION),
-        (MODELS / "target/none", 16, "train_model.py", MODELS / "target/none/0"),
+        (MODELS / "target/none", 16, "make_model.py", MODELS / "target/none/0"),
         (RESULTS / "corpus", 16, "read_documents.py", RESULTS / "corpus/documents.jsonl"),
         (
             RESULTS / "classifiers/explicit",
@@ -519,8 +518,8 @@ def test_two_live_runs_in_one_folder_are_refused(clone, tmp_path):
     ("script", "written"),
     [
         ("score_tokens.py", SCORES / "shard-00000.npy"),
-        ("train_model.py", SUPPRESSED),
-        ("train_dpo.py", MODELS / "target/dpo/0"),
+        ("make_model.py", SUPPRESSED),
+        ("make_model.py", MODELS / "target/dpo/0"),
         ("generate_continuations.py", CONTINUATIONS),
     ],
 )

@@ -23,7 +23,7 @@ def test_every_job_is_planned_without_a_file_of_the_hub(tmp_path, configs, model
     clone = copy_repository(tmp_path / "clone")
     ran = run_snakemake(clone, "--configfile", *configs, "--cores", "1", "--dry-run")
     assert ran.returncode == 0, ran.stdout
-    assert jobs_to_run(ran.stdout)["train_model"] == models
+    assert jobs_to_run(ran.stdout)["make_model"] == models
 
 
 def test_a_revision_that_is_not_a_commit_is_refused(tmp_path):

@@ -25,7 +25,7 @@ def test_two_trainings_end_in_the_usual_table(repository, tmp_path, base):
     assert ran.returncode == 0, ran.stdout
     jobs = {rule: int(count) for rule, count in re.findall(r"^(\w+) +(\d+)$", ran.stdout, re.M)}
     # The proxy, and three targets.
-    assert (jobs["train_model"], jobs["removal"], jobs["summary"]) == (4, 2, 1)
+    assert (jobs["make_model"], jobs["measure_removal"], jobs["summarize"]) == (4, 2, 1)
 
 
 @pytest.fixture(scope="module")

@@ -177,13 +177,13 @@ def test_generations(finished, method, weights, benchmark, continuations):
     assert read_json(folder / "metrics.json")["continuations"] == continuations
 
 
-def test_a_method_that_decodes_has_no_weights_and_no_fluency_of_its_own(finished):
+def test_a_method_that_only_decodes_has_no_weights_of_its_own(finished):
     results = finished / RESULTS
     assert not (results / "models/target/rad").exists()
     measured = {path.parent.name for path in results.glob("evaluation/target/rad/0/*/metrics.json")}
-    assert measured == {"realtoxicityprompts", "toxigen"}
+    assert measured == {"realtoxicityprompts", "toxigen", "lambada"}
     table = (results / "results_table.md").read_text(encoding="utf-8")
-    assert "rad changes how text is sampled" in table
+    assert "A dash: rad samples from a few candidates only" in table
 
 
 def test_summary(finished):
@@ -277,7 +277,7 @@ def test_every_job_has_a_log_and_a_benchmark(finished):
     names = {path.relative_to(logs).with_suffix("") for path in logs.rglob("*.log")}
     times = logs / "benchmarks"
     assert names == {path.relative_to(times).with_suffix("") for path in times.rglob("*.tsv")}
-    assert len(names) == 93
+    assert len(names) == 94
 
 
 @pytest.mark.slow
@@ -399,7 +399,7 @@ def training_process(session: int) -> int:
     found = [
         int(line.split()[0])
         for line in listed.stdout.splitlines()
-        if re.match(r"\s*\d+ \S*python\S* \S*scripts/train_model\.py ", line)
+        if re.match(r"\s*\d+ \S*python\S* \S*scripts/make_model\.py ", line)
     ]
     assert len(found) == 1, listed.stdout
     return found[0]
@@ -454,7 +454,7 @@ def test_it_is_a_module_of_another_workflow(finished, tmp_path):
     (tmp_path / "config.yaml").write_text((finished / TINY).read_text("utf-8"), encoding="utf-8")
     ran = run_snakemake(tmp_path, "--cores", "1", "--dry-run")
     assert ran.returncode == 0, ran.stdout
-    assert "ifguide_train_model" in rules_to_run(ran.stdout)
+    assert "ifguide_make_model" in rules_to_run(ran.stdout)
     made = RESULTS / "queries/toxic.jsonl"
     ran = run_snakemake(tmp_path, made, "--cores", "1")
     assert ran.returncode == 0, ran.stdout

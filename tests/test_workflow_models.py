@@ -84,7 +84,7 @@ def test_a_given_model_is_taken_as_it_is_and_fine_tuned_by_two_processes(clone):
     }
     made = RESULTS / "models/given"
     wanted = [made / "none/0/training.json", made / "ifguide/0/training.json"]
-    two = ["--set-resources", "train_model:processes=2"]
+    two = ["--set-resources", "make_model:processes=2"]
     run_overlay(clone, overlay, *wanted, *two)
     taken, tuned = (read_json(clone / path) for path in wanted)
     assert taken["given"] == str(given) and taken["steps"] is None

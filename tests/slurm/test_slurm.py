@@ -107,7 +107,7 @@ def test_a_run_on_slurm_survives_scancel_and_equals_a_local_run(
     expected = rules_to_run(run_snakemake(clone, *config, "--cores", "1", "--dry-run").stdout)
     default = rules_to_run(run_snakemake(clone, "--cores", "1", "--dry-run").stdout)
     assert default <= expected
-    killer = CancelOnce(cluster, "rule_train_model")
+    killer = CancelOnce(cluster, "rule_make_model")
     killer.start()
     try:
         jobs = submit(cluster, clone, *config)

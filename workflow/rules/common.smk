@@ -54,7 +54,10 @@ def check_config():
     config.update(filled)
 
 
+# What a report tells of the run, beside the config that it describes.
+made_by_other_code = config.pop("made_by_other_code", {})
 check_config()
+config["made_by_other_code"] = made_by_other_code
 parts = open_experiment(config)
 experiment, layout, sources = parts.experiment, parts.layout, parts.sources
 influence, methods, judges, shown = parts.influence, parts.methods, parts.judges, parts.shown

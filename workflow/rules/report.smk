@@ -302,7 +302,7 @@ rule build_report:
         "build the report"
     shell:
         "python {params.script:q} --settings {params.settings:q} --snakefile {params.snakefile:q}"
-        " --output {output.page:q} > {log:q} 2>&1"
+        " --other-code {params.other_code:q} --output {output.page:q} > {log:q} 2>&1"
 
 
 rule report:

@@ -25,16 +25,18 @@ def _recorded(workflow: "Workflow", path: str) -> str | None:
 
 def rules_of_other_code(
     workflow: "Workflow", current: Mapping[str, Callable[[Any], str]]
-) -> dict[str, int]:
-    """Return how many finished jobs of each rule were made by other code than that of today.
+) -> dict[str, str]:
+    """Return, of rules whose jobs were made by other code than that of today, how many of all.
 
     current: of each rule, what returns the digest of its code for a job's wildcards.
     """
-    found: dict[str, int] = {}
+    found: dict[str, list[bool]] = {}
     for job in workflow.dag.jobs:
         rule = job.rule.name
         if rule in current and job.output:
             recorded = _recorded(workflow, str(job.output[0]))
-            if recorded and recorded != current[rule](job.wildcards):
-                found[rule] = found.get(rule, 0) + 1
-    return dict(sorted(found.items()))
+            other = recorded is not None and recorded != current[rule](job.wildcards)
+            found.setdefault(rule, []).append(other)
+    return {
+        rule: f"{sum(jobs)} of {len(jobs)} jobs" for rule, jobs in sorted(found.items()) if any(jobs)
+    }

@@ -79,6 +79,6 @@ class RuleCode:
         self.current[made_by] = current
         return current if self.tracked else kept
 
-    def of_other_code(self) -> dict[str, int]:
-        """Return how many finished jobs of each rule were made by other code than that of today."""
+    def of_other_code(self) -> dict[str, str]:
+        """Return, of rules whose jobs were made by other code than that of today, how many."""
         return {} if self.tracked else rules_of_other_code(self.workflow, self.current)
