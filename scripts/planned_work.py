@@ -14,11 +14,10 @@ import torch
 from ifguide.data.token_parts import TOKEN
 from ifguide.errors import InputError
 from ifguide.files.artifacts import read_json
-from ifguide.models import costs
+from ifguide.models import costs, footprints
 from ifguide.models.loading import build_model
 from ifguide.models.model_shapes import ModelShape, model_shape
-from ifguide.planning import footprints
-from ifguide.planning.plan import Work
+from ifguide.models.work import Work
 from planned_counts import (
     LABELLED_TOKENS,
     PAIR_TOKENS,

@@ -14,7 +14,8 @@ from conftest import TINY, copy_repository, copy_run, environment, jobs_to_run, 
 from ifguide.errors import InputError
 from ifguide.files.artifacts import read_json, write_json
 from ifguide.models.devices import DEVICES, GIB, KINDS
-from ifguide.planning.plan import PlannedJob, Work, plan_table, shown, stage_table
+from ifguide.models.work import Work
+from ifguide.planning.plan import PlannedJob, plan_table, shown, stage_table
 from ifguide.workflow.config_schema import with_defaults
 from plan import planned_devices
 from planned_counts import Counts

@@ -6,34 +6,9 @@ from dataclasses import dataclass
 import pandas as pd
 
 from ifguide.models.devices import GIB, Device
+from ifguide.models.work import Work
 
 HOUR = 3600.0
-LIGHT_START = 0.1  # of the start that loads the libraries of models
-
-
-@dataclass(frozen=True)
-class Work:
-    """What one job does.
-
-    flops: on the device, of a `kind` of devices.KINDS at a `precision`; processor_seconds: of one
-    processor core, whatever the device; memory: bytes at the peak, 0 where it is not estimated;
-    disk: bytes that it leaves; loads: its process loads the libraries of models before any work.
-    """
-
-    kind: str = "training"
-    tokens: float = 0
-    flops: float = 0
-    precision: str = "float32"
-    processor_seconds: float = 0
-    memory: float = 0
-    disk: float = 0
-    loads: bool = True
-
-    def seconds(self, device: Device, start_seconds: float) -> float:
-        """Return the seconds on `device`, where loading the libraries takes `start_seconds`."""
-        computing = device.seconds(self.flops, self.precision, self.kind)
-        start = start_seconds * (1 if self.loads else LIGHT_START)
-        return start + computing + self.processor_seconds
 
 
 @dataclass(frozen=True)
