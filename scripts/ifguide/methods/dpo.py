@@ -4,8 +4,12 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from ifguide.methods.step import Step
+from ifguide.methods.step import Sizes, Step
+from ifguide.models import costs, footprints
+from ifguide.models.work import Work, training_work
 from ifguide.settings import Settings
+
+SIDE_TOKENS = 50  # of one text of a pair, its prompt included
 
 
 class DpoOptions(Settings):
@@ -53,3 +57,14 @@ class DpoOptions(Settings):
 class Dpo(Step):
     stage = "train"
     Options = DpoOptions
+
+    def work(self, sizes: Sizes) -> Work:
+        """Training on both sides of every pair; the reference model reads them too."""
+        tokens = 2 * self.options.epochs * sizes.records("pairs") * SIDE_TOKENS
+        training = {**sizes.training, "batch_size": self.options.batch_size}
+        reference = Work(
+            flops=tokens * costs.forward_flops(sizes.shape, SIDE_TOKENS),
+            # Held beside the model that is trained.
+            memory=footprints.FLOAT * sizes.shape.parameters,
+        )
+        return training_work(sizes.shape, training, tokens, SIDE_TOKENS).beside(reference)

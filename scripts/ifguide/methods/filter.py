@@ -56,3 +56,7 @@ class SelectionFilter(Settings):
 class Filter(Step):
     stage = "data"
     Options = WordFilter | ClassifierFilter | SelectionFilter
+
+    def kept_share(self) -> float:
+        """All at most, but where a share is dropped: what is toxic is not known before."""
+        return 1 - self.options.share if isinstance(self.options, SelectionFilter) else 1.0

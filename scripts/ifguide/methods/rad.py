@@ -4,7 +4,9 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from ifguide.methods.step import Step
+from ifguide.methods.step import Reward, Sizes, Step
+from ifguide.models import costs
+from ifguide.models.work import Work
 from ifguide.settings import Settings
 
 
@@ -33,3 +35,10 @@ class RadOptions(Settings):
 class Rad(Step):
     stage = "decode"
     Options = RadOptions
+
+    def work(self, sizes: Sizes) -> Work:
+        """The reward model reads every token once, and every candidate that follows it."""
+        candidates = self.options.top_k or sizes.shape.vocabulary
+        read = sizes.rows * sizes.new_tokens * (1 + candidates)
+        encoder = sizes.encoder_of(Reward(self.options.reward))
+        return Work(kind="generation", flops=read * costs.encoder_flops(*encoder, sizes.new_tokens))

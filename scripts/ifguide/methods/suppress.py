@@ -4,7 +4,8 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from ifguide.methods.step import Need, Step
+from ifguide.methods.step import Need, Sizes, Step
+from ifguide.models.work import Work, corpus_training_work
 from ifguide.settings import Settings
 
 
@@ -42,3 +43,9 @@ class Suppress(Step):
 
     def needs(self) -> dict[str, Need]:
         return {}
+
+    def work(self, sizes: Sizes) -> Work:
+        """As plain training: the mask changes the loss of a token, and not what it costs."""
+        return corpus_training_work(
+            sizes.shape, sizes.training, sizes.corpus_tokens, sizes.block_size
+        )
