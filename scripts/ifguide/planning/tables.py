@@ -1,29 +1,13 @@
 """What the jobs of an experiment cost together: work, time on named devices, measured time."""
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 
 import pandas as pd
 
 from ifguide.models.devices import GIB, Device
-from ifguide.models.work import Work
+from ifguide.planning.jobs import PlannedJob
 
 HOUR = 3600.0
-
-
-@dataclass(frozen=True)
-class PlannedJob:
-    """A job: its stage, rule, what it works on, its work, and the seconds that it was measured at.
-
-    remaining: it would run now. measured: None where it has not been run.
-    """
-
-    stage: str
-    rule: str
-    subject: str
-    work: Work
-    remaining: bool
-    measured: float | None
 
 
 def plan_table(
@@ -105,6 +89,18 @@ def shown(stages: pd.DataFrame, devices: Sequence[Device]) -> tuple[list[str], l
             line += [_number(row["measured_hours"]), _number(row["estimated_over_measured"])]
         lines.append(line)
     return heading, lines
+
+
+def memory_notes(stages: pd.DataFrame, device: Device) -> list[str]:
+    """Return the stages, but for the total, that need more memory than a device has."""
+    if device.memory_gib is None:
+        return []
+    large = stages[(stages["memory_gib"] > device.memory_gib) & (stages["stage"] != "total")]
+    return [
+        f"{row['stage']}: {row['memory_gib']:.0f} GiB, more than the {device.memory_gib:.0f} GiB "
+        f"of {device.name}; lower the batch size of its largest job, or divide it (training.fsdp)"
+        for row in large.to_dict("records")
+    ]
 
 
 def _number(value: float) -> str:
