@@ -332,6 +332,7 @@ def experiment(counts, monkeypatch):
     config["methods"] |= {
         "erased": {"start_from": "none", "erase": {}},
         "suppressed_and_erased": {"erase": {}, "suppress": {"tokens": "truth"}},
+        "trained_and_erased": {"erase": {}, "training": {"epochs": 2}},
         "filtered_and_erased": {"erase": {}, "filter": {"selection": "top", "share": 0.2}},
     }
     facts = counts.facts | {
@@ -363,8 +364,9 @@ def test_a_model_is_the_work_of_its_steps(experiment):
     assert plain.disk == 4 * shape.parameters
     erased = work_of(experiment, "make_model", "erased", **of_model)
     assert (erased.kind, erased.tokens, erased.disk) == ("scores", 1000, plain.disk)
-    both = work_of(experiment, "make_model", "suppressed_and_erased", **of_model)
-    assert both.flops == plain.flops + erased.flops and both.disk == plain.disk
+    for method in ("suppressed_and_erased", "trained_and_erased"):
+        both = work_of(experiment, "make_model", method, **of_model)
+        assert both.flops == plain.flops + erased.flops and both.disk == plain.disk
     both = work_of(experiment, "make_model", "filtered_and_erased", **of_model)
     assert both.tokens == pytest.approx(0.8 * plain.tokens + 1000)
 

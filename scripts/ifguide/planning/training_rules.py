@@ -14,12 +14,14 @@ LABELLED_TOKENS = 40  # of a labelled text
 def make_model(experiment: Experiment, model: str, method: str, seed: str) -> Work:
     """The work of the method's steps that train or edit a model; training without one is plain.
 
-    A model that is edited and has no corpus of its own is not trained: it begins as another's.
+    A model that is edited, with neither a corpus nor training settings of its own, is not trained:
+    it begins as another's.
     """
     steps = experiment.steps(method)
     job = ModelJob(experiment, method, model)
     parts = [steps[stage].work(job) for stage in ("train", "edit") if stage in steps]
-    if "train" not in steps and ("edit" not in steps or "data" in steps):
+    own = "data" in steps or "training" in experiment.config["methods"][method]
+    if "train" not in steps and (own or "edit" not in steps):
         plain = corpus_training_work(job.shape, job.training, job.corpus_tokens, job.block_size)
         parts.insert(0, plain)
     return replace(reduce(Work.then, parts), disk=footprints.FLOAT * job.shape.parameters)
