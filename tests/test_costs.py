@@ -9,13 +9,12 @@ from ifguide.influence.ekfac import Batch, add_lower_gram, eigenbases, eigenvalu
 from ifguide.influence.ekfac import covariance_sums as covariances
 from ifguide.influence.query_direction import QueryRecord, mean_gradient
 from ifguide.influence.token_scores import position_scorer, two_forward_scorer
-from ifguide.models import costs
+from ifguide.models import costs, footprints
 from ifguide.models.architectures import PUBLISHED
 from ifguide.models.devices import DEVICES, described_device, peak_flops
 from ifguide.models.loading import HiddenStates, build_model, token_losses
 from ifguide.models.model_shapes import LayerShape, ModelShape, model_shape
 from ifguide.models.tracked_layers import tracked_layers
-from ifguide.planning import footprints
 
 LENGTH, BLOCKS = 64, 4
 # Width 4, one block of one layer of 3 outputs and 4 inputs and a bias, attention of width 2.

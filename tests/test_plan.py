@@ -5,6 +5,7 @@ import re
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pandas as pd
 import pytest
@@ -13,11 +14,18 @@ import yaml
 from conftest import TINY, copy_repository, copy_run, environment, jobs_to_run, run_snakemake
 from ifguide.errors import InputError
 from ifguide.files.artifacts import read_json, write_json
+from ifguide.methods import step
+from ifguide.models import costs
 from ifguide.models.devices import DEVICES, GIB, KINDS
-from ifguide.planning.plan import PlannedJob, Work, plan_table, shown, stage_table
+from ifguide.models.work import Work
+from ifguide.planning import jobs
+from ifguide.planning.counts import Counts
+from ifguide.planning.devices import planned_devices
+from ifguide.planning.experiment import Experiment
+from ifguide.planning.jobs import PlannedJob
+from ifguide.planning.rules import RULES
+from ifguide.planning.tables import plan_table, shown, stage_table
 from ifguide.workflow.config_schema import with_defaults
-from plan import planned_devices
-from planned_counts import Counts
 
 RESULTS = Path("results/tiny")
 PAPER = ["config/paper.yaml", "config/scale_1b.yaml"]
@@ -58,6 +66,22 @@ def test_the_jobs_are_those_of_a_dry_run(before):
     assert [int(number) for number in total.groups()] == [sum(dry.values())] * 2
 
 
+def test_every_rule_is_known(before, repository):
+    clone, _, _, tiny = before
+    full = run_snakemake(clone, "--configfile", "config/full.yaml", "--cores", "1", "--dry-run")
+    assert {*tiny, *jobs_to_run(full.stdout)} <= set(RULES)
+    files = (repository / "workflow").rglob("*.smk")
+    text = "".join(path.read_text("utf-8") for path in [repository / "workflow/Snakefile", *files])
+    assert set(RULES) <= set(re.findall(r"^(?:use )?rule (?:\w+ as )?(\w+)", text, re.M))
+
+
+def test_an_unknown_rule_is_refused(monkeypatch):
+    found = [{"rule": "cook", "wildcards": {}, "benchmark": None}]
+    monkeypatch.setattr(jobs, "dry_run", lambda *_: found)
+    with pytest.raises(InputError, match=r"^the plan does not know the rule cook; .*/rules\.py"):
+        jobs.planned_jobs(SimpleNamespace(config={}, facts={"proxies": []}), Path(), "Snakefile")
+
+
 def test_a_plan_says_where_its_numbers_come_from(before):
     clone, _, printed, _ = before
     written = (clone / RESULTS / "plan.md").read_text(encoding="utf-8")
@@ -73,14 +97,18 @@ def test_every_stage_that_computes_has_work(before):
     _, table, _, _ = before
     work = table.groupby("rule")[["flops", "tokens", "disk_gib"]].sum()
     for rule in (
-        *("train_model", "train_dpo", "train_classifier", "train_reward", "covariance"),
-        *("eigenvalues", "query_gradient", "score", "generate", "classify", "perplexity"),
-        *("lambada", "agreement"),
+        *("make_model", "train_dpo", "train_classifier", "train_reward", "sum_covariances"),
+        *("correct_eigenvalues", "measure_query_gradient", "score_tokens"),
+        *("generate_continuations", "classify_continuations", "measure_perplexity"),
+        *("measure_lambada", "measure_agreement"),
     ):
         assert work.loc[rule, "flops"] > 0, rule
-    for rule in ("tokenize", "train_model", "factors", "score", "select_tokens", "generate"):
-        assert rule == "factors" or work.loc[rule, "disk_gib"] > 0, rule
-    methods = set(table[table["rule"] == "train_model"]["subject"])
+    for rule in (
+        *("tokenize_documents", "make_model", "merge_factors", "score_tokens", "select_tokens"),
+        "generate_continuations",
+    ):
+        assert work.loc[rule, "disk_gib"] > 0, rule
+    methods = set(table[table["rule"] == "make_model"]["subject"])
     assert methods == {"proxy/none", "target/none", "target/word_filter", "target/ifguide"}
 
 
@@ -93,7 +121,7 @@ def test_a_finished_run_is_measured_and_compared(after):
     benchmarks = (clone / "logs/tiny/benchmarks").rglob("*.tsv")
     seconds = sum(float(path.read_text().splitlines()[1].split("\t")[0]) for path in benchmarks)
     assert measured["measured_hours"].sum() == pytest.approx(seconds / 3600, rel=1e-4)
-    scores = measured[measured["rule"] == "score"].iloc[0]
+    scores = measured[measured["rule"] == "score_tokens"].iloc[0]
     expected = scores["hours_cpu-core"] / scores["measured_hours"]
     assert scores["estimated_over_measured"] == pytest.approx(expected, rel=1e-4)
     assert "measured" in printed and "estimated" in printed
@@ -103,19 +131,19 @@ def test_counts_and_sizes_are_those_of_the_files(after):
     clone, table, _ = after
     rules = table.groupby("rule")[["tokens", "disk_gib"]].sum()
     corpus = read_json(clone / RESULTS / "corpus/bpe/meta.json")
-    assert rules.loc["tokenize", "tokens"] == corpus["tokens"]
+    assert rules.loc["tokenize_documents", "tokens"] == corpus["tokens"]
     assert rules.loc["tokenize_part", "tokens"] == corpus["tokens"]
     trained = table[table["subject"] == "target/ifguide"].set_index("rule")
-    assert trained.loc["train_model", "tokens"] == 2 * corpus["tokens"]
+    assert trained.loc["make_model", "tokens"] == 2 * corpus["tokens"]
     filtered = read_json(clone / RESULTS / "corpus/bpe/filtered/word_filter/meta.json")
     assert filtered["tokens"] < corpus["tokens"]
     for rule, pattern in (
-        ("train_model", "models/*/[niw]*/0/model.safetensors"),
-        ("score", "influence/*/[dp]*/scores/*/shard-*.npy"),
-        ("covariance", "influence/proxy/covariances/*.safetensors"),
+        ("make_model", "models/*/[niw]*/0/model.safetensors"),
+        ("score_tokens", "influence/*/[dp]*/scores/*/shard-*.npy"),
+        ("sum_covariances", "influence/proxy/covariances/*.safetensors"),
         ("merge_factors", "influence/proxy/factors.safetensors"),
         ("tokenize_part", "corpus/bpe/parts/shard-*.npy"),
-        ("tokenize", "corpus/bpe/[td]*/shard-*.npy"),
+        ("tokenize_documents", "corpus/bpe/[td]*/shard-*.npy"),
         ("select_tokens", "influence/proxy/differential/top/mask/*.npy"),
     ):
         # Headers, and what pads a block's end, are all that is left out.
@@ -130,13 +158,13 @@ def test_the_plan_of_a_billion_tokens_needs_no_network(tmp_path):
     assert table.groupby("rule")["jobs"].sum().to_dict() == jobs_to_run(dry.stdout)
     assert "tokens of the corpus, pythia: 1,000,000,000 (config key plan.tokens)" in printed
     rows = table.set_index(["rule", "subject"])
-    target = rows.loc[("train_model", "pythia-1b/none")]
+    target = rows.loc[("make_model", "pythia-1b/none")]
     assert target["tokens"] == pytest.approx(1e9, rel=1e-4)
     # 6 N T, and attention; on 989 TFLOP/s of which 40 % are reached.
     flops = 1e9 * (6 * (1_011_781_632 - 50_304 * 2048) + 12 * 16 * 2048 * 2048)
     assert target["flops"] == pytest.approx(flops, rel=1e-4)
     assert target["hours_h100"] == pytest.approx(flops / (0.4 * 989e12) / 3600, rel=0.01)
-    scores = rows.loc[("score", "pythia-160m/differential/loss")]
+    scores = rows.loc[("score_tokens", "pythia-160m/differential/loss")]
     assert scores["tokens"] == pytest.approx(1e9, rel=1e-4)
     assert scores["jobs"] == 64
 
@@ -219,6 +247,14 @@ def test_work_that_loads_libraries_waits_for_them():
     assert Work(processor_seconds=1, loads=False).seconds(device, 5.0) == pytest.approx(1 + 0.5)
 
 
+def test_parts_of_a_job():
+    training = Work(kind="training", tokens=1, flops=9, precision="bfloat16", memory=5, disk=2)
+    editing = Work(kind="scores", tokens=2, flops=3, memory=4, processor_seconds=1)
+    both = dict(kind="training", tokens=3, flops=12, precision="bfloat16", processor_seconds=1)
+    assert training.then(editing) == Work(**both, memory=5, disk=2)
+    assert editing.beside(training) == Work(**both, memory=9, disk=2)
+
+
 @pytest.fixture
 def counts(tmp_path, repository):
     """Counts of a small config of local files."""
@@ -270,3 +306,92 @@ def test_records_are_reckoned_until_they_are_counted(counts, tmp_path):
     write_json(tmp_path / "toxic.json", {"kept": {"toxic": 2, "nontoxic": 4}})
     counts.found.clear()
     assert counts.records("queries.toxic") == 6
+
+
+# --- what a method's steps cost -------------------------------------------------------------------
+
+
+class Erase(step.Step):
+    """An edit that reads labelled texts once."""
+
+    stage = "edit"
+    Options = dict
+
+    def work(self, sizes):
+        tokens = sizes.records("texts") * 10
+        flops = tokens * costs.forward_flops(sizes.shape, 10)
+        return Work(kind="scores", tokens=tokens, flops=flops)
+
+
+@pytest.fixture
+def experiment(counts, monkeypatch):
+    """An experiment of one model and of methods with steps at every stage."""
+    known = {**step.registered_steps(), "erase": Erase}
+    monkeypatch.setattr(step, "registered_steps", lambda: known)
+    config, pairs = counts.config, {"paths": ["missing"], "limit": 100}
+    config["methods"] |= {
+        "erased": {"start_from": "none", "erase": {}},
+        "suppressed_and_erased": {"erase": {}, "suppress": {"tokens": "truth"}},
+        "trained_and_erased": {"erase": {}, "training": {"epochs": 2}},
+        "filtered_and_erased": {"erase": {}, "filter": {"selection": "top", "share": 0.2}},
+    }
+    facts = counts.facts | {
+        "truth": False,
+        "architectures": {name: m["architecture"] for name, m in config["models"].items()},
+        "trainings": {"target": dict.fromkeys(config["methods"], config["training"])},
+    }
+    facts["records"] |= {
+        f"methods.{method}": {"report": None, "entries": [pairs]} for method in config["methods"]
+    }
+    facts["records"]["benchmarks.realtoxicityprompts"] = {"report": None, "entries": [pairs]}
+    return Experiment(config, facts)
+
+
+def work_of(experiment, rule, method, **wildcards):
+    return RULES[rule].work(experiment, method=method, **wildcards)
+
+
+def test_steps_are_those_of_the_entry_in_the_order_of_stages(experiment):
+    entry = experiment.config["methods"]["suppressed_and_erased"]
+    assert [found.stage for found in step.steps_of(entry)] == ["train", "edit"]
+    assert step.steps_of(experiment.config["methods"]["none"]) == []
+
+
+def test_a_model_is_the_work_of_its_steps(experiment):
+    shape, of_model = experiment.shape("target"), {"model": "target", "seed": "0"}
+    plain = work_of(experiment, "make_model", "none", **of_model)
+    assert plain.tokens == 2 * experiment.counts.tokens("bpe")
+    assert plain.disk == 4 * shape.parameters
+    erased = work_of(experiment, "make_model", "erased", **of_model)
+    assert (erased.kind, erased.tokens, erased.disk) == ("scores", 1000, plain.disk)
+    for method in ("suppressed_and_erased", "trained_and_erased"):
+        both = work_of(experiment, "make_model", method, **of_model)
+        assert both.flops == plain.flops + erased.flops and both.disk == plain.disk
+    both = work_of(experiment, "make_model", "filtered_and_erased", **of_model)
+    assert both.tokens == pytest.approx(0.8 * plain.tokens + 1000)
+
+
+def test_a_trainer_of_pairs_and_its_reference_read_both_sides(experiment):
+    shape = experiment.shape("target")
+    pairs = work_of(experiment, "make_model", "dpo", model="target", seed="0")
+    assert pairs.tokens == 4 * 100 * 2 * 50  # epochs, pairs, sides, tokens
+    assert pairs.flops == pytest.approx(pairs.tokens * 4 * costs.forward_flops(shape, 50))
+
+
+def test_a_guided_continuation_has_all_candidates_read(experiment):
+    of_shard = {"model": "target", "seed": "0", "shard": "00000"}
+    of_shard["benchmark"] = "realtoxicityprompts"
+    plain = work_of(experiment, "generate_continuations", "none", **of_shard)
+    guided = work_of(experiment, "generate_continuations", "rad", **of_shard)
+    # Prompts, continuations, tokens of each, and for each token itself and 5 candidates.
+    read = 100 * 5 * 8 * 6 * costs.encoder_flops(16, 1, 8)
+    assert guided.flops == pytest.approx(plain.flops + read)
+    assert guided.tokens == plain.tokens
+
+
+def test_a_corpus_is_what_its_data_step_keeps(experiment):
+    whole = experiment.counts.tokens("bpe")
+    work = work_of(experiment, "make_corpus", "standard_influence", tokenizer="bpe")
+    assert work.tokens == whole
+    assert work.disk == pytest.approx(0.9 * whole * (2 + 4))
+    assert experiment.counts.training_tokens("bpe", "word_filter") == whole

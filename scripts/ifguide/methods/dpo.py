@@ -17,7 +17,9 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 from pydantic import Field
 
-from ifguide.methods.step import Given, Need, Pairs, Step
+from ifguide.methods.step import Given, Need, Pairs, Sizes, Step
+from ifguide.models import costs, footprints
+from ifguide.models.work import Work, training_work
 from ifguide.settings import Settings
 
 if TYPE_CHECKING:
@@ -28,6 +30,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
+SIDE_TOKENS = 50  # of one text of a pair, its prompt included, where a plan has not read it
 LOSS_COLUMNS = ("step", "epoch", "loss", "reward_margin", "reward_accuracy", "learning_rate")
 
 
@@ -98,6 +101,17 @@ class Dpo(Step):
             "max_steps": None,
             "accumulation": 1,
         }
+
+    def work(self, sizes: Sizes) -> Work:
+        """Training on both sides of every pair; the reference model reads them too."""
+        tokens = 2 * self.options.epochs * sizes.records("pairs") * SIDE_TOKENS
+        training = {**sizes.training, "batch_size": self.options.batch_size}
+        reference = Work(
+            flops=tokens * costs.forward_flops(sizes.shape, SIDE_TOKENS),
+            # Held beside the model that is trained.
+            memory=footprints.FLOAT * sizes.shape.parameters,
+        )
+        return training_work(sizes.shape, training, tokens, SIDE_TOKENS).beside(reference)
 
     def train(self, run: TrainingRun, given: Given) -> TrainedModel:
         from ifguide.data.preferences import PreferencePair

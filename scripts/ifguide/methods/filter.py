@@ -82,6 +82,10 @@ class Filter(Step):
             case SelectionFilter(selection=selection):
                 return {"selection": Ranking(selection)}
 
+    def kept_share(self) -> float:
+        """All at most, but where a share is dropped: what is toxic is not known before."""
+        return 1 - self.options.share if isinstance(self.options, SelectionFilter) else 1.0
+
     def keep(self, job: CorpusJob, given: Given) -> Dropped:
         match self.options:
             case WordFilter(unit=unit):

@@ -17,7 +17,9 @@ from typing import TYPE_CHECKING, Annotated, Literal
 from pydantic import Field
 
 from ifguide.errors import InputError
-from ifguide.methods.step import DecodingJob, Given, Need, Reward, Step
+from ifguide.methods.step import DecodingJob, Given, Need, Reward, Sizes, Step
+from ifguide.models import costs
+from ifguide.models.work import Work
 from ifguide.settings import Settings
 
 if TYPE_CHECKING:
@@ -58,6 +60,13 @@ class Rad(Step):
 
     def needs(self) -> dict[str, Need]:
         return {"reward": Reward(self.options.reward)}
+
+    def work(self, sizes: Sizes) -> Work:
+        """The reward model reads every token once, and every candidate that follows it."""
+        candidates = self.options.top_k or sizes.shape.vocabulary
+        read = sizes.rows * sizes.new_tokens * (1 + candidates)
+        encoder = sizes.encoder_of(Reward(self.options.reward))
+        return Work(kind="generation", flops=read * costs.encoder_flops(*encoder, sizes.new_tokens))
 
     @contextlib.contextmanager
     def decode(self, job: DecodingJob, given: Given) -> Iterator[RewardGuidance]:

@@ -20,18 +20,20 @@ from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol
 
 from pydantic import TypeAdapter
 
 from ifguide.data.file_lists import from_arguments
 from ifguide.errors import InputError
+from ifguide.models.work import Work
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
     from ifguide.data.corpus import Corpus
     from ifguide.evaluation.generation import Guidance
+    from ifguide.models.model_shapes import ModelShape
     from ifguide.models.training_run import TrainedModel, TrainingRun
 
 Stage = Literal["data", "train", "edit", "decode"]
@@ -122,6 +124,43 @@ class Dropped:
     reasons: dict[int, str]
 
 
+class Sizes(Protocol):
+    """How large a job is in which a step acts: what its work follows from.
+
+    Nothing is counted before it is asked for, so that a plan speaks only of what it rests on.
+    """
+
+    @property
+    def block_size(self) -> int:
+        """Tokens of a training block."""
+
+    @property
+    def corpus_tokens(self) -> float:
+        """Tokens of the corpus: the whole one for a data step, what that step left for others."""
+
+    @property
+    def shape(self) -> ModelShape:
+        """Sizes of the language model; a data step is asked without one."""
+
+    @property
+    def training(self) -> Mapping[str, Any]:
+        """The settings of the config section `training`, as the model's method resolves them."""
+
+    @property
+    def rows(self) -> float:
+        """Texts at whose positions a decode step acts: continuations, or texts that are read."""
+
+    @property
+    def new_tokens(self) -> int:
+        """Positions of each of these texts at which a decode step acts."""
+
+    def records(self, need: str) -> float:
+        """Return the records of a need of the step, by its name."""
+
+    def encoder_of(self, reward: Reward) -> tuple[int, int]:
+        """Return the width and the number of blocks of a reward model."""
+
+
 class Step:
     """One thing that a method does, at one stage."""
 
@@ -163,6 +202,19 @@ class Step:
     def training(self, settings: dict) -> dict:
         """Return the training settings of a method with this train step."""
         return settings
+
+    def work(self, sizes: Sizes) -> Work:
+        """Return what the step computes in one job, for the plan.
+
+        data: beside reading and writing the corpus; train: all of the training; edit: all of the
+        edit, which follows on the training, if there is one; decode: what comes on top of the
+        language model's own pass.
+        """
+        return Work()
+
+    def kept_share(self) -> float:
+        """Return the share of the corpus's tokens that a data step keeps, at most."""
+        return 1.0
 
     # A step has the one of these that its stage is named for.
 

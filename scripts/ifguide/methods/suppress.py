@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Annotated, Literal
 from pydantic import Field
 
 from ifguide.errors import InputError
-from ifguide.methods.step import Given, Mask, Need, Step
+from ifguide.methods.step import Given, Mask, Need, Sizes, Step
+from ifguide.models.work import Work, corpus_training_work
 from ifguide.settings import Settings
 
 if TYPE_CHECKING:
@@ -61,6 +62,12 @@ class Suppress(Step):
         if self.options.tokens == "truth":
             return {"tokens": Mask(None, "truth")}
         return {"selection": Mask(self.options.selection, self.options.tokens)}
+
+    def work(self, sizes: Sizes) -> Work:
+        """As plain training: the mask changes the loss of a token, and not what it costs."""
+        return corpus_training_work(
+            sizes.shape, sizes.training, sizes.corpus_tokens, sizes.block_size
+        )
 
     def train(self, run: TrainingRun, given: Given) -> TrainedModel:
         from ifguide.influence.selection_files import open_mask

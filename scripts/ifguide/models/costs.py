@@ -10,7 +10,12 @@ Attention counts all T positions, as the kernels' own counts do, whether or not 
 Elementwise work, norms and optimisers are left out.
 """
 
-from ifguide.models.model_shapes import ModelShape
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from ifguide.models.model_shapes import ModelShape
 
 # Blocks of columns in which a covariance's lower triangle is summed: `ekfac.add_lower_gram`.
 NARROWEST_COLUMNS = 256

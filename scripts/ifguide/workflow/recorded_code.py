@@ -38,5 +38,7 @@ def rules_of_other_code(
             other = recorded is not None and recorded != current[rule](job.wildcards)
             found.setdefault(rule, []).append(other)
     return {
-        rule: f"{sum(jobs)} of {len(jobs)} jobs" for rule, jobs in sorted(found.items()) if any(jobs)
+        rule: f"{sum(jobs)} of {len(jobs)} jobs"
+        for rule, jobs in sorted(found.items())
+        if any(jobs)
     }

@@ -10,16 +10,12 @@ from statistics import fmean
 from typing import NamedTuple
 
 from ifguide.data.documents import read_documents
+from ifguide.data.file_lists import from_arguments
 from ifguide.data.planted import PlantedSettings, document_drawer, draw_records
 from ifguide.errors import InputError
 from ifguide.files.artifacts import read_json
+from ifguide.methods.step import Step, steps_of
 
-# Tokens of a text of each kind, where nothing has been read yet.
-QUERY_TOKENS = 40
-PROMPT_TOKENS = 15
-PAIR_TOKENS = 50
-PASSAGE_TOKENS = 90
-LABELLED_TOKENS = 40
 ASSUMED_RECORDS = 10_000
 ASSUMED = "assumed, as nothing says how many (config key plan.records)"
 # Local files up to this size are read for their characters; of larger ones the bytes are counted.
@@ -52,14 +48,22 @@ class Counts:
 
     def training_tokens(self, tokenizer: str, method: str) -> float:
         """Return the tokens that a method trains on in one epoch."""
-        if "filter" not in self.config["methods"][method]:
+        steps = steps_of(self.config["methods"][method])
+        step = next((step for step in steps if step.stage == "data"), None)
+        if step is None:
             return self.tokens(tokenizer)
         name = f"tokens that {method} leaves, {tokenizer}"
-        return self._once(name, self._filtered_tokens, tokenizer, method)
+        return self._once(name, self._kept_tokens, tokenizer, method, step)
 
     def records(self, name: str) -> float:
         """Return the records of a set: `queries.NAME`, `benchmarks.NAME`, `methods.NAME`, …"""
         return self._once(f"records of {name}", self._records, name)
+
+    def notes(self) -> list[str]:
+        """Return a line for every number that was asked for: where it comes from."""
+        return [
+            f"{name}: {count.value:,.0f} ({count.source})" for name, count in self.found.items()
+        ]
 
     def _once(self, name: str, count, *arguments) -> float:
         if name not in self.found:
@@ -92,13 +96,13 @@ class Counts:
         characters, source = self._characters(held_out=True)
         return self._from_characters(characters, source)
 
-    def _filtered_tokens(self, tokenizer: str, method: str) -> Count:
+    def _kept_tokens(self, tokenizer: str, method: str, step: Step) -> Count:
         folder = f"{self.facts['corpora'][tokenizer]}/filtered/{method}"
         if meta := self._meta(f"{folder}/meta.json"):
             return Count(meta["tokens"], f"counted in {folder}/meta.json")
-        share = self.config["methods"][method]["filter"].get("share", 0.0)
-        kept = "all but its `share`" if share else "all, at most"
-        return Count((1 - share) * self.tokens(tokenizer), f"{kept} of the corpus")
+        share = step.kept_share()
+        kept = f"{share:.3g}" if share < 1 else "all, at most"
+        return Count(share * self.tokens(tokenizer), f"{kept} of the corpus")
 
     def _from_characters(self, characters: float, source: str) -> Count:
         per_token = self.plan["characters_per_token"]
@@ -116,6 +120,7 @@ class Counts:
         return total, " and ".join(dict.fromkeys(sources))
 
     def _source_characters(self, entry: dict, paths: list[str]) -> tuple[float, str]:
+        paths = from_arguments(paths)
         name = self._planted_name(paths)
         if name and not Path(paths[0]).is_file():
             settings = PlantedSettings.from_config(self.config["planted"])
@@ -168,7 +173,7 @@ class Counts:
         return Count(found, source)
 
     def _file_records(self, entry: dict) -> tuple[float, str]:
-        paths = entry["paths"]
+        paths = from_arguments(entry["paths"])
         name = self._planted_name(paths)
         if name:
             return self._planted_records(name, entry), "config section planted"

@@ -1,54 +1,13 @@
 """What the jobs of an experiment cost together: work, time on named devices, measured time."""
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 
 import pandas as pd
 
 from ifguide.models.devices import GIB, Device
+from ifguide.planning.jobs import PlannedJob
 
 HOUR = 3600.0
-LIGHT_START = 0.1  # of the start that loads the libraries of models
-
-
-@dataclass(frozen=True)
-class Work:
-    """What one job does.
-
-    flops: on the device, of a `kind` of devices.KINDS at a `precision`; processor_seconds: of one
-    processor core, whatever the device; memory: bytes at the peak, 0 where it is not estimated;
-    disk: bytes that it leaves; loads: its process loads the libraries of models before any work.
-    """
-
-    kind: str = "training"
-    tokens: float = 0
-    flops: float = 0
-    precision: str = "float32"
-    processor_seconds: float = 0
-    memory: float = 0
-    disk: float = 0
-    loads: bool = True
-
-    def seconds(self, device: Device, start_seconds: float) -> float:
-        """Return the seconds on `device`, where loading the libraries takes `start_seconds`."""
-        computing = device.seconds(self.flops, self.precision, self.kind)
-        start = start_seconds * (1 if self.loads else LIGHT_START)
-        return start + computing + self.processor_seconds
-
-
-@dataclass(frozen=True)
-class PlannedJob:
-    """A job: its stage, rule, what it works on, its work, and the seconds that it was measured at.
-
-    remaining: it would run now. measured: None where it has not been run.
-    """
-
-    stage: str
-    rule: str
-    subject: str
-    work: Work
-    remaining: bool
-    measured: float | None
 
 
 def plan_table(
@@ -130,6 +89,18 @@ def shown(stages: pd.DataFrame, devices: Sequence[Device]) -> tuple[list[str], l
             line += [_number(row["measured_hours"]), _number(row["estimated_over_measured"])]
         lines.append(line)
     return heading, lines
+
+
+def memory_notes(stages: pd.DataFrame, device: Device) -> list[str]:
+    """Return the stages, but for the total, that need more memory than a device has."""
+    if device.memory_gib is None:
+        return []
+    large = stages[(stages["memory_gib"] > device.memory_gib) & (stages["stage"] != "total")]
+    return [
+        f"{row['stage']}: {row['memory_gib']:.0f} GiB, more than the {device.memory_gib:.0f} GiB "
+        f"of {device.name}; lower the batch size of its largest job, or divide it (training.fsdp)"
+        for row in large.to_dict("records")
+    ]
 
 
 def _number(value: float) -> str:

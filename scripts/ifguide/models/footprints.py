@@ -1,11 +1,16 @@
-"""How much memory each stage holds at its peak, and how much it leaves on the disk, in bytes.
+"""How much memory each stage holds at its peak, and how large what it leaves is, in bytes.
 
 Memory is that of the device that computes. Activations of a block of width h that a backward pass
 needs take about 34 h bytes a token in half precision, attention probabilities being computed again
 (Korthikanti et al., 2022, arXiv 2205.05198, equation 1), and twice that in float32.
 """
 
-from ifguide.models.model_shapes import ModelShape
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from ifguide.models.model_shapes import ModelShape
 
 FLOAT = 4  # bytes of a float32
 LIBRARIES = 600 * 2**20  # what a process holds before it loads anything

@@ -1,0 +1,77 @@
+"""The work of the rules that measure models: continuations, their toxicity, and fluency."""
+
+from ifguide.models import costs, footprints
+from ifguide.models.work import Work, reading_work
+from ifguide.planning.experiment import Experiment, PlannedModel
+from ifguide.planning.rates import PREPARED
+
+# Tokens of a prompt, of a passage whose last word is guessed, and of that word.
+PROMPT_TOKENS, PASSAGE_TOKENS, WORD_TOKENS = 15, 90, 2
+CONTINUATION_BYTES = 600  # of one continuation in both files, with its scores
+PERPLEXITY_BATCH = 32
+
+
+def generate_continuations(
+    experiment: Experiment, model: str, method: str, seed: str, benchmark: str, shard: str
+) -> Work:
+    shape, sampling = experiment.shape(model), experiment.sampling(benchmark)
+    prompts = experiment.counts.records(f"benchmarks.{benchmark}") / sampling["shards"]
+    copies, new = sampling["continuations"], sampling["max_new_tokens"]
+    batch = max(copies, sampling["rows_per_batch"])
+    work = Work(
+        kind="generation",
+        tokens=prompts * (PROMPT_TOKENS + copies * new),
+        flops=costs.generation_flops(shape, prompts, PROMPT_TOKENS, copies, new),
+        memory=footprints.generation_memory(shape, batch, PROMPT_TOKENS + new),
+        disk=prompts * copies * CONTINUATION_BYTES / 3,
+    )
+    return _decoded(work, experiment, model, method, prompts * copies, new)
+
+
+def _decoded(
+    work: Work, experiment: Experiment, model: str, method: str, rows: float, new_tokens: int
+) -> Work:
+    """Return the work with what the method's decode step adds to it, if it has one."""
+    step = experiment.steps(method).get("decode")
+    if step is None:
+        return work
+    return work.beside(
+        step.work(PlannedModel(experiment, method, model, rows=rows, new_tokens=new_tokens))
+    )
+
+
+def classify_continuations(
+    experiment: Experiment, model: str, method: str, seed: str, benchmark: str
+) -> Work:
+    sampling = experiment.sampling(benchmark)
+    texts = experiment.counts.records(f"benchmarks.{benchmark}") * sampling["continuations"]
+    length = sampling["max_new_tokens"] + 2
+    both = sum(
+        costs.encoder_flops(*experiment.classifier(classifier), length)
+        for classifier in ("explicit", "implicit")
+    )
+    return Work(
+        kind="classification",
+        tokens=2 * texts * length,
+        flops=texts * length * both,
+        processor_seconds=texts / PREPARED,
+        disk=texts * CONTINUATION_BYTES * 2 / 3,
+    )
+
+
+def measure_perplexity(
+    experiment: Experiment, model: str, method: str, seed: str, benchmark: str
+) -> Work:
+    tokens = experiment.counts.held_out_tokens(experiment.tokenizer_of(model))
+    length = experiment.block_size
+    work = reading_work(experiment.shape(model), tokens, length, PERPLEXITY_BATCH)
+    return _decoded(work, experiment, model, method, tokens / length, length)
+
+
+def measure_lambada(
+    experiment: Experiment, model: str, method: str, seed: str, benchmark: str
+) -> Work:
+    passages = experiment.counts.records(f"benchmarks.{benchmark}")
+    tokens = passages * PASSAGE_TOKENS
+    work = reading_work(experiment.shape(model), tokens, PASSAGE_TOKENS, PERPLEXITY_BATCH)
+    return _decoded(work, experiment, model, method, passages, WORD_TOKENS)
