@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from ifguide.methods.step import Step
-from ifguide.settings import Settings
+from ifguide.settings import OrAbsent, Settings
 
 
 class DpoOptions(Settings):
@@ -27,7 +27,7 @@ class DpoOptions(Settings):
         ),
     ] = "paradetox"
     part: Annotated[
-        list[Annotated[float, Field(ge=0, le=1)]] | None,
+        OrAbsent[list[Annotated[float, Field(ge=0, le=1)]]],
         Field(
             min_length=2,
             max_length=2,

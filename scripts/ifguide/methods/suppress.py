@@ -5,14 +5,14 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from ifguide.methods.step import Need, Step
-from ifguide.settings import Settings
+from ifguide.settings import OrAbsent, Settings
 
 
 class SuppressOptions(Settings):
     """Suppress the tokens of a selection."""
 
     selection: Annotated[
-        str | None,
+        OrAbsent[str],
         Field(
             description="Name of an entry of `influence.selections`; `tokens: truth` needs none."
         ),
