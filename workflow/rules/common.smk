@@ -14,7 +14,10 @@ SOURCE = Path(workflow.current_basedir).parent.parent
 sys.path.insert(0, str(SOURCE / "scripts"))
 
 from ifguide.files.artifacts import canonical_json
-from ifguide.workflow.config_schema import find_mistake, with_defaults
+from ifguide.errors import InputError
+from ifguide.workflow.config.check import with_defaults
+from ifguide.workflow.config.experiment import Config
+from ifguide.workflow.config.overlays import resolve
 
 # Scripts run with the interpreter that runs Snakemake, unless conda or a container provides one.
 if not workflow.deployment_settings.deployment_method:
@@ -37,13 +40,25 @@ def refuse_config(key, problem):
 
 
 def check_config():
-    """Refuse a config that breaks the schema; fill in every default."""
-    text = (SOURCE / "workflow/schemas/config.schema.yaml").read_text("utf-8")
-    schema = yaml.load(text, Loader=yaml.CSafeLoader)
-    mistake = find_mistake(schema, dict(config))
-    if mistake:
-        raise SystemExit(f"error: config: {mistake}")
-    filled = with_defaults(schema, dict(config))
+    """Put the config over what it extends, refuse a mistaken one, fill in every default."""
+    given = config
+    try:
+        # What another workflow gives this one, as its module, is whole.
+        if not workflow.modifier.skip_configfile:
+            settings = workflow.config_settings
+            found = resolve(
+                settings.overwrite_config,
+                settings.configfiles,
+                settings.config,
+                SOURCE / "config/config.yaml",
+            )
+            given = found.config
+            workflow.configfiles += found.beneath
+        if "extends" in given:
+            raise InputError("extends: is followed in files that --configfile names; merge the two")
+        filled = with_defaults(Config, given)
+    except InputError as error:
+        raise SystemExit(f"error: config: {error}") from None
     config.clear()
     config.update(filled)
 
@@ -53,6 +68,12 @@ check_config()
 RESULTS = f"results/{config['experiment']}"
 LOGS = f"logs/{config['experiment']}"
 BENCHMARKS = f"{LOGS}/benchmarks"
+# What the report shows, and its logs. Those of an overlay lie beside those of what it extends, with
+# which it shares all else.
+OVERLAY = f"/overlays/{config['overlay']}" if config["overlay"] else ""
+TABLES = RESULTS + OVERLAY
+TABLE_LOGS = LOGS + OVERLAY
+TABLE_BENCHMARKS = f"{TABLE_LOGS}/benchmarks"
 SEED = config["seed"]
 SEEDS = config["evaluation"]["seeds"]
 PROXY = config["influence"]["model"]

@@ -60,21 +60,21 @@ rule summary:
         metrics=METRICS + REMOVAL_METRICS + ATTRIBUTION_METRICS + CLASSIFIER_METRICS,
         published=os.path.relpath(SOURCE / "config" / "published.csv"),
     output:
-        summary=f"{RESULTS}/summary.csv",
-        markdown=f"{RESULTS}/results_table.md",
-        csv=f"{RESULTS}/results_table.csv",
-        latex=f"{RESULTS}/results_table.tex",
-        text=f"{RESULTS}/results_table.txt",
+        summary=f"{TABLES}/summary.csv",
+        markdown=f"{TABLES}/results_table.md",
+        csv=f"{TABLES}/results_table.csv",
+        latex=f"{TABLES}/results_table.tex",
+        text=f"{TABLES}/results_table.txt",
         page=report(
-            f"{RESULTS}/results_table.html",
+            f"{TABLES}/results_table.html",
             caption="../report/results_table.rst",
             category=CATEGORIES["changed"],
             labels={"shows": "results table"},
         ),
     log:
-        f"{LOGS}/summary.log",
+        f"{TABLE_LOGS}/summary.log",
     benchmark:
-        f"{BENCHMARKS}/summary.tsv"
+        f"{TABLE_BENCHMARKS}/summary.tsv"
     conda:
         "../../envs/main.yaml"
     threads: 1
@@ -105,7 +105,7 @@ rule summary:
 rule figures:
     input:
         code=code("draw_figures.py"),
-        summary=f"{RESULTS}/summary.csv",
+        summary=f"{TABLES}/summary.csv",
         losses=LOSSES,
         curves=(
             [
@@ -123,28 +123,28 @@ rule figures:
         agreement=AGREEMENT,
         proxy_agreement=PROXY_AGREEMENT,
     output:
-        svg=[f"{RESULTS}/figures/{figure}.svg" for figure in FIGURES],
+        svg=[f"{TABLES}/figures/{figure}.svg" for figure in FIGURES],
         toxicity=report(
-            f"{RESULTS}/figures/toxicity_by_method.png",
+            f"{TABLES}/figures/toxicity_by_method.png",
             caption="../report/toxicity_by_method.rst",
             category=CATEGORIES["changed"],
             labels={"shows": "toxicity by method"},
         ),
         fluency=report(
-            f"{RESULTS}/figures/toxicity_against_perplexity.png",
+            f"{TABLES}/figures/toxicity_against_perplexity.png",
             caption="../report/toxicity_against_perplexity.rst",
             category=CATEGORIES["cost"],
             labels={"shows": "toxicity against fluency"},
         ),
         groups=report(
-            f"{RESULTS}/figures/toxicity_by_group.png",
+            f"{TABLES}/figures/toxicity_by_group.png",
             caption="../report/toxicity_by_group.rst",
             category=CATEGORIES["changed"],
             labels={"shows": "toxicity by target group"},
         ),
         categories=(
             report(
-                f"{RESULTS}/figures/toxicity_by_category.png",
+                f"{TABLES}/figures/toxicity_by_category.png",
                 caption="../report/toxicity_by_category.rst",
                 category=CATEGORIES["changed"],
                 labels={"shows": "toxicity by category"},
@@ -153,20 +153,20 @@ rule figures:
             else []
         ),
         shares=report(
-            f"{RESULTS}/figures/toxicity_against_share.png",
+            f"{TABLES}/figures/toxicity_against_share.png",
             caption="../report/toxicity_against_share.rst",
             category=CATEGORIES["cost"],
             labels={"shows": "toxicity against the share of tokens taken"},
         ),
         losses=report(
-            f"{RESULTS}/figures/training_losses.png",
+            f"{TABLES}/figures/training_losses.png",
             caption="../report/training_losses.rst",
             category=CATEGORIES["trained"],
             labels={"shows": "training losses"},
         ),
         curves=(
             report(
-                f"{RESULTS}/figures/precision_recall.png",
+                f"{TABLES}/figures/precision_recall.png",
                 caption="../report/precision_recall.rst",
                 category=CATEGORIES["found"],
                 labels={"shows": "precision and recall of token scores"},
@@ -176,7 +176,7 @@ rule figures:
         ),
         agreement=(
             report(
-                f"{RESULTS}/figures/ranking_agreement.png",
+                f"{TABLES}/figures/ranking_agreement.png",
                 caption="../report/ranking_agreement.rst",
                 category=CATEGORIES["found"],
                 labels={"shows": "blocks that the factors need"},
@@ -186,7 +186,7 @@ rule figures:
         ),
         proxy_agreement=(
             report(
-                f"{RESULTS}/figures/proxy_agreement.png",
+                f"{TABLES}/figures/proxy_agreement.png",
                 caption="../report/proxy_agreement.rst",
                 category=CATEGORIES["found"],
                 labels={"shows": "agreement of proxy and target"},
@@ -195,9 +195,9 @@ rule figures:
             else []
         ),
     log:
-        f"{LOGS}/figures.log",
+        f"{TABLE_LOGS}/figures.log",
     benchmark:
-        f"{BENCHMARKS}/figures.tsv"
+        f"{TABLE_BENCHMARKS}/figures.tsv"
     conda:
         "../../envs/main.yaml"
     threads: 1
@@ -276,27 +276,27 @@ rule pages:
         ],
     output:
         documents=report(
-            f"{RESULTS}/pages/documents.html",
+            f"{TABLES}/pages/documents.html",
             caption="../report/documents.rst",
             category=CATEGORIES["found"],
             labels={"shows": "ranked documents"},
         ),
         tokens=report(
-            f"{RESULTS}/pages/tokens.html",
+            f"{TABLES}/pages/tokens.html",
             caption="../report/tokens.rst",
             category=CATEGORIES["found"],
             labels={"shows": "tokens shaded by score"},
         ),
         continuations=report(
-            f"{RESULTS}/pages/continuations.html",
+            f"{TABLES}/pages/continuations.html",
             caption="../report/continuations.rst",
             category=CATEGORIES["changed"],
             labels={"shows": "continuations side by side"},
         ),
     log:
-        f"{LOGS}/pages.log",
+        f"{TABLE_LOGS}/pages.log",
     benchmark:
-        f"{BENCHMARKS}/pages.tsv"
+        f"{TABLE_BENCHMARKS}/pages.tsv"
     conda:
         "../../envs/main.yaml"
     threads: 1
@@ -339,11 +339,11 @@ rule report_html:
         ),
         code=code("build_report.py"),
     output:
-        page=f"{RESULTS}/report.html",
+        page=f"{TABLES}/report.html",
     log:
-        f"{LOGS}/report.log",
+        f"{TABLE_LOGS}/report.log",
     benchmark:
-        f"{BENCHMARKS}/report.tsv"
+        f"{TABLE_BENCHMARKS}/report.tsv"
     localrule: True
     conda:
         "../../envs/main.yaml"
@@ -363,4 +363,4 @@ rule report_html:
 
 rule report:
     input:
-        f"{RESULTS}/report.html",
+        f"{TABLES}/report.html",

@@ -10,19 +10,19 @@ rule study_table:
         metrics=[variant_file(variant) for variant in STUDIED],
         queries=[f"{RESULTS}/queries/{queries}.json" for queries in STUDIED_QUERIES],
     output:
-        table=f"{RESULTS}/study.csv",
-        markdown=f"{RESULTS}/study.md",
-        svg=f"{RESULTS}/figures/study.svg",
+        table=f"{TABLES}/study.csv",
+        markdown=f"{TABLES}/study.md",
+        svg=f"{TABLES}/figures/study.svg",
         png=report(
-            f"{RESULTS}/figures/study.png",
+            f"{TABLES}/figures/study.png",
             caption="../report/study.rst",
             category=CATEGORIES["found"],
             labels={"shows": "variants of the token scores"},
         ),
     log:
-        f"{LOGS}/study.log",
+        f"{TABLE_LOGS}/study.log",
     benchmark:
-        f"{BENCHMARKS}/study.tsv"
+        f"{TABLE_BENCHMARKS}/study.tsv"
     conda:
         "../../envs/main.yaml"
     threads: 1

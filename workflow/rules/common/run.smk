@@ -90,9 +90,9 @@ def named_directories():
 
 
 def print_results():
-    table = Path(RESULTS, "results_table.txt")
+    table = Path(TABLES, "results_table.txt")
     if table.exists() and not only_plans():
         print(table.read_text(encoding="utf-8"))
         print(
-            f"report   {RESULTS}/report.html\nfigures  {RESULTS}/figures/\ntable    {RESULTS}/summary.csv"
+            f"report   {TABLES}/report.html\nfigures  {TABLES}/figures/\ntable    {TABLES}/summary.csv"
         )
