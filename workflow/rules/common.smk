@@ -16,7 +16,6 @@ sys.path.insert(0, str(SOURCE / "scripts"))
 from ifguide.files.artifacts import canonical_json
 from ifguide.errors import InputError
 from ifguide.workflow.config.check import with_defaults
-from ifguide.workflow.config.experiment import Config
 from ifguide.workflow.config.overlays import resolve
 
 # Scripts run with the interpreter that runs Snakemake, unless conda or a container provides one.
@@ -43,6 +42,9 @@ def check_config():
     """Put the config over what it extends, refuse a mistaken one, fill in every default."""
     given = config
     try:
+        # Here, because the steps of methods that are installed may not fit together.
+        from ifguide.workflow.config.experiment import Config
+
         # What another workflow gives this one, as its module, is whole.
         if not workflow.modifier.skip_configfile:
             settings = workflow.config_settings

@@ -113,13 +113,13 @@ class Architecture(Settings):
         return self
 
 
-def _numbers(settings: dict) -> Iterator[tuple[str, float]]:
+def _numbers(settings: dict | list) -> Iterator[tuple[str, float]]:
     """Yield the keys and the numbers that are not whole of what only `transformers` checks."""
-    for key, value in settings.items():
-        if isinstance(value, dict):
+    for key, value in settings.items() if isinstance(settings, dict) else enumerate(settings):
+        if isinstance(value, dict | list):
             yield from ((f"{key}.{below}", number) for below, number in _numbers(value))
         elif isinstance(value, float):
-            yield key, value
+            yield str(key), value
 
 
 class Checkpoint(Settings):
