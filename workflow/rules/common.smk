@@ -72,9 +72,10 @@ LOGS = f"logs/{config['experiment']}"
 BENCHMARKS = f"{LOGS}/benchmarks"
 # What the report shows, and its logs. Those of an overlay lie beside those of what it extends, with
 # which it shares all else.
-OVERLAY = f"/overlays/{config['overlay']}" if config["overlay"] else ""
-TABLES = RESULTS + OVERLAY
-TABLE_LOGS = LOGS + OVERLAY
+TABLES, TABLE_LOGS = (
+    f"{folder}/overlays/{config['overlay']}" if config["overlay"] else folder
+    for folder in (RESULTS, LOGS)
+)
 TABLE_BENCHMARKS = f"{TABLE_LOGS}/benchmarks"
 SEED = config["seed"]
 SEEDS = config["evaluation"]["seeds"]
