@@ -1,6 +1,7 @@
 """What a user's mistake is answered with: one line, early, that says what to correct."""
 
 import json
+import math
 import subprocess
 import sys
 from pathlib import Path
@@ -68,6 +69,22 @@ def other_target(**model) -> dict:
             "training.precision: 'bfloat' is none of float32, bfloat16; did you mean bfloat16?",
         ),
         ({"corpus": {"block_size": 12.5}}, "corpus.block_size: 12.5 is not a whole number"),
+        (
+            {"corpus": {"block_size": 128.0}},
+            "corpus.block_size: 128.0 is not a whole number; write 128",
+        ),
+        ({"training": {"clip": math.nan}}, "training.clip: nan is not a finite number"),
+        ({"training": {"clip": math.inf}}, "training.clip: inf is not a finite number"),
+        (
+            {"models": {"target": {"architecture": {"rope_scaling": {"factor": math.inf}}}}},
+            "models.target.architecture.rope_scaling.factor: inf is not a finite number",
+        ),
+        ({"training": {"compile": 1}}, "training.compile: 1 is not true or false"),
+        ({"evaluation": {"seeds": [1, 0, 1]}}, "evaluation.seeds: 1 stands twice"),
+        (
+            {"influence": {"factors": {"labels": True}}},
+            'influence.factors.labels: true is none of sampled, true; write "true", in quotes',
+        ),
         (source(), "corpus.sources.0.files: missing: Path or glob of the files;"),
         (
             source(files="a.txt", hub="some/texts"),

@@ -12,9 +12,16 @@ import pytest
 import yaml
 
 from conftest import TINY, copy_run, error_line, rules_to_run, run_snakemake
-from ifguide.workflow.config_schema import find_mistake, with_defaults
+from ifguide.errors import InputError
+from ifguide.workflow.config.check import with_defaults
+from ifguide.workflow.config.experiment import Config
+from ifguide.workflow.config.overlays import merged, resolve
 
 REPOSITORY = Path(__file__).resolve().parent.parent
+
+SHIPPED = sorted(
+    str(path.relative_to(REPOSITORY)) for path in (REPOSITORY / "config").rglob("*.yaml")
+)
 
 # What reruns after a change, each set with everything that follows from it.
 REPORT = {"build_report"}
@@ -74,6 +81,7 @@ EVERYTHING = {"plant"} | DOCUMENTS | QUERIES | PROMPTS | PASSAGES | CLASSIFIER |
 # the error where the config no longer holds together.
 CHANGES: dict[str, tuple[object, set[str] | str]] = {
     "experiment": ("other", EVERYTHING),
+    "overlay": ("beside", {"summary", "figures", "study_table"} | PAGES),
     "seed": (2, EVERYTHING),
     "track_code": (False, REPORT),
     "data_dir": ("elsewhere", REPORT),
@@ -438,24 +446,12 @@ NAMED = {
 
 
 def filled(path: Path) -> dict:
-    schema = read_yaml(REPOSITORY / "workflow/schemas/config.schema.yaml")
-    config = read_yaml(path)
-    if "experiment" not in config:
-        config = merged(read_yaml(REPOSITORY / "config/config.yaml"), config)
-    assert find_mistake(schema, config) is None
-    return with_defaults(schema, config)
+    found = resolve(read_yaml(path), [path], {}, REPOSITORY / "config/config.yaml")
+    return with_defaults(Config, found.config)
 
 
 def read_yaml(path: Path) -> dict:
     return yaml.safe_load(path.read_text(encoding="utf-8"))
-
-
-def merged(base: dict, overlay: dict) -> dict:
-    result = dict(base)
-    for key, value in overlay.items():
-        both = isinstance(value, dict) and isinstance(result.get(key), dict)
-        result[key] = merged(result[key], value) if both else value
-    return result
 
 
 def leaves(value: object, path: tuple = ()) -> Iterator[tuple]:
@@ -507,9 +503,15 @@ def test_every_leaf_has_an_expectation(tiny):
     assert written == set(CHANGES)
 
 
-@pytest.mark.parametrize("name", sorted(p.name for p in (REPOSITORY / "config").glob("*.yaml")))
-def test_shipped_configs_are_valid(name):
-    assert filled(REPOSITORY / "config" / name)["experiment"]
+@pytest.mark.parametrize("path", SHIPPED)
+def test_shipped_configs_are_valid(path):
+    assert filled(REPOSITORY / path)["experiment"]
+
+
+@pytest.mark.parametrize("path", SHIPPED)
+def test_a_checked_config_is_one_that_changes_no_more(path):
+    config = filled(REPOSITORY / path)
+    assert with_defaults(Config, config) == config
 
 
 @pytest.mark.parametrize(
@@ -530,8 +532,9 @@ def test_a_name_that_the_workflow_takes_itself_is_refused(tiny, section, name):
     for part in section.split("."):
         entries = entries[part]
     entries[name] = next(iter(entries.values()))
-    schema = read_yaml(REPOSITORY / "workflow/schemas/config.schema.yaml")
-    assert find_mistake(schema, changed) == f"{section}: '{name}' cannot be a name here"
+    with pytest.raises(InputError) as refused:
+        with_defaults(Config, changed)
+    assert str(refused.value) == f"{section}: '{name}' cannot be a name here"
 
 
 def test_the_default_config_has_no_other_leaves(tiny):
@@ -543,7 +546,8 @@ def test_the_default_config_has_no_other_leaves(tiny):
 
 
 @pytest.mark.parametrize(
-    "configs", [["config/full.yaml"], ["config/real_text.yaml", "config/full.yaml"]]
+    "configs",
+    [["config/overlays/full.yaml"], ["config/real_text.yaml", "config/overlays/full.yaml"]],
 )
 def test_every_method_can_run(repository, tmp_path, configs):
     """A dry run: over the default, and after the config of real texts."""
@@ -551,7 +555,7 @@ def test_every_method_can_run(repository, tmp_path, configs):
     arguments += ["--cores", "1", "--dry-run", "--configfile"]
     ran = run_snakemake(repository, *arguments, *(repository / config for config in configs))
     assert ran.returncode == 0, ran.stdout
-    methods = read_yaml(repository / "config/full.yaml")["evaluation"]["methods"]
+    methods = read_yaml(repository / "config/overlays/full.yaml")["evaluation"]["methods"]
     table = {rule: int(count) for rule, count in re.findall(r"^(\w+) +(\d+)$", ran.stdout, re.M)}
     # RAD guides two models that others train; the proxy is one more.
     assert table["make_model"] == len(methods) - 2 + 1

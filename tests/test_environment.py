@@ -2,8 +2,6 @@
 
 import importlib.metadata
 import re
-import subprocess
-import sys
 import tomllib
 
 import pytest
@@ -88,11 +86,3 @@ def test_the_workflow_asks_for_the_pinned_snakemake(repository, project):
     snakefile = (repository / "workflow/Snakefile").read_text("utf-8")
     version = pins(project["dependencies"])["snakemake"]
     assert f'min_version("{version}")' in snakefile
-
-
-def test_the_reference_of_the_config_is_current(repository):
-    script = repository / "scripts/write_config_reference.py"
-    checked = subprocess.run(
-        [sys.executable, script, "--check"], capture_output=True, text=True, check=False
-    )
-    assert checked.returncode == 0, checked.stderr

@@ -5,7 +5,6 @@ import re
 import numpy as np
 import pytest
 import torch
-import yaml
 
 from ifguide.data.corpus import (
     end_of_text_id,
@@ -24,7 +23,8 @@ from ifguide.files.artifacts import write_json
 from ifguide.methods.suppress import known_toxic_tokens
 from ifguide.models.loading import HiddenStates, build_model, require_vocabulary, token_losses
 from ifguide.models.training import train
-from ifguide.workflow.config_schema import with_defaults
+from ifguide.workflow.config.check import with_defaults
+from ifguide.workflow.config.models import Training
 
 ARCHITECTURE = {
     "model_type": "gpt_neox",
@@ -71,10 +71,9 @@ def corpus(texts, tokenizer, tmp_path_factory):
     return open_corpus(folder)
 
 
-def trained(model, corpus, folder, repository, **settings):
-    schema = yaml.safe_load((repository / "workflow/schemas/config.schema.yaml").read_text("utf-8"))
+def trained(model, corpus, folder, **settings):
     mask = settings.pop("mask", None)
-    defaults = with_defaults(schema["properties"]["training"], {"log_steps": 1000})
+    defaults = with_defaults(Training, {"log_steps": 1000})
     train(
         model,
         corpus,
@@ -105,7 +104,7 @@ def harmless_loss(model, corpus):
     return losses[~truth].mean()
 
 
-def test_a_toxic_model_becomes_less_toxic(texts, tokenizer, corpus, tmp_path, repository):
+def test_a_toxic_model_becomes_less_toxic(texts, tokenizer, corpus, tmp_path):
     model = build_model(
         ARCHITECTURE,
         vocabulary_size=len(tokenizer),
@@ -114,11 +113,11 @@ def test_a_toxic_model_becomes_less_toxic(texts, tokenizer, corpus, tmp_path, re
         seed=0,
     )
     common = {"batch_size": 4, "checkpoint_steps": 10_000}
-    trained(model, corpus, tmp_path / "none", repository, epochs=6, learning_rate=1e-2, **common)
+    trained(model, corpus, tmp_path / "none", epochs=6, learning_rate=1e-2, **common)
     before, fluent = toxic_share(model, tokenizer, texts), harmless_loss(model, corpus)
     mask, _ = known_toxic_tokens(corpus)
     trained(
-        model, corpus, tmp_path / "tuned", repository, epochs=3, learning_rate=3e-3, mask=mask,
+        model, corpus, tmp_path / "tuned", epochs=3, learning_rate=3e-3, mask=mask,
         **common,
     )  # fmt: skip
     assert before > 0.7

@@ -5,7 +5,7 @@ import yaml
 
 from conftest import copy_repository, jobs_to_run, run_snakemake
 
-PAPER, ABLATIONS = "config/paper.yaml", "config/paper_ablations.yaml"
+PAPER, ABLATIONS = "config/paper.yaml", "config/overlays/paper_ablations.yaml"
 
 
 def test_a_step_and_a_selection_are_those_of_the_paper(repository):

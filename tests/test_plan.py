@@ -25,10 +25,11 @@ from ifguide.planning.experiment import Experiment
 from ifguide.planning.jobs import PlannedJob
 from ifguide.planning.rules import RULES
 from ifguide.planning.tables import plan_table, shown, stage_table
-from ifguide.workflow.config_schema import with_defaults
+from ifguide.workflow.config.check import with_defaults
+from ifguide.workflow.config.experiment import Config
 
 RESULTS = Path("results/tiny")
-PAPER = ["config/paper.yaml", "config/scale_1b.yaml"]
+PAPER = ["config/paper.yaml", "config/overlays/scale_1b.yaml"]
 
 
 def planned(clone: Path, *configs: str, results: Path = RESULTS) -> tuple[pd.DataFrame, str]:
@@ -260,8 +261,7 @@ def test_parts_of_a_job():
 @pytest.fixture
 def counts(tmp_path, repository):
     """Counts of a small config of local files."""
-    schema = yaml.safe_load((repository / "workflow/schemas/config.schema.yaml").read_text("utf-8"))
-    config = with_defaults(schema, yaml.safe_load((repository / TINY).read_text("utf-8")))
+    config = with_defaults(Config, yaml.safe_load((repository / TINY).read_text("utf-8")))
     texts = tmp_path / "texts.jsonl"
     texts.write_text("".join(json.dumps({"text": "x" * 100}) + "\n" for _ in range(20)))
     source = {"name": "texts", "text": "text", "documents": "line", "limit": None}

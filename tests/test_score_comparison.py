@@ -9,7 +9,7 @@ from conftest import TINY, copy_run, run_snakemake
 from ifguide.files.artifacts import read_json
 from ifguide.influence.token_weights import unmoved
 
-COMPARISON = "config/score_comparison.yaml"
+COMPARISON = "config/overlays/score_comparison.yaml"
 METHODS = ("published_scores", "best_scores")
 
 pytestmark = pytest.mark.slow

@@ -24,6 +24,7 @@ from ifguide.models.objective import IGNORED_LABEL, suppression_loss
 from ifguide.models.training import training_arguments
 from ifguide.models.training_blocks import BlockOrder, Blocks, OrderOfEpoch, divide_step
 from ifguide.models.training_progress import StopAtBadLoss
+from ifguide.workflow.config.models import Training
 from small_training import (
     TRAINING,
     WITH_DROPOUT,
@@ -401,8 +402,5 @@ def test_a_block_longer_than_the_positions_is_refused_before_training(corpus, no
     assert "corpus.block_size: 24 is longer than the 8 positions" in message
 
 
-def test_training_settings_are_those_of_the_schema(repository):
-    import yaml
-
-    schema = yaml.safe_load((repository / "workflow/schemas/config.schema.yaml").read_text("utf-8"))
-    assert set(TRAINING) == set(schema["properties"]["training"]["properties"])
+def test_training_settings_are_those_of_the_config():
+    assert set(TRAINING) == set(Training.model_fields)

@@ -5,14 +5,12 @@ import os
 import sys
 from pathlib import Path
 
-import yaml
-
 SOURCE = Path(workflow.current_basedir).parent.parent
 SCRIPTS = SOURCE / "scripts"
 sys.path.insert(0, str(SCRIPTS))
 
 from ifguide.methods.step import Pairs
-from ifguide.workflow.config_schema import find_mistake, with_defaults
+from ifguide.workflow.config.opening import open_config
 from ifguide.workflow.experiment import names, settings_of, without
 from ifguide.workflow.layout import (
     ALL_MODEL_FILES,
@@ -42,22 +40,7 @@ os.environ.setdefault("FETCH_HUB_OFFLINE", os.environ.get("HF_HUB_OFFLINE", "0")
 os.environ.update(HF_HUB_OFFLINE="1")
 
 
-def check_config():
-    """Refuse a config that breaks the schema; fill in every default."""
-    text = (SOURCE / "workflow/schemas/config.schema.yaml").read_text("utf-8")
-    schema = yaml.load(text, Loader=yaml.CSafeLoader)
-    mistake = find_mistake(schema, dict(config))
-    if mistake:
-        raise SystemExit(f"error: config: {mistake}")
-    filled = with_defaults(schema, dict(config))
-    config.clear()
-    config.update(filled)
-
-
-# What a report tells of the run, beside the config that it describes.
-made_by_other_code = config.pop("made_by_other_code", {})
-check_config()
-config["made_by_other_code"] = made_by_other_code
+open_config(workflow, config, SOURCE / "config/config.yaml")
 parts = open_experiment(config)
 experiment, layout, sources = parts.experiment, parts.layout, parts.sources
 influence, methods, judges, shown = parts.influence, parts.methods, parts.judges, parts.shown

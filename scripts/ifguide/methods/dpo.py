@@ -20,7 +20,7 @@ from pydantic import Field
 from ifguide.methods.step import Given, Need, Pairs, Sizes, Step
 from ifguide.models import costs, footprints
 from ifguide.models.work import Work, training_work
-from ifguide.settings import Settings
+from ifguide.settings import OrAbsent, Settings
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -53,7 +53,7 @@ class DpoOptions(Settings):
         ),
     ] = "paradetox"
     part: Annotated[
-        list[Annotated[float, Field(ge=0, le=1)]] | None,
+        OrAbsent[list[Annotated[float, Field(ge=0, le=1)]]],
         Field(
             min_length=2,
             max_length=2,

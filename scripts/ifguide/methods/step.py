@@ -27,6 +27,7 @@ from pydantic import TypeAdapter
 from ifguide.data.file_lists import from_arguments
 from ifguide.errors import InputError
 from ifguide.models.work import Work
+from ifguide.settings import options_type
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -189,7 +190,7 @@ class Step:
     @classmethod
     def from_config(cls, section: Mapping) -> Step:
         """Return the step with the options of its section, which has been checked."""
-        return cls(TypeAdapter(cls.Options).validate_python(section))
+        return cls(_options(cls).validate_python(section))
 
     def needs(self) -> dict[str, Need]:
         """Return what has to be made or fetched before the step can act, by a name of its own."""
@@ -237,6 +238,11 @@ class Step:
         distribution; None where hooks are all.
         """
         raise NotImplementedError
+
+
+@functools.cache
+def _options(step: type[Step]) -> TypeAdapter:
+    return TypeAdapter(options_type(step.Options))
 
 
 # --- the steps of a method ------------------------------------------------------------------------

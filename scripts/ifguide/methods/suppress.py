@@ -11,7 +11,7 @@ from pydantic import Field
 from ifguide.errors import InputError
 from ifguide.methods.step import Given, Mask, Need, Sizes, Step
 from ifguide.models.work import Work, corpus_training_work
-from ifguide.settings import Settings
+from ifguide.settings import OrAbsent, Settings
 
 if TYPE_CHECKING:
     from ifguide.data.corpus import Corpus, ShardedArray
@@ -22,7 +22,7 @@ class SuppressOptions(Settings):
     """Suppress the tokens of a selection."""
 
     selection: Annotated[
-        str | None,
+        OrAbsent[str],
         Field(
             description="Name of an entry of `influence.selections`; `tokens: truth` needs none."
         ),

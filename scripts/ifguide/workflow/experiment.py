@@ -28,7 +28,7 @@ class Experiment:
 
     def __init__(self, config: dict) -> None:
         self.config = config
-        self.layout = Layout(config["experiment"])
+        self.layout = Layout(config["experiment"], config["overlay"])
         self.seed: int = config["seed"]
         self.seeds: list[int] = config["evaluation"]["seeds"]
         self.proxy: str = config["influence"]["model"]

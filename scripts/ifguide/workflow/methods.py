@@ -5,7 +5,7 @@ waits for (`inputs`) and what the job is given (`given`).
 """
 
 import glob
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict
 from typing import Any, NamedTuple
 
@@ -18,7 +18,6 @@ from ifguide.methods.step import (
     Reward,
     Step,
     Words,
-    steps_of,
 )
 from ifguide.workflow.experiment import Experiment, settings_of
 from ifguide.workflow.influence import Influence
@@ -41,19 +40,19 @@ class Needed(NamedTuple):
         return f"methods.{self.method}.{self.step}.{self.name}"
 
 
-def needs_of(config: dict, method: str) -> Iterator[Needed]:
+def needs_of(method: str, steps: Iterable[Step]) -> Iterator[Needed]:
     """Yield what the steps of a method need."""
-    for step in steps_of(config["methods"][method]):
+    for step in steps:
         for name, need in step.needs().items():
             yield Needed(method, step.key(), name, need)
 
 
-def needed_files(config: dict) -> dict[str, dict]:
+def needed_files(steps: Mapping[str, list[Step]]) -> dict[str, dict]:
     """Return what steps need of the user's files, as entries with `files`, by the config's key."""
     return {
         needed.key: entry_of(needed.need)
-        for method in config["methods"]
-        for needed in needs_of(config, method)
+        for method in steps
+        for needed in needs_of(method, steps[method])
         if isinstance(needed.need, Pairs | Words)
     }
 
@@ -65,13 +64,20 @@ def entry_of(need: Pairs | Words) -> dict:
 class Methods:
     """The methods of an experiment, compared or not."""
 
-    def __init__(self, experiment: Experiment, sources: Sources, influence: Influence) -> None:
+    def __init__(
+        self,
+        experiment: Experiment,
+        sources: Sources,
+        influence: Influence,
+        steps: Mapping[str, list[Step]],
+    ) -> None:
+        """steps: of each method, in the order of their stages."""
         self.experiment = experiment
         self.config = experiment.config
         self.layout = experiment.layout
         self.sources = sources
         self.influence = influence
-        self.steps = {name: steps_of(entry) for name, entry in self.config["methods"].items()}
+        self.steps = steps
 
     # --- what a method is ---
 
@@ -80,7 +86,7 @@ class Methods:
 
     def needs(self, method: str, *kinds: type) -> list[Needed]:
         """Return what the steps of a method need, of some kinds only where they are given."""
-        found = list(needs_of(self.config, method))
+        found = list(needs_of(method, self.steps[method]))
         return [needed for needed in found if not kinds or isinstance(needed.need, kinds)]
 
     def modules_of(self, method: str, stages: Sequence[str]) -> tuple[str, ...]:

@@ -35,12 +35,13 @@ def open_experiment(config: dict) -> Parts:
 
     config: valid, all defaults filled in.
     """
-    check_method_steps(config, {name: steps_of(entry) for name, entry in config["methods"].items()})
+    steps = {name: steps_of(entry) for name, entry in config["methods"].items()}
+    check_method_steps(config, steps)
     experiment = Experiment(config)
     layout = experiment.layout
-    sources = Sources(config, layout, needed_files(config))
+    sources = Sources(config, layout, needed_files(steps))
     influence = Influence(experiment)
-    methods = Methods(experiment, sources, influence)
+    methods = Methods(experiment, sources, influence, steps)
     shown = Shown(experiment, influence, methods)
     Checks(experiment, sources, influence, methods, shown).run()
     judges = Judges(experiment, sources)
