@@ -81,7 +81,7 @@ EVERYTHING = {"plant"} | DOCUMENTS | QUERIES | PROMPTS | PASSAGES | CLASSIFIER |
 # the error where the config no longer holds together.
 CHANGES: dict[str, tuple[object, set[str] | str]] = {
     "experiment": ("other", EVERYTHING),
-    "overlay": ("beside", {"summary", "figures", "study_table"} | PAGES),
+    "overlay": ("beside", {"summarize", "draw_figures", "draw_study"} | PAGES),
     "seed": (2, EVERYTHING),
     "track_code": (False, REPORT),
     "data_dir": ("elsewhere", REPORT),
