@@ -26,14 +26,8 @@ from ifguide.data.filtering import (
 )
 from ifguide.data.tokenizers import load_tokenizer
 from ifguide.errors import InputError
-from ifguide.files.artifacts import (
-    open_array,
-    read_json,
-    require_same,
-    stream_jsonl,
-    verified_sha256,
-    write_json,
-)
+from ifguide.files.artifacts import open_array, read_json, require_same, stream_jsonl, write_json
+from ifguide.files.checksums import verified_sha256
 from ifguide.files.tables import read_table, write_table
 
 log = logging.getLogger(__name__)
@@ -123,7 +117,7 @@ def toxic_units(arguments: Namespace, corpus: Corpus) -> Iterator[tuple[int, str
     for path in arguments.scores:
         record = read_json(path.with_suffix(".json"))
         require_same("tokens", corpus.content_sha256, record["tokens_sha256"], path)
-        shards.append(open_array(path, record["scores_sha256"]))
+        shards.append(open_array(path))
     scores = np.concatenate(shards)
     for number in np.flatnonzero(scores >= settings["threshold"]):
         yield int(number), f"toxicity {scores[number]:.3f}"

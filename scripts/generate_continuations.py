@@ -20,7 +20,8 @@ from ifguide.data.corpus import end_of_text_id
 from ifguide.data.tokenizers import load_tokenizer
 from ifguide.evaluation.generation import Continuation, Sampling, generate
 from ifguide.evaluation.reward_guidance import RewardGuidance, require_same_tokens
-from ifguide.files.artifacts import file_sha256, stream_jsonl, text_sha256, write_jsonl
+from ifguide.files.artifacts import stream_jsonl, text_sha256, write_jsonl
+from ifguide.files.checksums import file_sha256
 from ifguide.models.loading import compute_device, load_model, weights_sha256
 from ifguide.models.reward_model import load_reward_model
 

@@ -11,7 +11,8 @@ from command_line import argument_parser, run
 from ifguide.data.corpus import token_streams, tokenizer_sha256
 from ifguide.data.token_parts import numbered_documents, write_part
 from ifguide.data.tokenizers import load_tokenizer
-from ifguide.files.artifacts import stream_jsonl_part, verified_sha256
+from ifguide.files.artifacts import stream_jsonl_part
+from ifguide.files.checksums import verified_sha256
 
 log = logging.getLogger(__name__)
 

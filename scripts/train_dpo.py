@@ -13,7 +13,8 @@ from pathlib import Path
 from command_line import argument_parser, run
 from ifguide.data.preferences import PreferencePair
 from ifguide.data.tokenizers import load_tokenizer
-from ifguide.files.artifacts import file_sha256, read_json, read_jsonl, write_json
+from ifguide.files.artifacts import read_json, read_jsonl, write_json
+from ifguide.files.checksums import file_sha256
 from ifguide.models.checkpoints import keep_only_own_checkpoints
 from ifguide.models.loading import (
     TRAINING_RECORD,
@@ -62,7 +63,7 @@ def main(arguments: Namespace) -> None:
         seed=derive_seed(settings["seed"], "dpo", model_name, settings["training_seed"]),
     )
     seconds = time.monotonic() - started
-    save_model(model, tokenizer, output)
+    weights = save_model(model, tokenizer, output)
     write_losses(output / "losses.csv", losses, LOSS_COLUMNS)
     write_json(
         output / TRAINING_RECORD,
@@ -74,7 +75,7 @@ def main(arguments: Namespace) -> None:
             "pairs": len(examples),
             "tokens_sha256": corpus_of_chain(start),
             **made_from,
-            "weights_sha256": weights_sha256(output),
+            "weights_sha256": weights,
         },
     )
     shutil.rmtree(checkpoints, ignore_errors=True)

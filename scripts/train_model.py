@@ -5,7 +5,6 @@ settings: {"architecture": {...}, "training": {...}, "suppress": {"tokens", "obj
 torchrun, the processes share every step, and the first one writes.
 """
 
-import hashlib
 import logging
 import os
 import shutil
@@ -14,10 +13,11 @@ from argparse import Namespace
 from pathlib import Path
 
 from command_line import argument_parser, run
-from ifguide.data.corpus import Corpus, ShardedArray, open_corpus
+from ifguide.data.corpus import Corpus, ShardedArray, open_corpus, shard_name
 from ifguide.data.tokenizers import load_tokenizer
 from ifguide.errors import InputError
 from ifguide.files.artifacts import write_json
+from ifguide.files.checksums import joined_sha256, recorded_sha256
 from ifguide.influence.selection_files import open_mask
 from ifguide.models.loading import (
     TRAINING_RECORD,
@@ -94,7 +94,7 @@ def main(arguments: Namespace) -> None:
     if not first:
         return
     seconds = time.monotonic() - started
-    save_model(model, tokenizer, arguments.output, trained.weights)
+    weights = save_model(model, tokenizer, arguments.output, trained.weights)
     write_losses(arguments.output / "losses.csv", trained.losses)
     write_json(
         arguments.output / TRAINING_RECORD,
@@ -108,7 +108,7 @@ def main(arguments: Namespace) -> None:
             "device": trained.device,
             "tokens_sha256": corpus.content_sha256,
             "mask_sha256": selection_sha256,
-            "weights_sha256": weights_sha256(arguments.output),
+            "weights_sha256": weights,
         },
     )
     shutil.rmtree(checkpoints, ignore_errors=True)
@@ -121,8 +121,9 @@ def true_mask(corpus: Corpus) -> tuple[ShardedArray, str]:
             f"{corpus.directory}: no token is known to be toxic, so `tokens: truth` suppresses "
             "nothing; name the `spans` of a corpus source, or a selection"
         )
-    checksums = "".join(shard["truth_sha256"] for shard in corpus.meta["shards"])
-    return corpus.truth, hashlib.sha256(checksums.encode()).hexdigest()
+    shards = range(len(corpus.meta["shards"]))
+    paths = [corpus.directory / "truth" / shard_name(shard) for shard in shards]
+    return corpus.truth, joined_sha256(recorded_sha256(path) for path in paths)
 
 
 def require_partial_mask(mask: ShardedArray, corpus: Corpus, directory: Path) -> None:

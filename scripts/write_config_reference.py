@@ -5,6 +5,7 @@ current.
 """
 
 import json
+import os
 from argparse import Namespace
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -37,7 +38,7 @@ def main(arguments: Namespace) -> None:
             f"{arguments.output}: not current; run python scripts/write_config_reference.py"
         )
     if not arguments.check:
-        write_text(arguments.output, current)
+        write_text(arguments.output, current, publish=os.replace)
 
 
 def reference(schema: Mapping) -> str:
