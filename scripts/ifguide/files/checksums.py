@@ -46,8 +46,8 @@ def publish(temporary: Path, path: Path) -> None:
 class RecordedTogether:
     """Files of one job, whose lines are written at once when all of them are there.
 
-    A line each time would take a job of many files in one folder their number squared. What is
-    `paths` loses its line first, so that a kill leaves files without one.
+    One update a file would copy the lines of a folder as often as it has files. What stands at
+    `paths` loses its line first, so that a kill leaves files without one, not with a wrong one.
     """
 
     def __init__(self, paths: Iterable[Path]) -> None:
@@ -81,7 +81,7 @@ class RecordedTogether:
 
 
 def record_directory(directory: str | Path) -> None:
-    """Record the files that a library wrote into `directory`, for `verify_directory`.
+    """Record the files that a library wrote into a directory of this job, for `verify_directory`.
 
     They also get the permissions that files of this user have.
     """
