@@ -12,7 +12,8 @@ import torch
 
 from ifguide.data.corpus import shard_bounds, shard_name
 from ifguide.files.artifacts import write_array, write_json
-from ifguide.files.tensor_files import write_tensors
+from ifguide.files.tensor_files import tensors_sha256, write_tensors
+from ifguide.files.tensor_metadata import TENSORS
 
 DIRECTION = "direction.safetensors"
 SCRIPT = Path(__file__).resolve().parent.parent / "scripts" / "select_tokens.py"
@@ -91,7 +92,9 @@ def write_corpus_and_scores(folder: Path, tokens: int) -> list[Path]:
     """Write a corpus of random tokens, and scores with heavy tails; return the score files."""
     random = np.random.default_rng(0)
     made_from = {"weights_sha256": "0" * 64}
-    direction = write_tensors(folder / DIRECTION, {"made up": torch.zeros(1)}, made_from)
+    direction = {"made up": torch.zeros(1)}
+    direction_sha256 = tensors_sha256(direction)
+    write_tensors(folder / DIRECTION, direction, {**made_from, TENSORS: direction_sha256})
     blocks = max(1, tokens // BLOCK)
     shards, files = [], []
     meta = {
@@ -103,6 +106,7 @@ def write_corpus_and_scores(folder: Path, tokens: int) -> list[Path]:
         "documents": -(-blocks * BLOCK // TOKENS_A_DOCUMENT),
         "documents_without_truth": [],
         "vocabulary_size": VOCABULARY,
+        "truth": False,
     }
     for shard, (start, stop) in enumerate(shard_bounds(blocks, SHARDS)):
         shape = (stop - start, BLOCK)
@@ -110,19 +114,18 @@ def write_corpus_and_scores(folder: Path, tokens: int) -> list[Path]:
         ids = (random.random(shape, np.float32) ** 2 * VOCABULARY).astype(np.uint16)
         documents = np.arange(start * BLOCK, stop * BLOCK, dtype=np.int32) // TOKENS_A_DOCUMENT
         scores = random.standard_normal(shape, np.float32) ** 3
-        record = {"blocks": stop - start, "first_block": start}
         for name, array in (("tokens", ids), ("documents", documents.reshape(shape))):
-            record[f"{name}_sha256"] = write_array(folder / name / shard_name(shard), array)
-        shards.append(record)
+            write_array(folder / name / shard_name(shard), array)
+        shards.append({"blocks": stop - start, "first_block": start})
         files.append(folder / "scores" / shard_name(shard))
+        write_array(files[-1], scores)
         write_json(
             files[-1].with_suffix(".json"),
             {
                 "tokens_sha256": meta["content_sha256"],
                 **made_from,
-                "direction_sha256": direction,
+                "direction_sha256": direction_sha256,
                 "settings": {},
-                "scores_sha256": write_array(files[-1], scores),
             },
         )
     write_json(folder / "meta.json", meta | {"shards": shards})

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from ifguide.data.corpus import open_corpus
 from ifguide.files.artifacts import write_array, write_json
+from ifguide.files.checksums import RecordedTogether
 from ifguide.influence.score_averages import mean_scores, root_mean_square
 from ifguide.influence.score_files import open_scores, scores_made_from
 from ifguide.workflow.command_line import add_score_arguments, argument_parser, run
@@ -41,13 +42,15 @@ def main(arguments: Namespace) -> None:
         "scores": {"blocks": arguments.scored["scores"]["blocks"]},
     }
     made_from = scores_made_from(arguments.directions, made_with)
-    for shard, output in enumerate(arguments.output):
-        mean = mean_scores([scores[shard] for scores in opened], scales)
+    with RecordedTogether(arguments.output) as together:
+        for shard, output in enumerate(arguments.output):
+            mean = mean_scores([scores[shard] for scores in opened], scales)
+            write_array(output, mean, together.publish)
+    for output in arguments.output:
         write_json(
             output.with_suffix(".json"),
             {
                 **{name: made_from[name] for name in ("weights_sha256", "direction_sha256")},
-                "scores_sha256": write_array(output, mean),
                 "tokens_sha256": corpus.content_sha256,
                 "scales": dict(zip(settings["directions"], scales, strict=True)),
                 "settings": made_with,

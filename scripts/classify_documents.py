@@ -15,7 +15,8 @@ from ifguide.data.corpus import BLOCKS_PER_GROUP, open_corpus, shard_bounds
 from ifguide.data.filtering import block_texts
 from ifguide.data.tokenizers import load_tokenizer
 from ifguide.evaluation.toxicity import explicit_peaks, load_explicit
-from ifguide.files.artifacts import file_sha256, require_same, stream_jsonl, write_array, write_json
+from ifguide.files.artifacts import require_same, stream_jsonl, write_array, write_json
+from ifguide.files.checksums import file_sha256
 from ifguide.workflow.command_line import argument_parser, run
 
 log = logging.getLogger(__name__)
@@ -47,10 +48,10 @@ def main(arguments: Namespace) -> None:
     while group := list(islice(texts, BLOCKS_PER_GROUP)):
         scores += explicit_peaks(classifier, group)
     log.info("%ss %d to %d scored", unit, start, stop)
-    checksum = write_array(arguments.output, np.array(scores, np.float32))
+    write_array(arguments.output, np.array(scores, np.float32))
     write_json(
         arguments.output.with_suffix(".json"),
-        {"unit": unit, "tokens_sha256": corpus.content_sha256, "scores_sha256": checksum},
+        {"unit": unit, "tokens_sha256": corpus.content_sha256},
     )
 
 

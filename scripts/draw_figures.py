@@ -12,7 +12,8 @@ from pathlib import Path
 import pandas as pd
 
 from ifguide.errors import InputError
-from ifguide.files.artifacts import read_json, verify
+from ifguide.files.artifacts import read_json
+from ifguide.files.checksums import verify
 from ifguide.report import figures, score_figures
 from ifguide.report.figure_style import save_figure
 from ifguide.workflow.command_line import argument_parser, labelled_path, run

@@ -23,7 +23,8 @@ from ifguide.data.corpus import Corpus, ShardedArray, open_corpus, shard_name
 from ifguide.data.document_places import DocumentPlaces, first_tokens
 from ifguide.data.tokenizers import load_tokenizer
 from ifguide.errors import InputError
-from ifguide.files.artifacts import stream_jsonl, verify
+from ifguide.files.artifacts import stream_jsonl
+from ifguide.files.checksums import verify
 from ifguide.files.tables import read_table
 from ifguide.influence.explanation import lower_scores, occurrences, token_reasons
 from ifguide.influence.mask_transfer import characters_of, require_same_tokens, tokenize_again

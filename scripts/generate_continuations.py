@@ -17,7 +17,8 @@ from pathlib import Path
 
 from ifguide.data.tokenizers import load_tokenizer
 from ifguide.evaluation.generation import Continuation, Sampling, generate
-from ifguide.files.artifacts import file_sha256, stream_jsonl, text_sha256, write_jsonl
+from ifguide.files.artifacts import stream_jsonl, text_sha256, write_jsonl
+from ifguide.files.checksums import file_sha256
 from ifguide.methods.step import DecodingJob, decoding
 from ifguide.models.loading import compute_device, load_model, weights_sha256
 from ifguide.workflow.command_line import argument_parser, run

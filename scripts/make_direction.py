@@ -8,7 +8,8 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from ifguide.files.artifacts import canonical_json, require_same
-from ifguide.files.tensor_files import read_tensors, write_tensors
+from ifguide.files.tensor_files import read_tensors, tensors_sha256, write_tensors
+from ifguide.files.tensor_metadata import TENSORS
 from ifguide.influence.ekfac import LayerFactors
 from ifguide.influence.factor_pass import read_bases
 from ifguide.influence.query_direction import Direction, difference, precondition, restricted
@@ -32,6 +33,7 @@ def main(arguments: Namespace) -> None:
         direction = preconditioned(direction, layers, read_factors(arguments.factors), settings)
         record["factor_tokens_sha256"] = metadata["tokens_sha256"]
     record |= {"settings": canonical_json(settings), "mean_over": "records"}
+    record[TENSORS] = tensors_sha256(direction)
     write_tensors(arguments.output, direction, record)
 
 

@@ -57,7 +57,7 @@ def main(arguments: Namespace) -> None:
         edit.edit(model, given_of(edit, arguments.given))
         record = {**record, "seconds": record["seconds"] + time.monotonic() - started}
     weights = None if edit else trained.weights
-    save_model(model, load_tokenizer(arguments.tokenizer), output, weights)
+    saved = save_model(model, load_tokenizer(arguments.tokenizer), output, weights)
     write_losses(output / "losses.csv", trained.losses, trained.columns)
     write_json(
         output / TRAINING_RECORD,
@@ -65,7 +65,7 @@ def main(arguments: Namespace) -> None:
             "settings": settings,
             "parameters": sum(parameter.numel() for parameter in model.parameters()),
             **record,
-            "weights_sha256": weights_sha256(output),
+            "weights_sha256": saved,
         },
     )
     shutil.rmtree(job.checkpoints, ignore_errors=True)

@@ -9,7 +9,8 @@ from pathlib import Path
 from ifguide.data.corpus import end_of_text_id, train_tokenizer
 from ifguide.data.tokenizers import load_tokenizer
 from ifguide.errors import InputError
-from ifguide.files.artifacts import record_checksums, stream_jsonl
+from ifguide.files.artifacts import stream_jsonl
+from ifguide.files.checksums import record_directory
 from ifguide.workflow.command_line import argument_parser, run
 
 
@@ -27,7 +28,7 @@ def main(arguments: Namespace) -> None:
         )
     end_of_text_id(tokenizer)
     tokenizer.save_pretrained(arguments.output)
-    record_checksums(arguments.output)
+    record_directory(arguments.output)
 
 
 if __name__ == "__main__":

@@ -9,6 +9,7 @@ and generation take, on a random model of a published architecture; and the star
 Name the file in the config: `plan: {calibration: device.json, devices: [calibrated]}`.
 """
 
+import os
 import subprocess
 import sys
 import time
@@ -74,6 +75,7 @@ def main(arguments: Namespace) -> None:
                 lambda: subprocess.run([sys.executable, "-c", START], check=True), repetitions=1
             ),
         },
+        publish=os.replace,
     )
 
 

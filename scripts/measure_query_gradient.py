@@ -9,7 +9,8 @@ from pathlib import Path
 
 from ifguide.data.tokenizers import load_tokenizer
 from ifguide.errors import InputError
-from ifguide.files.artifacts import file_sha256, read_jsonl
+from ifguide.files.artifacts import read_jsonl
+from ifguide.files.checksums import file_sha256
 from ifguide.files.tensor_files import write_tensors
 from ifguide.influence.query_direction import encode_records, mean_gradient
 from ifguide.models.loading import compute_device, load_model, require_trained, weights_sha256

@@ -20,7 +20,8 @@ from ifguide.data.corpus import BLOCKS_PER_GROUP, Corpus, open_corpus
 from ifguide.errors import InputError
 from ifguide.files.artifacts import require_same, write_json
 from ifguide.files.partial_array import PartialArray
-from ifguide.files.tensor_files import CHECKSUM, read_tensors
+from ifguide.files.tensor_files import read_tensors
+from ifguide.files.tensor_metadata import TENSORS
 from ifguide.influence.factor_blocks import sampled_blocks
 from ifguide.influence.query_direction import Direction
 from ifguide.influence.token_scores import (
@@ -56,7 +57,7 @@ def main(arguments: Namespace) -> None:
     source = {
         "tokens_sha256": corpus.content_sha256,
         "weights_sha256": weights,
-        "direction_sha256": metadata[CHECKSUM],
+        "direction_sha256": metadata[TENSORS],
         "settings": arguments.settings,
     }
     rows = len(corpus.tokens)
@@ -89,10 +90,8 @@ def main(arguments: Namespace) -> None:
         if stop - scores.finished >= between_saves and stop < len(sample):
             scores.save(stop)
     scores.values[np.setdiff1d(np.arange(rows), sample)] = np.nan
-    write_json(
-        arguments.output.with_suffix(".json"),
-        {**source, "scores_sha256": scores.publish(), "relative_error": error},
-    )
+    scores.publish()
+    write_json(arguments.output.with_suffix(".json"), {**source, "relative_error": error})
 
 
 def scored_rows(corpus: Corpus, first_block: int, blocks: int | None, seed: int) -> np.ndarray:

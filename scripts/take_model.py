@@ -29,7 +29,7 @@ def main(arguments: Namespace) -> None:
     require_vocabulary(given, model.config.vocab_size, tokenizer)
     parameters = sum(parameter.numel() for parameter in model.parameters())
     log.info("%s: %d parameters, %s", given, parameters, model.dtype)
-    save_model(model, tokenizer, arguments.output)
+    weights = save_model(model, tokenizer, arguments.output)
     write_losses(arguments.output / "losses.csv", [])
     write_json(
         arguments.output / TRAINING_RECORD,
@@ -41,7 +41,7 @@ def main(arguments: Namespace) -> None:
             "parameters": parameters,
             "tokens_sha256": None,
             "mask_sha256": None,
-            "weights_sha256": weights_sha256(arguments.output),
+            "weights_sha256": weights,
         },
     )
 

@@ -17,7 +17,8 @@ from ifguide.data.corpus import (
 )
 from ifguide.data.token_parts import numbered_documents, read_part
 from ifguide.data.tokenizers import load_tokenizer
-from ifguide.files.artifacts import stream_jsonl, verified_sha256, write_json
+from ifguide.files.artifacts import stream_jsonl, write_json
+from ifguide.files.checksums import verified_sha256
 from ifguide.workflow.command_line import argument_parser, run
 
 log = logging.getLogger(__name__)

@@ -10,7 +10,8 @@ from pathlib import Path
 from ifguide.data.corpus import token_streams, tokenizer_sha256
 from ifguide.data.token_parts import numbered_documents, write_part
 from ifguide.data.tokenizers import load_tokenizer
-from ifguide.files.artifacts import stream_jsonl_part, verified_sha256
+from ifguide.files.artifacts import stream_jsonl_part
+from ifguide.files.checksums import verified_sha256
 from ifguide.workflow.command_line import argument_parser, run
 
 log = logging.getLogger(__name__)

@@ -18,7 +18,7 @@ from ifguide.data.tokenizers import load_tokenizer
 from ifguide.evaluation.generation_metrics import metric_row
 from ifguide.evaluation.metrics import ranking_intervals
 from ifguide.files.artifacts import write_json
-from ifguide.models.loading import save_model, weights_sha256
+from ifguide.models.loading import save_model
 from ifguide.models.reward_model import load_reward_model, prefix_rewards, train_reward_model
 from ifguide.seeds import derive_seed, uniform_hash
 from ifguide.workflow.command_line import argument_parser, run
@@ -46,7 +46,7 @@ def main(arguments: Namespace) -> None:
         scratch=scratch,
     )
     shutil.rmtree(scratch, ignore_errors=True)
-    save_model(model, tokenizer, arguments.output)
+    weights = save_model(model, tokenizer, arguments.output)
     rewards = prefix_rewards(
         load_reward_model(arguments.output), tokenizer, [x.text for x in testing]
     )
@@ -66,7 +66,7 @@ def main(arguments: Namespace) -> None:
         "training_texts": len(training),
         "held_out_texts": len(testing),
         "held_out_toxic": int(truth.sum()),
-        "weights_sha256": weights_sha256(arguments.output),
+        "weights_sha256": weights,
     }
     log.info("%s", quality)
     write_json(arguments.output / "quality.json", quality)

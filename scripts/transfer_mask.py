@@ -7,12 +7,8 @@ from pathlib import Path
 from ifguide.data.corpus import open_corpus
 from ifguide.data.tokenizers import load_tokenizer
 from ifguide.errors import InputError
-from ifguide.files.artifacts import (
-    require_same,
-    stream_jsonl,
-    verified_sha256,
-    write_json,
-)
+from ifguide.files.artifacts import require_same, stream_jsonl, write_json
+from ifguide.files.checksums import verified_sha256
 from ifguide.influence.mask_transfer import MARKED_SHARE, transfer_mask
 from ifguide.influence.selection_files import open_mask, write_mask
 from ifguide.workflow.command_line import argument_parser, run

@@ -8,6 +8,7 @@ markers; the rest of the page is written by hand and kept. With --check, only sa
 shows this run.
 """
 
+import os
 import shlex
 from argparse import Namespace
 from pathlib import Path
@@ -16,7 +17,8 @@ import yaml
 
 from ifguide.errors import InputError
 from ifguide.evaluation.summary import constant_classifiers
-from ifguide.files.artifacts import verify, write_text
+from ifguide.files.artifacts import write_text
+from ifguide.files.checksums import verify
 from ifguide.files.tables import read_table
 from ifguide.report.experiment_tables import experiment_tables, reading_note, tables_markdown
 from ifguide.workflow.command_line import argument_parser, run
@@ -40,7 +42,7 @@ def main(arguments: Namespace) -> None:
         raise InputError(f"{page}: does not show the run of {results}; run {command}")
     if not arguments.check:
         page.parent.mkdir(parents=True, exist_ok=True)
-        write_text(page, current)
+        write_text(page, current, publish=os.replace)
 
 
 def kept_prose(page: Path, written: str | None) -> tuple[str, str]:

@@ -18,6 +18,8 @@ import torch
 import yaml
 from filelock import FileLock
 
+from ifguide.files.checksums import SUMS
+
 REPOSITORY = Path(__file__).resolve().parent.parent
 TINY = "tests/configs/tiny.yaml"
 # As a folder's name it is only a name, unless a shell gets to read it.
@@ -136,13 +138,28 @@ def content_of(directory: Path, *tops: str | Path) -> dict[str, str]:
         hidden = any(part.startswith(".") for part in name.parts)
         if hidden or name.name in NEVER_THE_SAME or not (directory / name).is_file():
             continue
-        content = re.sub(
-            rb'"(seconds|tokens_per_second|flops_utilisation)": [^,\n]+',
-            b"",
-            (directory / name).read_bytes(),
-        )
+        content = (directory / name).read_bytes()
+        content = re.sub(rb'"(seconds|tokens_per_second|flops_utilisation)": [^,\n]+', b"", content)
+        if name.name == SUMS:  # some of these files tell how long it took
+            content = re.sub(rb"^[0-9a-f]{64} ", b"", content, flags=re.M)
         hashes[str(name)] = hashlib.sha256(content).hexdigest()
     return hashes
+
+
+def require_whole(directory: Path) -> None:
+    """Every file below `directory` that is not hidden has its line, which coreutils find true."""
+    visible: dict[Path, set[str]] = {}
+    for path in directory.rglob("*"):
+        hidden = any(part.startswith(".") for part in path.relative_to(directory).parts)
+        if path.is_file() and not hidden and path.name != SUMS:
+            visible.setdefault(path.parent, set()).add(path.name)
+    assert visible
+    for folder, names in visible.items():
+        lines = (folder / SUMS).read_text(encoding="utf-8").splitlines()
+        assert [line[66:] for line in lines] == sorted(names), folder
+        command = ["sha256sum", "--check", "--strict", "--quiet", SUMS]
+        ran = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
+        assert (ran.returncode, ran.stdout, ran.stderr) == (0, "", ""), folder
 
 
 def copy_repository(target: Path) -> Path:

@@ -11,14 +11,15 @@ from ifguide.data.corpus import (
     Corpus,
     end_of_text_id,
     open_corpus,
-    shard_name,
     token_streams,
     tokenizer_sha256,
     train_tokenizer,
     write_blocks,
 )
 from ifguide.data.documents import Document
-from ifguide.files.artifacts import file_sha256, write_array, write_json
+from ifguide.files.artifacts import write_json
+from ifguide.files.checksums import file_sha256
+from ifguide.influence import selection_files
 
 TRAINING = {
     "epochs": 2,
@@ -84,11 +85,9 @@ def random_mask(directory: Path, corpus: Corpus, share: float = 0.1) -> Path:
 
 
 def write_mask(directory: Path, corpus: Corpus, mask: np.ndarray, **changes) -> None:
-    checksum = write_array(directory / "mask" / shard_name(0), mask)
     record = {
         "tokens_sha256": corpus.content_sha256,
-        "shards_sha256": [checksum],
-        "mask_sha256": checksum,
+        **selection_files.write_mask(directory, [mask]),
         "selected_tokens": int(mask.sum()),
     }
     write_json(directory / "selection.json", record | changes)

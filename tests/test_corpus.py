@@ -25,6 +25,7 @@ from ifguide.data.corpus import (
 from ifguide.data.documents import Document
 from ifguide.errors import InputError
 from ifguide.files.artifacts import write_json
+from ifguide.files.checksums import SUMS
 from ifguide.influence.factor_blocks import (
     block_batches,
     block_groups,
@@ -236,9 +237,9 @@ def test_a_damaged_or_missing_shard_is_refused(tokenizer, tmp_path, column):
 
 def test_nothing_but_the_columns_is_left_in_the_folder(tokenizer, tmp_path):
     packed(tmp_path, tokenizer, [Document(text, (), "s") for text in TEXTS], truth=False)
-    shown = {path.name for path in tmp_path.iterdir() if path.name != ".meta.json.sha256"}
+    shown = {path.name for path in tmp_path.iterdir() if path.name != SUMS}
     assert shown == {"tokens", "documents", "meta.json"}
-    assert "truth_sha256" not in json.loads((tmp_path / "meta.json").read_text())["shards"][0]
+    assert json.loads((tmp_path / "meta.json").read_text())["truth"] is False
 
 
 def test_a_corpus_without_documents_is_refused(tokenizer, tmp_path):

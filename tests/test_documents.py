@@ -24,6 +24,8 @@ from ifguide.data.documents import (
 from ifguide.data.records import MalformedRecord
 from ifguide.data.text_lines import Line
 from ifguide.errors import InputError
+from ifguide.files.artifacts import write_jsonl
+from ifguide.files.checksums import SUMS
 
 TEXTS = ["one small text", 'two, "quoted"\nand broken', "drei Ärzte, 三"]
 
@@ -599,6 +601,15 @@ def test_a_pattern_stands_for_its_files(tmp_path):
     assert [document.text for document in read(tmp_path / "*.jsonl")] == ["a", "b"]
     with pytest.raises(InputError, match=r"no file matches .*\.csv"):
         read(tmp_path / "*.csv")
+
+
+def test_the_checksums_of_a_folder_are_no_document(tmp_path):
+    write_jsonl(tmp_path / "a.jsonl", [{"text": "a"}])
+    assert (tmp_path / SUMS).exists()
+    assert [document.text for document in read(tmp_path / "*")] == ["a"]
+    # As the workflow passes on what it has found.
+    found = read_documents({"name": "posts"}, list(tmp_path.iterdir()))
+    assert [document.text for document in found] == ["a"]
 
 
 # Held-out documents

@@ -16,6 +16,7 @@ from hypothesis.extra import numpy as hnp
 from conftest import TINY, copy_run, environment, error_line, run_snakemake
 from ifguide.data.corpus import shard_name
 from ifguide.files.artifacts import read_json, read_jsonl, write_array, write_json
+from ifguide.files.checksums import joined_sha256, read_checksums
 from ifguide.influence.explanation import Reason, lower_scores, occurrences, token_reasons
 from ifguide.influence.selection import select_pieces
 from ifguide.report.explanation_text import ExplainedDocument, document_text
@@ -232,7 +233,9 @@ def test_a_mask_that_its_scores_do_not_give_is_refused(finished, tmp_path):
     mask = np.load(path)
     mask[0] ^= True
     record = read_json(clone / SELECTED / "selection.json")
-    record["shards_sha256"][0] = write_array(path, mask)
+    write_array(path, mask)
+    lines = read_checksums(path.parent)
+    record["mask_sha256"] = joined_sha256(lines[name] for name in sorted(lines))
     write_json(clone / SELECTED / "selection.json", record)
     ran = explain(clone, "--document", "0")
     assert "the mask of block 0 is not what its scores and settings give" in error_line(ran.stderr)

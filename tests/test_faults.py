@@ -25,19 +25,14 @@ from conftest import (
     environment,
     error_line,
     job_commands,
+    require_whole,
     rules_to_run,
     run_command,
     run_snakemake,
     snakemake_command,
 )
-from ifguide.files.artifacts import (
-    canonical_json,
-    file_sha256,
-    read_json,
-    text_sha256,
-    verify,
-    write_json,
-)
+from ifguide.files.artifacts import canonical_json, read_json, text_sha256, write_json
+from ifguide.files.checksums import SUMS, file_sha256
 from ifguide.files.tensor_files import read_tensors, write_tensors
 from test_config import DOCUMENTS
 
@@ -81,7 +76,7 @@ def run_stage(clone: Path, commands: list[list[str]], script: str, written: str)
 @contextlib.contextmanager
 def changed(path: Path):
     """Give a file, and its recorded checksum, back their content after whatever is done to them."""
-    files = [path, path.with_name(f".{path.name}.sha256")]
+    files = [path, path.with_name(SUMS)]
     contents = {file: file.read_bytes() for file in files if file.exists()}
     try:
         yield contents[path]
@@ -299,13 +294,14 @@ def test_what_a_refusal_says_to_delete_is_made_again(
 def test_a_folder_whose_outputs_the_workflow_removed_is_written_again(
     commands, finished, tmp_path, script, written
 ):
-    """It removes those of a failed job, but not the hidden files, of which it does not know."""
+    """It removes those of a failed job, but not their checksums, of which it does not know."""
     clone = copy_run(finished, tmp_path / "clone")
-    visible = [path for path in (clone / written).iterdir() if not path.name.startswith(".")]
-    for path in visible:
-        path.unlink()
+    for path in (clone / written).iterdir():
+        if path.name != SUMS:
+            path.unlink()
     assert run_stage(clone, commands, script, str(written)) is None
     assert content_of(clone, written) == content_of(finished, written)
+    require_whole(clone / written)
 
 
 def test_the_readers_read_undamaged_files(clone, commands):
@@ -362,6 +358,7 @@ def test_scores_that_all_are_of_another_origin_are_refused_with_both_hashes(
             stack.enter_context(changed(path))
         for path in (clone / origin).glob("*shard-*"):
             shutil.copy(path, clone / SCORES)
+        shutil.copy(clone / origin / SUMS, clone / SCORES)
         found = read_json(clone / SCORES / "shard-00000.json")
         message = run_stage(clone, commands, script, str(written))
     own = read_json(clone / SCORES / "shard-00000.json")
@@ -486,8 +483,7 @@ def test_killed_at_random_moments_the_same_command_completes_with_the_same_bits(
     found, wanted = content_of(folder, RESULTS), content_of(finished, RESULTS)
     assert found.keys() == wanted.keys()
     assert {name for name in found if found[name] != wanted[name]} == set()
-    for name in found:
-        verify(folder / name)
+    require_whole(folder / RESULTS)
     left = run_snakemake(folder, *run, "--cores", "1", "--dry-run")
     assert rules_to_run(left.stdout) == set()
     assert not list(tmp_path.rglob("it-ran"))

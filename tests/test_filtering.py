@@ -29,7 +29,8 @@ from ifguide.data.filtering import (
     word_finder,
 )
 from ifguide.errors import InputError
-from ifguide.files.artifacts import file_sha256, read_json, write_array, write_json, write_jsonl
+from ifguide.files.artifacts import read_json, write_array, write_json, write_jsonl
+from ifguide.files.checksums import file_sha256
 from make_corpus import main as make_corpus
 
 END = 0
@@ -262,9 +263,9 @@ def words_file(folder, *words):
 
 def scores_file(folder, scores):
     path = folder / "scores.npy"
-    checksum = write_array(path, np.array(scores, np.float32))
+    write_array(path, np.array(scores, np.float32))
     tokens = read_json(folder / "corpus/meta.json")["content_sha256"]
-    write_json(path.with_suffix(".json"), {"scores_sha256": checksum, "tokens_sha256": tokens})
+    write_json(path.with_suffix(".json"), {"tokens_sha256": tokens})
     return [path]
 
 

@@ -11,6 +11,7 @@ import generate_continuations
 from ifguide.data.corpus import train_tokenizer
 from ifguide.errors import InputError
 from ifguide.files.artifacts import read_jsonl, write_jsonl
+from ifguide.files.checksums import SUMS
 from ifguide.models.loading import build_model, weights_sha256
 
 PROMPTS = ["the cook", "a guide", "the old miller", "who", "their tailor is", "some", "a poet"]
@@ -81,7 +82,7 @@ def test_every_prompt_has_its_continuations_in_order(folder, tmp_path):
     owners = [(line["prompt_index"], line["prompt"], line["sample"]) for line in written]
     assert owners == [(i, prompt, s) for i, prompt in enumerate(PROMPTS) for s in range(3)]
     assert {line["weights_sha256"] for line in written} == {weights_sha256(folder / "model")}
-    assert {path.name for path in tmp_path.iterdir()} == {"all.jsonl", ".all.jsonl.sha256"}
+    assert {path.name for path in tmp_path.iterdir()} == {"all.jsonl", SUMS}
 
 
 @pytest.mark.parametrize("reward", [None, "reward"])

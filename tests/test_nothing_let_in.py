@@ -16,7 +16,8 @@ from ifguide.data.corpus import train_tokenizer
 from ifguide.data.tokenizers import load_tokenizer
 from ifguide.errors import InputError
 from ifguide.evaluation.toxicity import ImplicitClassifier, load_explicit
-from ifguide.files.artifacts import file_sha256, read_jsonl
+from ifguide.files.artifacts import read_jsonl
+from ifguide.files.checksums import file_sha256
 from ifguide.models.loading import load_model
 from ifguide.report.report_pages import tokens_page
 from ifguide.workflow.config.check import with_defaults

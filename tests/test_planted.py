@@ -16,6 +16,7 @@ from ifguide.data import planted_language as language
 from ifguide.data.planted import PlantedSettings, draw_records, generate, has_insult
 from ifguide.data.planted_documents import KINDS, draw_sides, draw_sketch, fill, fragment
 from ifguide.errors import InputError
+from ifguide.files.checksums import SUMS
 
 SCRIPT = Path(__file__).parents[1] / "scripts" / "plant.py"
 SETTINGS = PlantedSettings(
@@ -275,7 +276,7 @@ def test_more_records_than_the_language_has_is_an_error():
 
 
 def test_files_parse_in_the_formats_of_the_benchmarks(written):
-    names = {path.name for path in written.iterdir() if not path.name.startswith(".")}
+    names = {path.name for path in written.iterdir() if path.name != SUMS}
     assert names == {
         "documents.jsonl", "held_out.jsonl", "queries.jsonl", "prompts.jsonl", "toxigen.json",
         "lambada.jsonl", "explicit_labelled.jsonl", "implicit_labelled.jsonl", "pairs.tsv",

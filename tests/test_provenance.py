@@ -10,7 +10,7 @@ import yaml
 
 from conftest import TINY, copy_repository, run_snakemake
 from ifguide.errors import InputError
-from ifguide.files.artifacts import file_sha256
+from ifguide.files.checksums import file_sha256
 from ifguide.files.provenance import code_state, data_state
 
 RESULTS = Path("results/tiny")

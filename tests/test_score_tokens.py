@@ -16,8 +16,10 @@ import torch
 from conftest import environment, error_line
 from ifguide.data.corpus import TokenStream, write_blocks
 from ifguide.files.artifacts import read_json, write_json
+from ifguide.files.checksums import SUMS
 from ifguide.files.partial_array import PartialArray
-from ifguide.files.tensor_files import read_tensors, write_tensors
+from ifguide.files.tensor_files import read_tensors, tensors_sha256, write_tensors
+from ifguide.files.tensor_metadata import TENSORS
 from ifguide.influence.token_scores import forward_mode_scorer, relative_error
 from ifguide.models.loading import weights_sha256
 from ifguide.models.tracked_layers import tracked_layers
@@ -63,7 +65,7 @@ def write_model(folder: Path, dtype: torch.dtype = torch.float32) -> None:
     write_tensors(
         folder.with_name("direction.safetensors"),
         direction,
-        {"weights_sha256": weights_sha256(folder)},
+        {"weights_sha256": weights_sha256(folder), TENSORS: tensors_sha256(direction)},
     )
 
 
@@ -199,7 +201,7 @@ def test_a_killed_job_goes_on_and_gives_the_same_bytes(
     found[finished - 1, 1] = expected[finished - 1, 1]
     assert found.tobytes() == expected.tobytes()
     assert sorted(path.name for path in output.parent.iterdir()) == [
-        ".shard-00000.json.sha256",
+        SUMS,
         "shard-00000.json",
         "shard-00000.npy",
     ]

@@ -14,6 +14,7 @@ from ifguide.errors import InputError
 from ifguide.evaluation.generation_metrics import measure_generations
 from ifguide.evaluation.metrics import zero_count_bound
 from ifguide.evaluation.summary import COLUMNS, constant_classifiers, over_seeds, summarize
+from ifguide.files.checksums import SUMS
 from ifguide.report.report_pages import results_page
 from ifguide.report.results_table import (
     comparison_columns,
@@ -402,7 +403,7 @@ def test_scripts_from_generations_to_figures(tmp_path):
     names = ["toxicity_by_method", "toxicity_by_category", "toxicity_by_group",
              "toxicity_against_share", "toxicity_against_perplexity"]  # fmt: skip
     drawn = {path.name for path in (tmp_path / "figs").iterdir()}
-    assert drawn == {f"{name}.{suffix}" for name in names for suffix in ("svg", "png")}
+    assert drawn == {SUMS, *(f"{name}.{suffix}" for name in names for suffix in ("svg", "png"))}
 
 
 def test_a_script_reports_bad_input_in_one_line(tmp_path):

@@ -18,7 +18,8 @@ from transformers import AutoConfig, AutoModelForCausalLM, TrainerState
 import make_model
 from ifguide.data.tokenizers import load_tokenizer
 from ifguide.errors import InputError
-from ifguide.files.artifacts import file_sha256, read_json, write_json
+from ifguide.files.artifacts import read_json, write_json
+from ifguide.files.checksums import file_sha256
 from ifguide.models.checkpoints import CONTENTS, ListContents, last_whole_checkpoint
 from ifguide.models.objective import IGNORED_LABEL, suppression_loss
 from ifguide.models.training import training_arguments

@@ -19,7 +19,8 @@ from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast
 from ifguide.data.documents import Document
 from ifguide.data.special_tokens import plain_text_backend
 from ifguide.errors import InputError
-from ifguide.files.artifacts import file_sha256, open_array, read_json, write_array
+from ifguide.files.artifacts import open_array, read_json, write_array
+from ifguide.files.checksums import RecordedTogether, file_sha256
 
 END_OF_TEXT = "<|endoftext|>"
 PADDING = -1
@@ -212,14 +213,16 @@ def write_blocks(
         append(np.full(padding, end_of_text), PADDING, None)
         stack.close()
         blocks = (tokens + padding) // block_size
-        known = ["tokens", "documents"] + (["truth"] if truth else [])
-        shard_records = []
-        for shard, (start, stop) in enumerate(shard_bounds(blocks, shards)):
-            record: dict = {"blocks": stop - start, "first_block": start}
-            for name in known:
-                array = _read_flat(flat[name], column_types[name], start, stop, block_size)
-                record[f"{name}_sha256"] = write_array(directory / name / shard_name(shard), array)
-            shard_records.append(record)
+        bounds = shard_bounds(blocks, shards)
+        paths = {
+            (name, shard): directory / name / shard_name(shard)
+            for name in ["tokens", "documents"] + (["truth"] if truth else [])
+            for shard in range(len(bounds))
+        }
+        with RecordedTogether(paths.values()) as together:
+            for (name, shard), path in paths.items():
+                array = _read_flat(flat[name], column_types[name], *bounds[shard], block_size)
+                write_array(path, array, together.publish)
     return {
         "block_size": block_size,
         "blocks": blocks,
@@ -231,7 +234,8 @@ def write_blocks(
         "vocabulary_size": vocabulary_size,
         "end_of_text": end_of_text,
         "content_sha256": content.hexdigest(),
-        "shards": shard_records,
+        "truth": truth,
+        "shards": [{"blocks": stop - start, "first_block": start} for start, stop in bounds],
     }
 
 
@@ -313,21 +317,15 @@ def open_corpus(directory: str | Path, shard: int | None = None) -> Corpus:
 
     def column(name: str) -> ShardedArray:
         return ShardedArray(
-            [
-                open_array(
-                    directory / name / shard_name(number), meta["shards"][number][f"{name}_sha256"]
-                )
-                for number in numbers
-            ]
+            [open_array(directory / name / shard_name(number)) for number in numbers]
         )
 
-    has_truth = "truth_sha256" in meta["shards"][0]
     return Corpus(
         directory,
         meta,
         column("tokens"),
         column("documents"),
-        column("truth") if has_truth else None,
+        column("truth") if meta["truth"] else None,
     )
 
 

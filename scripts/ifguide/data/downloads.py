@@ -3,6 +3,7 @@
 import errno
 import http.client
 import logging
+import os
 import re
 import shutil
 import time
@@ -11,7 +12,8 @@ import urllib.request
 from pathlib import Path
 
 from ifguide.errors import InputError
-from ifguide.files.artifacts import atomic_path, file_sha256
+from ifguide.files.artifacts import atomic_path
+from ifguide.files.checksums import file_sha256
 
 log = logging.getLogger(__name__)
 
@@ -87,7 +89,8 @@ def _fetch(url: str, path: Path, sha256: str | None) -> None:
     request = urllib.request.Request(url, headers={"User-Agent": "ifguide"})
     with (
         urllib.request.urlopen(request, timeout=TIMEOUT_SECONDS) as response,
-        atomic_path(path) as temporary,
+        # What was fetched is recorded in the results, not in the user's own folder.
+        atomic_path(path, publish=os.replace) as temporary,
     ):
         with open(temporary, "wb") as content:
             shutil.copyfileobj(response, content, 2**20)

@@ -23,6 +23,7 @@ from ifguide.data.text_lines import (
     require_utf8,
 )
 from ifguide.errors import InputError
+from ifguide.files.checksums import SUMS
 
 log = logging.getLogger(__name__)
 
@@ -91,6 +92,8 @@ def require_files(paths: Iterable[str | Path]) -> list[Path]:
     """
     patterns = [str(path) for path in paths]
     found = sorted(Path(path) for pattern in patterns for path in _expanded(pattern))
+    # A pattern for all files of a folder finds them, too; they speak of the others.
+    found = [path for path in found if path.name != SUMS]
     if not found:
         raise InputError(
             f"files: no file matches {', '.join(patterns) or 'anything'}; check the path or the "

@@ -14,7 +14,8 @@ from pathlib import Path, PurePosixPath
 from typing import Literal
 
 from ifguide.errors import InputError
-from ifguide.files.artifacts import canonical_json, file_sha256, read_json, text_sha256, write_json
+from ifguide.files.artifacts import canonical_json, read_json, text_sha256, write_json
+from ifguide.files.checksums import file_sha256
 
 # Weights without pickles, and what a tokenizer or a configuration is written in.
 MODEL_SUFFIXES = (".safetensors", ".json", ".txt", ".model")

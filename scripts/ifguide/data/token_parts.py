@@ -42,8 +42,8 @@ def write_part(path: Path, streams: Iterable[TokenStream], made_from: dict[str, 
             flat.write(tokens.tobytes())
         flat.flush()
         written = np.memmap(flat, TOKEN, "r") if flat.tell() else np.zeros(0, TOKEN)
-        checksum = write_array(path, written)
-    write_json(path.with_suffix(".json"), {**made_from, "part_sha256": checksum})
+        write_array(path, written)
+    write_json(path.with_suffix(".json"), made_from)
     return len(written)
 
 
@@ -55,7 +55,7 @@ def read_part(path: Path, made_from: dict[str, str], rows: int = 2**20) -> Itera
     record = read_json(path.with_suffix(".json"))
     for what, expected in made_from.items():
         require_same(what, expected, record[what], path)
-    tokens = open_array(path, record["part_sha256"])
+    tokens = open_array(path)
     for start, stop in _documents(tokens["document"], rows):
         document = np.array(tokens[start:stop])
         truth = None if document["truth"][0] < 0 else document["truth"].astype(bool)

@@ -5,7 +5,7 @@ from pathlib import Path
 from transformers import AutoTokenizer
 
 from ifguide.errors import InputError
-from ifguide.files.artifacts import verify_directory
+from ifguide.files.checksums import verify_directory
 
 
 def local_directory(path: str | Path, config_key: str) -> Path:

@@ -31,7 +31,8 @@ from transformers import (
 )
 
 from ifguide.errors import InputError
-from ifguide.files.artifacts import atomic_path, record_checksums
+from ifguide.files.artifacts import atomic_path
+from ifguide.files.checksums import record_directory
 from ifguide.models.text_training import train_on_texts
 
 # What a file that is no checkpoint makes torch.load, or the look-up of its entries, raise.
@@ -229,10 +230,10 @@ def adopt_detoxify(weights: Path, base: Path, checkpoint: Path) -> None:
 
 
 def _save_checkpoint(content: dict, path: Path) -> None:
+    record_directory(path.parent)
     # Given a path, PyTorch writes its name into the file, and the temporary name has a process id.
     with atomic_path(path) as temporary, open(temporary, "wb") as file:
         torch.save(content, file)
-    record_checksums(path.parent)
 
 
 def save_implicit(
@@ -243,4 +244,4 @@ def save_implicit(
     model.config.label2id = {"harmless": 0, "toxic": 1}
     model.save_pretrained(directory)
     tokenizer.save_pretrained(directory)
-    record_checksums(directory)
+    record_directory(directory)

@@ -13,7 +13,7 @@ from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
 from ifguide.data.special_tokens import break_special_tokens, special_tokens
 from ifguide.errors import InputError
-from ifguide.files.artifacts import verify_directory
+from ifguide.files.checksums import verify_directory
 
 log = logging.getLogger(__name__)
 

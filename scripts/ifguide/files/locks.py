@@ -1,4 +1,8 @@
-"""Locks that the kernel releases when their holder dies: one run in a folder, one job an output."""
+"""Locks that the kernel releases when their holder dies.
+
+One run in a folder and one job an output, where a second one is refused; and one writer of a file
+that many jobs change, where each waits for its turn.
+"""
 
 import contextlib
 import fcntl
@@ -38,6 +42,48 @@ def sole_writer(output: Path) -> Iterator[None]:
     finally:
         path.unlink(missing_ok=True)
         os.close(descriptor)
+
+
+@contextlib.contextmanager
+def in_turn(path: Path) -> Iterator[None]:
+    """Hold a lock at `path` for a moment, after those who came before; it is gone afterwards."""
+    descriptor = _wait(path)
+    try:
+        yield
+    finally:
+        path.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            # Closing leaves it to a process that was forked meanwhile.
+            fcntl.flock(descriptor, fcntl.LOCK_UN)
+        os.close(descriptor)
+
+
+def _wait(path: Path) -> int:
+    while True:
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+        except OSError as error:
+            _warn_once(os.fstat(descriptor).st_dev, path.parent, error)
+            return descriptor
+        if _is_still(descriptor, path):
+            return descriptor
+        # Its holder has removed it since it was opened.
+        os.close(descriptor)
+
+
+_warned: set[int] = set()
+
+
+def _warn_once(device: int, folder: Path, error: OSError) -> None:
+    if device not in _warned:
+        _warned.add(device)
+        log.warning(
+            "%s: no lock on this file system (%s); run one job at a time, lest checksums of files "
+            "that several write get lost",
+            folder,
+            error,
+        )
 
 
 def _lock(path: Path, refusal: str) -> int:

@@ -79,11 +79,10 @@ class PartialArray:
         record = {"saved": self._saved, "source_sha256": self.source_sha256}
         write_json(self.record_path, record)
 
-    def publish(self) -> str:
-        """Write the whole array to `output` and return the SHA-256 of the file."""
-        checksum = write_array(self.output, self.values)
+    def publish(self) -> None:
+        """Write the whole array to `output`."""
+        write_array(self.output, self.values)
         self.discard()
-        return checksum
 
     def discard(self) -> None:
         for path in (self.record_path, self.rows_path):

@@ -11,7 +11,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from ifguide.errors import InputError
-from ifguide.files.artifacts import file_sha256
+from ifguide.files.checksums import file_sha256
 
 THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
 

@@ -5,7 +5,8 @@ from pathlib import Path
 
 import pandas as pd
 
-from ifguide.files.artifacts import atomic_path, verify
+from ifguide.files.artifacts import atomic_path
+from ifguide.files.checksums import verify
 
 
 def write_table(path: str | Path, table: pd.DataFrame, **options) -> None:

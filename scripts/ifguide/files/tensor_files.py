@@ -1,4 +1,4 @@
-"""Safetensors files that carry what they were made from, and verify themselves when read."""
+"""Safetensors files that carry what they were made from, verified when they are read."""
 
 import hashlib
 import json
@@ -8,14 +8,7 @@ import torch
 from safetensors.torch import save_file
 
 from ifguide.files.artifacts import atomic_path
-from ifguide.files.tensor_metadata import (
-    CHECKSUM,
-    METADATA_CHECKSUM,
-    metadata_sha256,
-    opened,
-    require_checksum,
-    verified_metadata,
-)
+from ifguide.files.tensor_metadata import opened
 
 
 def tensors_sha256(tensors: dict[str, torch.Tensor]) -> str:
@@ -30,19 +23,16 @@ def tensors_sha256(tensors: dict[str, torch.Tensor]) -> str:
 
 def write_tensors(
     path: str | Path, tensors: dict[str, torch.Tensor], metadata: dict[str, str]
-) -> str:
-    """Write tensors with text metadata, atomically; return their checksum."""
+) -> None:
+    """Write tensors with text metadata, atomically."""
     # A contiguous clone each: safetensors refuses tensors that share memory, and strided ones.
     tensors = {
         name: tensor.detach().cpu().clone(memory_format=torch.contiguous_format)
         for name, tensor in tensors.items()
     }
-    checksum = tensors_sha256(tensors)
     with atomic_path(path) as temporary:
-        checksums = {CHECKSUM: checksum, METADATA_CHECKSUM: metadata_sha256(metadata)}
-        save_file(tensors, temporary, {**metadata, **checksums})
+        save_file(tensors, temporary, metadata)
         _sort_metadata(temporary)
-    return checksum
 
 
 def _sort_metadata(path: Path) -> None:
@@ -59,10 +49,8 @@ def _sort_metadata(path: Path) -> None:
 def read_tensors(path: str | Path) -> tuple[dict[str, torch.Tensor], dict[str, str]]:
     """Return the tensors and metadata of a file that `write_tensors` wrote.
 
-    Raises InputError where it is missing, truncated, or does not match its checksum.
+    Raises InputError where it is missing, damaged, or has no recorded checksum.
     """
     with opened(path, "pt") as content:
-        metadata = verified_metadata(path, content)
         tensors = {name: content.get_tensor(name) for name in content.keys()}  # noqa: SIM118
-    require_checksum(path, CHECKSUM, metadata, tensors_sha256(tensors))
-    return tensors, metadata
+        return tensors, content.metadata() or {}

@@ -1,6 +1,5 @@
 """Score shards on the disk, and what they have to be made from."""
 
-import hashlib
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -8,7 +7,8 @@ import numpy as np
 
 from ifguide.data.corpus import Corpus
 from ifguide.files.artifacts import canonical_json, open_array, read_json, require_same, text_sha256
-from ifguide.files.tensor_metadata import CHECKSUM, read_metadata
+from ifguide.files.checksums import joined_sha256
+from ifguide.files.tensor_metadata import TENSORS, read_metadata
 
 MADE_FROM = ("weights_sha256", "direction_sha256", "settings_sha256")
 
@@ -21,7 +21,7 @@ def scores_made_from(directions: Sequence[Path], settings: dict) -> dict[str, st
     metadata = [read_metadata(path) for path in directions]
     return {
         "weights_sha256": _joined([record["weights_sha256"] for record in metadata]),
-        "direction_sha256": _joined([record[CHECKSUM] for record in metadata]),
+        "direction_sha256": _joined([record[TENSORS] for record in metadata]),
         "settings_sha256": text_sha256(canonical_json(settings)),
     }
 
@@ -29,7 +29,7 @@ def scores_made_from(directions: Sequence[Path], settings: dict) -> dict[str, st
 def _joined(checksums: list[str]) -> str:
     if len(checksums) == 1:
         return checksums[0]
-    return hashlib.sha256("".join(checksums).encode()).hexdigest()
+    return joined_sha256(checksums)
 
 
 def open_scores(
@@ -47,5 +47,5 @@ def open_scores(
         found = {**record, "settings_sha256": text_sha256(canonical_json(record["settings"]))}
         for name in MADE_FROM:
             require_same(name.removesuffix("_sha256"), made_from[name], found[name], path)
-        shards.append(open_array(path, record["scores_sha256"]))
+        shards.append(open_array(path))
     return shards

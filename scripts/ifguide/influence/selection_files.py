@@ -1,7 +1,6 @@
 """The files of a selection: mask shards, verified against the record beside them."""
 
-import hashlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice
 from pathlib import Path
 
@@ -15,14 +14,16 @@ from ifguide.files.artifacts import (
     write_array,
     write_array_in_parts,
 )
+from ifguide.files.checksums import RecordedTogether, joined_sha256, recorded_sha256
 
 
-def write_mask(directory: Path, masks: Iterable[np.ndarray]) -> dict:
+def write_mask(directory: Path, masks: Sequence[np.ndarray]) -> dict:
     """Write the mask of each shard (bool, shape of the tokens) and return what records them."""
-    return _mask_record(
-        write_array(directory / "mask" / shard_name(shard), mask)
-        for shard, mask in enumerate(masks)
-    )
+    paths = _mask_paths(directory, len(masks))
+    with RecordedTogether(paths) as together:
+        for path, mask in zip(paths, masks, strict=True):
+            write_array(path, mask, together.publish)
+    return {"mask_sha256": _mask_sha256(paths)}
 
 
 def write_mask_in_parts(
@@ -32,30 +33,31 @@ def write_mask_in_parts(
 
     shards: the shape of each, and how many of the parts, bool in order, make it up.
     """
-    return _mask_record(
-        write_array_in_parts(
-            directory / "mask" / shard_name(shard), shape, np.bool_, islice(parts, count)
-        )
-        for shard, (shape, count) in enumerate(shards)
-    )
+    shards = list(shards)
+    paths = _mask_paths(directory, len(shards))
+    with RecordedTogether(paths) as together:
+        for path, (shape, count) in zip(paths, shards, strict=True):
+            write_array_in_parts(path, shape, np.bool_, islice(parts, count), together.publish)
+    return {"mask_sha256": _mask_sha256(paths)}
 
 
-def _mask_record(checksums: Iterable[str]) -> dict:
-    checksums = list(checksums)
-    digest = hashlib.sha256("".join(checksums).encode()).hexdigest()
-    return {"shards_sha256": checksums, "mask_sha256": digest}
+def _mask_paths(directory: Path, shards: int) -> list[Path]:
+    return [directory / "mask" / shard_name(shard) for shard in range(shards)]
+
+
+def _mask_sha256(paths: Sequence[Path]) -> str:
+    return joined_sha256(recorded_sha256(path) for path in paths)
 
 
 def open_mask(directory: Path, corpus: Corpus) -> tuple[ShardedArray, dict]:
     """Open the mask shards (bool, shape of the tokens) of a selection folder, and its record.
 
-    Raises InputError where the selection was made on another corpus, or where a shard is missing or
-    differs from its recorded checksum.
+    Raises InputError where the selection was made on another corpus or is of another mask, and
+    where a shard is missing or damaged.
     """
     record = read_json(directory / "selection.json")
     require_same("tokens", corpus.content_sha256, record["tokens_sha256"], directory)
-    shards = [
-        open_array(directory / "mask" / shard_name(shard), checksum)
-        for shard, checksum in enumerate(record["shards_sha256"])
-    ]
+    paths = _mask_paths(directory, len(corpus.meta["shards"]))
+    shards = [open_array(path) for path in paths]
+    require_same("mask", _mask_sha256(paths), record["mask_sha256"], directory / "selection.json")
     return ShardedArray(shards), record

@@ -115,7 +115,8 @@ class Dpo(Step):
 
     def train(self, run: TrainingRun, given: Given) -> TrainedModel:
         from ifguide.data.preferences import PreferencePair
-        from ifguide.files.artifacts import file_sha256, read_jsonl
+        from ifguide.files.artifacts import read_jsonl
+        from ifguide.files.checksums import file_sha256
         from ifguide.models.checkpoints import keep_only_own_checkpoints
         from ifguide.models.loading import load_model, require_vocabulary
         from ifguide.models.training_run import TrainedModel, tokens_learned_from

@@ -102,7 +102,8 @@ def units_with_words(job: CorpusJob, words: list[Path], unit: str) -> Iterator[t
     """Yield the units that contain a listed word, and the word."""
     from ifguide.data.filtering import block_texts, read_words, word_finder
     from ifguide.data.tokenizers import load_tokenizer
-    from ifguide.files.artifacts import require_same, stream_jsonl, verified_sha256
+    from ifguide.files.artifacts import require_same, stream_jsonl
+    from ifguide.files.checksums import verified_sha256
 
     corpus = job.corpus
     find = word_finder(read_words(words))
@@ -133,7 +134,7 @@ def toxic_units(corpus: Corpus, paths: list[Path], threshold: float) -> Iterator
     for path in paths:
         record = read_json(path.with_suffix(".json"))
         require_same("tokens", corpus.content_sha256, record["tokens_sha256"], path)
-        shards.append(open_array(path, record["scores_sha256"]))
+        shards.append(open_array(path))
     scores = np.concatenate(shards)
     for number in np.flatnonzero(scores >= threshold):
         yield int(number), f"toxicity {scores[number]:.3f}"

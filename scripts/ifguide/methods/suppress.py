@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -98,8 +97,12 @@ def known_toxic_tokens(corpus: Corpus) -> tuple[ShardedArray, str]:
             f"{corpus.directory}: no token is known to be toxic, so `tokens: truth` suppresses "
             "nothing; name the `spans` of a corpus source, or a selection"
         )
-    checksums = "".join(shard["truth_sha256"] for shard in corpus.meta["shards"])
-    return corpus.truth, hashlib.sha256(checksums.encode()).hexdigest()
+    from ifguide.data.corpus import shard_name
+    from ifguide.files.checksums import joined_sha256, recorded_sha256
+
+    shards = range(len(corpus.meta["shards"]))
+    paths = [corpus.directory / "truth" / shard_name(shard) for shard in shards]
+    return corpus.truth, joined_sha256(recorded_sha256(path) for path in paths)
 
 
 def require_partial_mask(mask: ShardedArray, corpus: Corpus, directory: Path) -> None:

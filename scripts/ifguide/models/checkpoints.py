@@ -9,7 +9,8 @@ from transformers import TrainerCallback
 from transformers.trainer_utils import get_last_checkpoint
 
 from ifguide.errors import InputError
-from ifguide.files.artifacts import file_sha256, read_json, write_json
+from ifguide.files.artifacts import read_json, write_json
+from ifguide.files.checksums import SUMS, allow_by_umask, file_sha256
 
 log = logging.getLogger(__name__)
 
@@ -33,15 +34,18 @@ class ListContents(TrainerCallback):
         PartialState().wait_for_everyone()
         if state.is_world_process_zero:
             folder = Path(arguments.output_dir) / f"checkpoint-{state.global_step}"
+            for path in _files(folder):
+                allow_by_umask(path)
             write_json(folder / CONTENTS, _checksums(folder))
 
 
+def _files(folder: Path) -> list[Path]:
+    paths = (path for path in folder.rglob("*") if path.is_file())
+    return sorted(path for path in paths if path.name not in (CONTENTS, SUMS))
+
+
 def _checksums(folder: Path) -> dict[str, str]:
-    return {
-        str(path.relative_to(folder)): file_sha256(path)
-        for path in sorted(folder.rglob("*"))
-        if path.is_file() and CONTENTS not in path.name
-    }
+    return {str(path.relative_to(folder)): file_sha256(path) for path in _files(folder)}
 
 
 def last_whole_checkpoint(checkpoints: Path) -> str | None:

@@ -1,6 +1,6 @@
 """Causal language models: built from an architecture, loaded from a directory, hashed, saved."""
 
-import hashlib
+from collections.abc import Callable
 from pathlib import Path
 
 import torch
@@ -15,7 +15,15 @@ from transformers import (
 
 from ifguide.data.tokenizers import load_tokenizer, local_directory
 from ifguide.errors import InputError
-from ifguide.files.artifacts import file_sha256, read_json, record_checksums, verify_directory
+from ifguide.files.artifacts import read_json
+from ifguide.files.checksums import (
+    file_sha256,
+    joined_sha256,
+    record_directory,
+    recorded_sha256,
+    verified_sha256,
+    verify_directory,
+)
 from ifguide.models.architectures import longest_block, read_architecture
 from ifguide.models.precision import at_least_float32
 
@@ -120,14 +128,15 @@ def save_model(
     tokenizer: PreTrainedTokenizerBase,
     directory: str | Path,
     weights: dict[str, torch.Tensor] | None = None,
-) -> None:
+) -> str:
     """Write a model directory: safetensors in one file, configuration, tokenizer, checksums.
 
-    weights: in place of the model's own, where others are to be kept.
+    weights: in place of the model's own, where others are to be kept. Returns their hash.
     """
     model.save_pretrained(directory, state_dict=weights, max_shard_size="1TB")
     tokenizer.save_pretrained(directory)
-    record_checksums(Path(directory))
+    record_directory(directory)
+    return _weights_sha256(directory, recorded_sha256)
 
 
 def weights_sha256(directory: str | Path) -> str:
@@ -135,12 +144,15 @@ def weights_sha256(directory: str | Path) -> str:
 
     Raises InputError where the directory holds no safetensors file.
     """
+    return _weights_sha256(directory, file_sha256)
+
+
+def _weights_sha256(directory: str | Path, sha256_of: Callable[[Path], str]) -> str:
     paths = sorted(Path(directory).glob("*.safetensors"))
     if not paths:
         raise InputError(f"{directory}: no .safetensors file; only safetensors weights are loaded")
-    if len(paths) == 1:
-        return file_sha256(paths[0])
-    return hashlib.sha256("".join(file_sha256(path) for path in paths).encode()).hexdigest()
+    checksums = [sha256_of(path) for path in paths]
+    return checksums[0] if len(checksums) == 1 else joined_sha256(checksums)
 
 
 def require_vocabulary(directory: str | Path, rows: int, tokenizer) -> None:
@@ -163,17 +175,17 @@ def require_vocabulary(directory: str | Path, rows: int, tokenizer) -> None:
 
 
 def verified_weights_sha256(directory: str | Path) -> str:
-    """Return the hash of the weights, having compared it with the training record, if there is one.
+    """Return the hash of the weights, compared with what is recorded, in so far as something is.
 
-    Raises InputError where they are damaged or were changed after training.
+    Raises InputError where they are damaged, or are not those of the training record.
     """
-    found = weights_sha256(directory)
+    found = _weights_sha256(directory, verified_sha256)
     record = Path(directory) / TRAINING_RECORD
     if record.exists() and (recorded := read_json(record)["weights_sha256"]) != found:
         raise InputError(
-            f"{directory}/model.safetensors: checksum {found[:12]} is not the recorded "
-            f"{recorded[:12]}; the weights are damaged or were changed after training: delete "
-            "the file and run again"
+            f"{directory}/model.safetensors: checksum {found[:12]} is not {recorded[:12]}, that of "
+            f"{TRAINING_RECORD}; the weights were changed after training: delete the file and run "
+            "again"
         )
     return found
 

@@ -22,7 +22,7 @@ from transformers import (
 
 from ifguide.data.corpus import end_of_text_id, tokenize
 from ifguide.data.tokenizers import local_directory
-from ifguide.files.artifacts import verify_directory
+from ifguide.files.checksums import verify_directory
 from ifguide.models.text_training import train_on_texts
 
 
