@@ -28,8 +28,10 @@ from ifguide.files.checksums import verify
 from ifguide.files.tables import read_table
 from ifguide.influence.explanation import lower_scores, occurrences, token_reasons
 from ifguide.influence.mask_transfer import characters_of, require_same_tokens, tokenize_again
+from ifguide.influence.pieces import Pieces
 from ifguide.influence.score_files import open_scores
 from ifguide.influence.selection_files import open_mask
+from ifguide.methods.step import Mask, steps_of
 from ifguide.report.explanation_text import (
     ExplainedDocument,
     colour_legend,
@@ -37,7 +39,9 @@ from ifguide.report.explanation_text import (
     selection_line,
 )
 from ifguide.workflow.command_line import argument_parser, run
-from select_tokens import Pieces
+from ifguide.workflow.experiment import Experiment
+from ifguide.workflow.influence import Influence
+from ifguide.workflow.layout import Layout
 
 CONTEXT = 4  # tokens on each side of a phrase
 
@@ -85,12 +89,11 @@ def find_selection(results: Path, method: str | None) -> Place:
         raise InputError(f"{results}: no run_config.yaml; give the folder results/<experiment>")
     verify(run_config)
     config = yaml.safe_load(run_config.read_text(encoding="utf-8"))["config"]
-    scored = [
-        name
-        for name in config["methods"]
-        if (suppress := config["methods"][name].get("suppress", {})).get("selection")
-        and suppress["tokens"] != "random"
-    ]
+    scored = {
+        name: mask.selection
+        for name, entry in config["methods"].items()
+        if (mask := scored_mask(entry))
+    }
     compared = [name for name in config["evaluation"]["methods"] if name in scored]
     method = method or next(iter(compared), None)
     if method is None:
@@ -104,23 +107,26 @@ def find_selection(results: Path, method: str | None) -> Place:
             f"--method: {method} suppresses no tokens by their scores; those that do are "
             f"{', '.join(scored) or 'none'}"
         )
-    influence = config["influence"]
-    name = config["methods"][method]["suppress"]["selection"]
-    entry = influence["selections"][name]
-    direction = entry["direction"]
-    average = influence["averages"].get(direction)
-    first = average["directions"][0] if average else direction
-    model = influence["directions"][first]["model"] or influence["model"]
-    folder = results / "influence" / model / direction
-    if not (folder / name / "selection.json").is_file():
-        raise InputError(f"{folder / name}: no selection.json; make it by `snakemake select`")
-    tokenizer = config["models"][influence["model"]]["tokenizer"]
+    experiment = Experiment(config, Layout(config["experiment"], folder=str(results)))
+    influence = Influence(experiment)
+    name = scored[method]
+    folder = Path(influence.selection_folder(name))
+    if not (folder / "selection.json").is_file():
+        raise InputError(f"{folder}: no selection.json; make it by `snakemake select`")
+    entry = config["influence"]["selections"][name]
     return Place(
         name,
-        results / "corpus" / tokenizer,
-        folder / "scores" / entry["attribution"],
-        folder / name,
+        Path(experiment.corpus_of(experiment.proxy)),
+        Path(influence.scores_folder(entry["direction"], entry["attribution"])),
+        folder,
     )
+
+
+def scored_mask(entry: dict) -> Mask | None:
+    """Return the mask of selected tokens that a method needs, if it needs one."""
+    needs = [need for step in steps_of(entry) for need in step.needs().values()]
+    masks = [need for need in needs if isinstance(need, Mask) and need.tokens == "selected"]
+    return next(iter(masks), None)
 
 
 class Part(NamedTuple):

@@ -74,7 +74,7 @@ def main(arguments: Namespace) -> None:
         "%(dropped_units)d of %(units)d %(unit)ss dropped, %(dropped_tokens)d of %(tokens)d tokens",
         record,
     )
-    write_json(arguments.output / "filter.json", record)
+    write_json(arguments.output / "dropped.json", record)
     write_json(arguments.output / "meta.json", meta)
 
 

@@ -16,12 +16,14 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-import torch
 
 from ifguide.data.corpus import Corpus, open_corpus
+from ifguide.evaluation.ranking_agreement import agreement
 from ifguide.files.artifacts import require_same
 from ifguide.files.tables import write_table
 from ifguide.files.tensor_files import read_tensors
+from ifguide.influence.block_scores import block_scores
+from ifguide.influence.direction_files import preconditioned, read_factors, read_query
 from ifguide.influence.ekfac import (
     Batch,
     LayerFactors,
@@ -35,14 +37,10 @@ from ifguide.influence.ekfac import (
 from ifguide.influence.factor_blocks import block_batches, sampled_blocks
 from ifguide.influence.factor_pass import pass_options
 from ifguide.influence.ordered_sums import on_cpu
-from ifguide.influence.query_direction import Direction
-from ifguide.influence.ranking_agreement import agreement
-from ifguide.influence.token_scores import forward_mode_scorer
 from ifguide.models.loading import compute_device, load_model, weights_sha256
 from ifguide.models.tracked_layers import tracked_layers
 from ifguide.seeds import derive_seed
 from ifguide.workflow.command_line import argument_parser, run
-from make_direction import preconditioned, read_factors, read_query
 
 log = logging.getLogger(__name__)
 
@@ -111,22 +109,6 @@ def nested_factors(
         sums = eigenvalue_sums(model, layers, bases, batches(sample[:used]), **options)
         yield used, layer_factors(bases, on_cpu(sums))
         before = used
-
-
-def block_scores(
-    model, direction: Direction, corpus: Corpus, blocks: np.ndarray, settings: dict
-) -> np.ndarray:
-    """Return the exact `loss` scores of the label tokens of some blocks, flat."""
-    direction = {name: tensor.to(model.device) for name, tensor in direction.items()}
-    score = forward_mode_scorer(
-        model, direction, logits_budget_bytes=settings["logits_budget_mib"] * 2**20
-    )
-    found = []
-    for batch in block_batches(corpus, np.sort(blocks), settings["batch_size"], model.device):
-        kept = batch.valid.clone()
-        kept[:, 0] = False
-        found.append(score(batch.tokens)[kept].cpu())
-    return torch.cat(found).numpy()
 
 
 if __name__ == "__main__":

@@ -13,14 +13,14 @@ from pathlib import Path
 import numpy as np
 
 from ifguide.data.corpus import Corpus, open_corpus
+from ifguide.evaluation.ranking_agreement import agreement_intervals, rank_density
 from ifguide.files.artifacts import require_same, write_json
 from ifguide.files.tensor_files import read_tensors
+from ifguide.influence.block_scores import block_scores
 from ifguide.influence.factor_blocks import sampled_blocks
-from ifguide.influence.ranking_agreement import agreement_intervals, rank_density
 from ifguide.models.loading import compute_device, load_model, weights_sha256
 from ifguide.seeds import derive_seed
 from ifguide.workflow.command_line import argument_parser, run
-from measure_agreement import block_scores
 
 log = logging.getLogger(__name__)
 

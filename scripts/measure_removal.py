@@ -17,10 +17,10 @@ from ifguide.workflow.command_line import argument_parser, run
 
 def main(arguments: Namespace) -> None:
     corpus = open_corpus(arguments.corpus)
-    if arguments.filter:
-        record = read_json(arguments.filter)
+    if arguments.dropped:
+        record = read_json(arguments.dropped)
         expected = record["unfiltered_tokens_sha256"]
-        require_same("tokens", corpus.content_sha256, expected, arguments.filter)
+        require_same("tokens", corpus.content_sha256, expected, arguments.dropped)
         quality = record["quality"]
     elif arguments.mask:
         quality = removal_quality(corpus, open_mask(arguments.mask, corpus)[0].shards)
@@ -47,7 +47,7 @@ if __name__ == "__main__":
     parser = argument_parser(__doc__)
     parser.add_argument("--corpus", type=Path, required=True)
     kinds = parser.add_mutually_exclusive_group(required=True)
-    kinds.add_argument("--filter", type=Path, help="filter.json of a filtered corpus")
+    kinds.add_argument("--dropped", type=Path, help="dropped.json of a corpus made by a data step")
     kinds.add_argument("--mask", type=Path, help="folder of a selection")
     kinds.add_argument("--truth", action="store_true", help="the tokens known to be toxic")
     parser.add_argument("--model", required=True)

@@ -14,16 +14,16 @@ import measure_query_gradient
 import merge_factors
 import sum_covariances
 from ifguide.errors import InputError
+from ifguide.evaluation.ranking_agreement import agreement
 from ifguide.files.artifacts import write_json, write_jsonl
 from ifguide.files.tensor_files import read_tensors
+from ifguide.influence.direction_files import read_factors, read_query
 from ifguide.influence.factor_blocks import sampled_blocks
 from ifguide.influence.factor_pass import read_total
 from ifguide.influence.query_direction import precondition
-from ifguide.influence.ranking_agreement import agreement
 from ifguide.influence.token_scores import forward_mode_scorer, relative_error
 from ifguide.models.loading import load_model, require_trained, weights_sha256
 from ifguide.models.tracked_layers import tracked_layers
-from make_direction import read_factors, read_query
 from small_models import FAMILIES, OTHER_DECODERS, random_tokens, small_model
 from small_training import small_corpus
 

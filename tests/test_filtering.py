@@ -252,7 +252,7 @@ def run_filter(folder, settings, **given):
         output=folder / "filtered",
     )
     make_corpus(arguments)
-    return pd.read_csv(folder / "filtered/dropped.csv"), read_json(folder / "filtered/filter.json")
+    return pd.read_csv(folder / "filtered/dropped.csv"), read_json(folder / "filtered/dropped.json")
 
 
 def words_file(folder, *words):

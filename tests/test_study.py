@@ -15,8 +15,8 @@ from ifguide.data.matching import matched
 from ifguide.data.prompts import read_prompts
 from ifguide.errors import InputError
 from ifguide.evaluation import metrics
+from ifguide.evaluation.ranking_agreement import agreement
 from ifguide.influence.query_direction import encode_records, restricted
-from ifguide.influence.ranking_agreement import agreement
 from ifguide.influence.score_averages import mean_scores, root_mean_square
 from ifguide.influence.token_weights import TokenRanking, inverse_document_frequency, unmoved
 from ifguide.influence.truth_splits import truth_splits

@@ -51,7 +51,7 @@ rule make_corpus:
         meta=f"{layout.kept_corpus()}/meta.json",
         columns=column_files(layout.kept_corpus(), SHARDS, experiment.columns),
         dropped=f"{layout.kept_corpus()}/dropped.csv",
-        record=f"{layout.kept_corpus()}/filter.json",
+        record=f"{layout.kept_corpus()}/dropped.json",
     log:
         layout.log("make_corpus", "tokenizer", "method"),
     benchmark:

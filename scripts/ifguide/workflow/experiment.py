@@ -26,9 +26,9 @@ def names(*sections: Iterable[str]) -> str:
 class Experiment:
     """The config, all defaults filled in, and where the files of the experiment lie."""
 
-    def __init__(self, config: dict) -> None:
+    def __init__(self, config: dict, layout: Layout) -> None:
         self.config = config
-        self.layout = Layout(config["experiment"], config["overlay"])
+        self.layout = layout
         self.seed: int = config["seed"]
         self.seeds: list[int] = config["evaluation"]["seeds"]
         self.proxy: str = config["influence"]["model"]

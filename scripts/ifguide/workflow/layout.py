@@ -40,14 +40,18 @@ def column_files(folder: str, count: int, columns: Iterable[str]) -> list[str]:
 
 @dataclass(frozen=True)
 class Layout:
-    """The folders and files of one experiment; overlay: whose tables and figures are asked for."""
+    """The folders and files of one experiment.
+
+    overlay: whose tables and figures are asked for. folder: where the results lie, if elsewhere.
+    """
 
     experiment: str
     overlay: str | None = None
+    folder: str | None = None
 
     @property
     def root(self) -> str:
-        return f"results/{self.experiment}"
+        return self.folder or f"results/{self.experiment}"
 
     @property
     def logs(self) -> str:

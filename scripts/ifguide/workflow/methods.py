@@ -346,13 +346,13 @@ class Methods:
     def removal_inputs(self, model: str, method: str) -> list[str]:
         """Return what says which tokens a method drops or suppresses."""
         if self.step_at(method, "data"):
-            return [f"{self.training_corpus(model, method)}/filter.json"]
+            return [f"{self.training_corpus(model, method)}/dropped.json"]
         tokenizer = self.experiment.tokenizer_of(model)
         return [p for mask in self.needs(method, Mask) for p in self.inputs(mask, tokenizer, model)]
 
     def removal_options(self, model: str, method: str) -> list[str]:
         if self.step_at(method, "data"):
-            return ["--filter", *self.removal_inputs(model, method)]
+            return ["--dropped", *self.removal_inputs(model, method)]
         (mask,) = self.needs(method, Mask)
         folder = self.influence.mask_folder(mask.need, model)
         return ["--mask", folder] if folder else ["--truth"]

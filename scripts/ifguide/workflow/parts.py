@@ -37,8 +37,8 @@ def open_experiment(config: dict) -> Parts:
     """
     steps = {name: steps_of(entry) for name, entry in config["methods"].items()}
     check_method_steps(config, steps)
-    experiment = Experiment(config)
-    layout = experiment.layout
+    layout = Layout(config["experiment"], config["overlay"])
+    experiment = Experiment(config, layout)
     sources = Sources(config, layout, needed_files(steps))
     influence = Influence(experiment)
     methods = Methods(experiment, sources, influence, steps)

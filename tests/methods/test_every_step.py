@@ -1,0 +1,184 @@
+"""The contract: what holds of every registered step, those of installed packages among them.
+
+A new step is one entry of EXAMPLES.
+"""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pandas as pd
+import pytest
+import yaml
+
+from conftest import (
+    TINY,
+    content_of,
+    copy_run,
+    environment,
+    error_line,
+    job_commands,
+    run_snakemake,
+)
+from ifguide.files.artifacts import read_jsonl
+from ifguide.methods.step import registered_steps
+from ifguide.workflow.layout import Layout
+
+LAYOUT = Layout("tiny")
+# A method with the step, in terms of the tiny config.
+EXAMPLES = {
+    "filter": {"filter": {"words": "{planted}/words.txt"}},
+    "suppress": {"suppress": {"selection": "top"}},
+    "dpo": {"start_from": "none", "dpo": {"pairs": "{planted}/pairs.tsv", "learning_rate": 0.001}},
+    "rad": {"rad": {"reward": "toxicity"}},
+}
+# What leaves a model, or how it is decoded, as it was: of every step that edits or decodes.
+OFF = {"rad": {"beta": 0, "top_k": None}}
+BENCHMARKS = {"prompts": "realtoxicityprompts", "perplexity": "heldout", "lambada": "lambada"}
+# By stage: the rule in which a step acts, and what that makes.
+ACTS_IN = {
+    "data": ("make_corpus", LAYOUT.kept_corpus("bpe", "{method}")),
+    "train": ("make_model", LAYOUT.model("target", "{method}", "0")),
+    "edit": ("make_model", LAYOUT.model("target", "{method}", "0")),
+    "decode": (
+        "generate_continuations",
+        f"{LAYOUT.evaluation('target', '{method}', '0', 'realtoxicityprompts')}/continuations",
+    ),
+}
+# The file by which that is asked for.
+ASKED_FOR = {"make_corpus": "meta.json", "make_model": "training.json"}
+
+
+def tried(key: str) -> str:
+    return f"tried_{key}"
+
+
+def methods_tried(examples: dict, off: dict) -> dict:
+    entries = {tried(key): entry for key, entry in examples.items()}
+    for key, options in off.items():
+        entries[f"off_{key}"] = {**examples[key], key: {**examples[key][key], **options}}
+    return entries
+
+
+def compare(clone: Path, examples: dict, off: dict) -> str:
+    """Write the overlay of the tiny config that compares every example; return its name."""
+    methods = methods_tried(examples, off)
+    overlay = {
+        "methods": methods,
+        "evaluation": {"methods": ["none", *methods]},
+        "report": {"study": [], "agreement_blocks": 0, "proxy_agreement": None},
+    }
+    (clone / "every_step.yaml").write_text(yaml.safe_dump(overlay), encoding="utf-8")
+    return "every_step.yaml"
+
+
+@pytest.fixture(scope="module")
+def compared(finished, tmp_path_factory) -> Path:
+    """A finished tiny run in which a method of every step is compared as well, and planned."""
+    clone = copy_run(finished, tmp_path_factory.mktemp("compared") / "clone")
+    overlay = compare(clone, EXAMPLES, OFF)
+    arguments = ["--cores", "2", "--configfile", TINY, overlay]
+    for target in (LAYOUT.shown("summary.csv"), "plan"):
+        ran = run_snakemake(clone, target, *arguments)
+        assert ran.returncode == 0, ran.stdout
+    return clone
+
+
+def test_every_registered_step_is_tried():
+    assert set(EXAMPLES) == set(registered_steps())
+    changing = {key for key, step in registered_steps().items() if step.stage in ("edit", "decode")}
+    assert set(OFF) == changing
+
+
+@pytest.mark.parametrize("key", EXAMPLES)
+def test_an_option_that_it_does_not_have_is_refused(dry_runs, key):
+    entry = EXAMPLES[key]
+    mistaken = {**entry, key: {**entry[key], "no_such_option": 1}}
+    printed = dry_runs.printed(TINY, {"methods": {tried(key): mistaken}})
+    assert error_line(printed).startswith(
+        f"error: config: methods.{tried(key)}.{key}.no_such_option: unknown key"
+    )
+
+
+@pytest.mark.parametrize("key", EXAMPLES)
+def test_its_rules_are_planned_before_it_runs(dry_runs, key):
+    methods = {tried(key): EXAMPLES[key]}
+    overlay = {"methods": methods, "evaluation": {"methods": ["none", tried(key)]}}
+    assert ACTS_IN[registered_steps()[key].stage][0] in dry_runs.rules(TINY, overlay)
+
+
+@pytest.mark.parametrize("key", EXAMPLES)
+def test_its_row_stands_in_the_summary(compared, key):
+    summary = pd.read_csv(compared / LAYOUT.shown("summary.csv"))
+    own = summary[(summary["method"] == tried(key)) & (summary["model"] == "target")]
+    measured = {BENCHMARKS[kind] for kind in registered_steps()[key].measured_on}
+    assert measured == set(own["benchmark"]) & set(BENCHMARKS.values())
+
+
+@pytest.mark.parametrize("key", EXAMPLES)
+def test_its_work_is_above_zero(compared, key):
+    rule, _ = ACTS_IN[registered_steps()[key].stage]
+    plan = pd.read_csv(compared / LAYOUT.root / "plan.csv")
+    of_rule = plan[(plan["rule"] == rule) & plan["subject"].str.contains(tried(key))]
+    work = of_rule[["flops", "tokens"]].sum().sum()
+    if rule == "generate_continuations":
+        # Beside what the language model's own passes take.
+        plain = plan[(plan["rule"] == rule) & plan["subject"].str.contains("target/none")]
+        work -= plain[["flops", "tokens"]].sum().sum()
+    assert work > 0
+
+
+@pytest.mark.parametrize("key", EXAMPLES)
+def test_an_interrupted_job_ends_with_the_same_bits(compared, tmp_path, key):
+    rule, made = ACTS_IN[registered_steps()[key].stage]
+    clone = copy_run(compared, tmp_path / "clone")
+    folder = Path(made.format(method=tried(key)))
+    asked_for = folder / ASKED_FOR.get(rule, "shard-00000.jsonl")
+    (clone / asked_for).unlink()
+    arguments = [asked_for, "--configfile", TINY, "every_step.yaml"]
+    (command,) = [c for c in job_commands(clone, *arguments) if Path(c[0]).stem == rule]
+    before = content_of(compared, folder)
+    for path in (clone / folder).rglob("*"):
+        if path.is_file():
+            path.unlink()
+    kill_at_work(clone, command, folder)
+    again = subprocess.run(
+        [sys.executable, *command], cwd=clone, env=environment(), capture_output=True, check=False
+    )
+    assert again.returncode == 0, again.stderr.decode()
+    assert content_of(clone, folder) == before
+
+
+def kill_at_work(clone: Path, command: list[str], folder: Path) -> None:
+    """Kill a job once it has begun to keep anything, or after a while in which it keeps nothing."""
+    job = subprocess.Popen(
+        [sys.executable, *command],
+        cwd=clone,
+        env=environment(),
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
+    )
+    end = time.monotonic() + 20
+    while job.poll() is None and time.monotonic() < end:
+        places = [*(clone / folder).rglob("*"), *(clone / folder).parent.glob(".*")]
+        if any("checkpoint-" in str(p) or p.name.endswith(".finished") for p in places):
+            break
+        time.sleep(0.05)
+    os.killpg(job.pid, signal.SIGKILL)
+    job.wait()
+
+
+@pytest.mark.parametrize("key", OFF)
+def test_switched_off_it_is_the_model_that_it_began_with(compared, key):
+    assert spoken(compared, f"off_{key}") == spoken(compared, "none")
+    assert spoken(compared, tried(key)) != spoken(compared, "none")
+
+
+def spoken(clone: Path, method: str) -> list[str]:
+    folder = LAYOUT.evaluation("target", method, "0", "realtoxicityprompts")
+    generations = read_jsonl(clone / folder / "generations.jsonl")
+    return [record["continuation"] for record in generations]
