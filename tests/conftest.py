@@ -174,9 +174,13 @@ def copy_repository(target: Path) -> Path:
     return target
 
 
+def read_tiny() -> dict:
+    return yaml.safe_load((REPOSITORY / TINY).read_text("utf-8"))
+
+
 def write_small_config(clone: Path) -> str:
     """The tiny config with few methods and measurements, but every rule of the default one."""
-    config = yaml.safe_load((clone / TINY).read_text("utf-8"))
+    config = read_tiny()
     # A classifier that learns something, and so a filter that drops some documents but not all.
     config["classifiers"]["explicit"]["train"] |= {"epochs": 30, "learning_rate": 3.0e-3}
     config["methods"]["toxicity_filter"]["filter"]["unit"] = "document"

@@ -146,3 +146,11 @@ def test_every_script_is_run_by_a_rule_or_by_a_user():
     by_users = {"explain", "measure_device", "write_config_reference", "write_results_page"}
     by_scripts = {"list_jobs"}
     assert {path.stem for path in SCRIPTS.glob("*.py")} == by_rules | by_users | by_scripts
+
+
+def test_no_script_is_the_library_of_another():
+    names = {path.stem for path in SCRIPTS.glob("*.py")}
+    for path in SCRIPTS.glob("*.py"):
+        tree = ast.parse(path.read_text(encoding="utf-8"))
+        imported = {n.module for n in ast.walk(tree) if isinstance(n, ast.ImportFrom)}
+        assert not imported & names, path
