@@ -233,7 +233,7 @@ def test_an_overlay_lies_beside_what_it_extends(finished, tmp_path):
     assert new == {
         "results/tiny/overlays/fewer",
         "logs/tiny/overlays/fewer",
-        "logs/tiny/overlays/fewer/benchmarks",
+        "logs/tiny/benchmarks/overlays/fewer",
     }
     # Nor does the run that it extends have anything to do.
     assert rules_to_run(dry_run(clone, "--configfile", TINY)) == set()

@@ -63,12 +63,18 @@ def commands(clone) -> list[list[str]]:
     return found
 
 
+def written_by(command: list[str]) -> list[str]:
+    """The arguments of a job, less the model that it begins with."""
+    pairs = zip(command, command[1:], strict=False)
+    return [argument for option, argument in pairs if option != "--start-from"]
+
+
 def run_stage(clone: Path, commands: list[list[str]], script: str, written: str) -> str | None:
     """Run the job of `script` that writes `written`; return the line of its error, if any."""
     (command,) = [
         command
         for command in commands
-        if Path(command[0]).name == script and written in command[1:]
+        if Path(command[0]).name == script and written in written_by(command)
     ]
     return run_command(clone, command)
 

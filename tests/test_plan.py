@@ -69,7 +69,9 @@ def test_the_jobs_are_those_of_a_dry_run(before):
 
 def test_every_rule_is_known(before, repository):
     clone, _, _, tiny = before
-    full = run_snakemake(clone, "--configfile", "config/full.yaml", "--cores", "1", "--dry-run")
+    full = run_snakemake(
+        clone, "--configfile", "config/overlays/full.yaml", "--cores", "1", "--dry-run"
+    )
     assert {*tiny, *jobs_to_run(full.stdout)} <= set(RULES)
     files = (repository / "workflow").rglob("*.smk")
     text = "".join(path.read_text("utf-8") for path in [repository / "workflow/Snakefile", *files])
@@ -341,6 +343,7 @@ def experiment(counts, monkeypatch):
         "truth": False,
         "architectures": {name: m["architecture"] for name, m in config["models"].items()},
         "trainings": {"target": dict.fromkeys(config["methods"], config["training"])},
+        "trains": {method: method not in ("erased", "rad") for method in config["methods"]},
     }
     facts["records"] |= {
         f"methods.{method}": {"report": None, "entries": [pairs]} for method in config["methods"]
