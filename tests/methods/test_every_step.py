@@ -3,6 +3,7 @@
 A new step is one entry of EXAMPLES.
 """
 
+import contextlib
 import os
 import signal
 import subprocess
@@ -50,6 +51,12 @@ ACTS_IN = {
 }
 # The file by which that is asked for.
 ASKED_FOR = {"make_corpus": "meta.json", "make_model": "training.json"}
+# What a job leaves on its way, beside the folder that it makes or in it.
+ON_THE_WAY = {
+    "make_corpus": "tokens/*.npy",
+    "make_model": "../.*.checkpoints/checkpoint-*",
+    "generate_continuations": ".*.finished",
+}
 
 
 def tried(key: str) -> str:
@@ -144,7 +151,7 @@ def test_an_interrupted_job_ends_with_the_same_bits(compared, tmp_path, key):
     for path in (clone / folder).rglob("*"):
         if path.is_file():
             path.unlink()
-    kill_at_work(clone, command, folder)
+    kill_at_work(clone, command, clone / folder, ON_THE_WAY[rule])
     again = subprocess.run(
         [sys.executable, *command], cwd=clone, env=environment(), capture_output=True, check=False
     )
@@ -152,8 +159,8 @@ def test_an_interrupted_job_ends_with_the_same_bits(compared, tmp_path, key):
     assert content_of(clone, folder) == before
 
 
-def kill_at_work(clone: Path, command: list[str], folder: Path) -> None:
-    """Kill a job once it has begun to keep anything, or after a while in which it keeps nothing."""
+def kill_at_work(clone: Path, command: list[str], folder: Path, begun: str) -> None:
+    """Kill a job as soon as a file is there that it keeps on its way, below `folder`."""
     job = subprocess.Popen(
         [sys.executable, *command],
         cwd=clone,
@@ -162,13 +169,11 @@ def kill_at_work(clone: Path, command: list[str], folder: Path) -> None:
         stderr=subprocess.DEVNULL,
         start_new_session=True,
     )
-    end = time.monotonic() + 20
-    while job.poll() is None and time.monotonic() < end:
-        places = [*(clone / folder).rglob("*"), *(clone / folder).parent.glob(".*")]
-        if any("checkpoint-" in str(p) or p.name.endswith(".finished") for p in places):
-            break
-        time.sleep(0.05)
-    os.killpg(job.pid, signal.SIGKILL)
+    while not (there := any(folder.glob(begun))) and job.poll() is None:
+        time.sleep(0.01)
+    assert there, "the job ended without a trace"
+    with contextlib.suppress(ProcessLookupError):  # of a job that was faster
+        os.killpg(job.pid, signal.SIGKILL)
     job.wait()
 
 
