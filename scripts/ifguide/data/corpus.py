@@ -7,7 +7,7 @@ block can have padding; its document id is PADDING.
 
 import contextlib
 import hashlib
-import tempfile
+import shutil
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -159,6 +159,17 @@ def shard_name(shard: int) -> str:
     return f"shard-{shard:05d}.npy"
 
 
+@contextlib.contextmanager
+def _own_folder(path: Path) -> Iterator[Path]:
+    """Yield a new folder, which is removed afterwards; what a killed job left there goes first."""
+    shutil.rmtree(path, ignore_errors=True)
+    path.mkdir()
+    try:
+        yield path
+    finally:
+        shutil.rmtree(path, ignore_errors=True)
+
+
 def write_blocks(
     streams: Iterable[TokenStream],
     directory: Path,
@@ -183,8 +194,8 @@ def write_blocks(
     content = hashlib.sha256()
     documents = tokens = toxic_tokens = 0
     without_truth: list[list[int]] = []
-    with tempfile.TemporaryDirectory(dir=directory) as scratch, contextlib.ExitStack() as stack:
-        flat = {name: Path(scratch) / name for name in column_types}
+    with _own_folder(directory / ".flat") as scratch, contextlib.ExitStack() as stack:
+        flat = {name: scratch / name for name in column_types}
         files = {name: stack.enter_context(open(path, "wb")) for name, path in flat.items()}
 
         def append(ids: np.ndarray, document: int, toxic: np.ndarray | None) -> None:
