@@ -19,27 +19,12 @@ from ifguide.workflow.layout import (
     moved_mask,
     random_mask,
     shard_files,
-    shard_names,
 )
 from ifguide.workflow.parts import open_experiment
 from ifguide.workflow.rules import RuleCode, always, growing, launcher
-from ifguide.workflow.run import begin_run, only_plans, print_results
+from ifguide.workflow.run import begin_run, only_plans, prepare_environment, print_results
 
-# Scripts run with the interpreter that runs Snakemake, unless conda or a container provides one.
-if not workflow.deployment_settings.deployment_method:
-    os.environ.update(
-        PATH=os.pathsep.join([os.path.dirname(sys.executable), os.environ.get("PATH", "")])
-    )
-os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
-os.environ.setdefault("TRANSFORMERS_VERBOSITY", "warning")
-os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
-os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
-# Only the fetch rules may use the network; what the user says of the hub is kept for them. A job
-# that parses the workflow again, on another machine perhaps, finds both as they are.
-os.environ.setdefault("FETCH_HUB_OFFLINE", os.environ.get("HF_HUB_OFFLINE", "0"))
-os.environ.update(HF_HUB_OFFLINE="1")
-
-
+prepare_environment(deployed=bool(workflow.deployment_settings.deployment_method))
 open_config(workflow, config, SOURCE / "config/config.yaml")
 parts = open_experiment(config)
 experiment, layout, sources = parts.experiment, parts.layout, parts.sources
@@ -50,8 +35,6 @@ SEED, SHARDS, PROXY, PROXY_SEED = (
     experiment.proxy,
     experiment.proxy_seed,
 )
-
-
 rule_code = RuleCode(workflow, SCRIPTS, methods, tracked=config["track_code"])
 code, script = rule_code.digest, rule_code.script
 

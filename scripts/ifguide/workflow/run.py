@@ -30,6 +30,24 @@ if TYPE_CHECKING:
     from snakemake.workflow import Workflow
 
 
+def prepare_environment(*, deployed: bool) -> None:
+    """Set what jobs inherit; deployed: conda or a container provides the programs that they run.
+
+    A job that parses the workflow again, on another machine perhaps, finds all of it as it is.
+    """
+    if not deployed:
+        # Scripts run with the interpreter that runs Snakemake.
+        own = os.path.dirname(sys.executable)
+        os.environ["PATH"] = os.pathsep.join([own, os.environ.get("PATH", "")])
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "warning")
+    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+    os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
+    # Only the fetch rules may use the network; what the user says of the hub is kept for them.
+    os.environ.setdefault("FETCH_HUB_OFFLINE", os.environ.get("HF_HUB_OFFLINE", "0"))
+    os.environ["HF_HUB_OFFLINE"] = "1"
+
+
 def only_plans(workflow: "Workflow") -> bool:
     """Whether only a plan is made, which is no run: it disturbs none, and is not recorded."""
     return set(workflow.dag_settings.targets) == {"plan"}
