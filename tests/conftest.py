@@ -52,18 +52,22 @@ def environment() -> dict[str, str]:
     }
 
 
-def snakemake_command(*arguments: str | Path) -> list[str]:
-    return [sys.executable, "-m", "snakemake", *map(str, arguments)]
+def snakemake_command(*arguments: str | Path, python: str | Path = sys.executable) -> list[str]:
+    return [*map(str, (python, "-m", "snakemake", *arguments))]
 
 
 def run_snakemake(
-    directory: Path, *arguments: str | Path, timeout: float = 600
+    directory: Path,
+    *arguments: str | Path,
+    timeout: float = 600,
+    python: str | Path = sys.executable,
+    variables: dict[str, str] | None = None,
 ) -> subprocess.CompletedProcess[str]:
     """Run Snakemake in `directory` and return what it did; both streams are in `stdout`."""
     return subprocess.run(
-        snakemake_command(*arguments),
+        snakemake_command(*arguments, python=python),
         cwd=directory,
-        env=environment(),
+        env=environment() | (variables or {}),
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,

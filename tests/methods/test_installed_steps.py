@@ -15,7 +15,7 @@ from safetensors.torch import load_file
 from test_every_step import LAYOUT, compare, spoken, tried
 from transformers import AutoModelForCausalLM
 
-from conftest import TINY, copy_run, environment
+from conftest import TINY, copy_run, error_line, run_snakemake
 from ifguide.files.artifacts import read_json
 
 TOY = Path(__file__).parent / "toy"
@@ -51,16 +51,8 @@ def python(tmp_path_factory) -> Path:
 def compared(finished, python, tmp_path_factory) -> Path:
     clone = copy_run(finished, tmp_path_factory.mktemp("toys") / "clone")
     overlay = compare(clone, EXAMPLES, OFF)
-    command = [python, "-m", "snakemake", LAYOUT.shown("summary.csv"), "--cores", "2"]
-    ran = subprocess.run(
-        [*command, "--configfile", TINY, overlay],
-        cwd=clone,
-        env=environment(),
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        check=False,
-    )
+    arguments = [LAYOUT.shown("summary.csv"), "--cores", "2", "--configfile", TINY, overlay]
+    ran = run_snakemake(clone, *arguments, python=python)
     assert ran.returncode == 0, ran.stdout
     return clone
 
@@ -116,13 +108,6 @@ def test_two_steps_of_one_name_are_refused(python, finished, tmp_path):
     command = [sys.executable, "-m", "pip", "install", "--quiet", "--no-index", "--no-deps"]
     command += ["--no-build-isolation", "--target", target, package]
     subprocess.run(command, check=True)
-    ran = subprocess.run(
-        [python, "-m", "snakemake", "--cores", "1", "--dry-run", "--configfile", TINY],
-        cwd=finished,
-        env=environment() | {"PYTHONPATH": str(target)},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert ran.returncode != 0
-    assert "error: config: the step avoid of" in ran.stderr + ran.stdout
+    arguments = ["--cores", "1", "--dry-run", "--configfile", TINY]
+    ran = run_snakemake(finished, *arguments, python=python, variables={"PYTHONPATH": str(target)})
+    assert error_line(ran.stdout).startswith("error: config: the step avoid of other_methods.avoid")
