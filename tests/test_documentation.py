@@ -5,13 +5,27 @@ import unicodedata
 from pathlib import Path
 
 import pytest
+import yaml
 
 from conftest import REPOSITORY
-from documentation import FENCE
+from documentation import FENCE, fenced_blocks
+from ifguide.workflow.config.check import with_defaults
+from ifguide.workflow.config.experiment import Config
+from ifguide.workflow.config.overlays import merged
 
 LINK = re.compile(r"(?<!`)\[[^\]]*\]\(([^)\s]+)\)")
 HEADING = re.compile(r"^#+ (.+)$", re.M)
-PAGES = [REPOSITORY / "README.md", *sorted((REPOSITORY / "docs").rglob("*.md"))]
+READMES = [REPOSITORY / folder / "README.md" for folder in ("", "config", "results", "benchmarks")]
+PAGES = [
+    *READMES,
+    *(REPOSITORY / name for name in ("SECURITY.md", "CHANGELOG.md")),
+    *sorted((REPOSITORY / "docs").rglob("*.md")),
+]
+DESCRIBING = [
+    *PAGES,
+    *sorted((REPOSITORY / "config").rglob("*.yaml")),
+    *sorted((REPOSITORY / "workflow").rglob("*.rst")),
+]
 LIBRARY = REPOSITORY / "scripts" / "ifguide"
 
 
@@ -67,5 +81,29 @@ def test_modules_that_a_page_names_exist(page):
     rooms = "|".join(sorted(path.name for path in LIBRARY.iterdir() if path.is_dir()))
     named = re.findall(rf"`((?:{rooms})/[a-z_]+)(?:\.py)?`", prose(page))
     assert not [module for module in named if not (LIBRARY / f"{module}.py").is_file()]
-    scripts = re.findall(r"`?scripts/([a-z_]+\.py)\b", page.read_text(encoding="utf-8"))
-    assert not [script for script in scripts if not (REPOSITORY / "scripts" / script).is_file()]
+
+
+@pytest.mark.parametrize("page", DESCRIBING, ids=name_of)
+def test_files_that_a_page_names_exist(page):
+    kinds = r"scripts/[a-z_]+\.py|tests/[a-z_/]+\.(?:py|yaml)|config/[\w/]+\.yaml|docs/[\w/]+\.md"
+    named = rf"(?<![\w/])(?:{kinds})\b"
+    found = set(re.findall(named, page.read_text(encoding="utf-8")))
+    assert not {path for path in found if not (REPOSITORY / path).is_file()}
+
+
+EXAMPLES = [
+    pytest.param(block.text, id=f"{name_of(page)}:{block.line}")
+    for page in [
+        REPOSITORY / "config/README.md",
+        *sorted((REPOSITORY / "docs/how_to").glob("*.md")),
+    ]
+    for block in fenced_blocks(page)
+    # Not what stands for something: `<commit>`, a step that is not installed.
+    if block.language == "yaml" and block.mark != "unchecked"
+]
+
+
+@pytest.mark.parametrize("example", EXAMPLES)
+def test_an_example_is_an_overlay_of_the_default_config(example):
+    default = yaml.safe_load((REPOSITORY / "config/config.yaml").read_text(encoding="utf-8"))
+    with_defaults(Config, merged(default, yaml.safe_load(example)))
