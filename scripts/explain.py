@@ -123,8 +123,9 @@ def find_selection(results: Path, method: str | None) -> Place:
 
 
 def scored_mask(entry: dict) -> Mask | None:
-    """Return the mask of selected tokens that a method needs, if it needs one."""
-    needs = [need for step in steps_of(entry) for need in step.needs().values()]
+    """Return the mask of selected tokens that a method trains with, if it does."""
+    steps = [step for step in steps_of(entry) if step.stage == "train"]
+    needs = [need for step in steps for need in step.needs().values()]
     masks = [need for need in needs if isinstance(need, Mask) and need.tokens == "selected"]
     return next(iter(masks), None)
 

@@ -15,6 +15,7 @@ from collections.abc import Iterator
 from itertools import groupby, islice
 from pathlib import Path
 
+from ifguide.data.file_lists import from_arguments
 from ifguide.data.tokenizers import load_tokenizer
 from ifguide.evaluation.generation import Continuation, Sampling, generate
 from ifguide.files.artifacts import stream_jsonl, text_sha256, write_jsonl
@@ -35,7 +36,7 @@ def main(arguments: Namespace) -> None:
         index: {name: record[name] for name in ("prompt", "split", "group")}
         for index, record in islice(enumerate(stream_jsonl(arguments.prompts)), shard, None, count)
     }
-    hashes = {"weights_sha256": weights_sha256(arguments.model), **hashes_of(arguments.given)}
+    hashes = {**hashes_of(arguments.given), "weights_sha256": weights_sha256(arguments.model)}
     made_from = {
         "settings": {**settings, "generation": sampling},
         "prompts_sha256": file_sha256(arguments.prompts),
@@ -85,13 +86,21 @@ def described(c: Continuation, index: int, record: dict, hashes: dict[str, str])
 
 
 def hashes_of(given: dict[str, dict[str, list[str]]]) -> dict[str, str]:
-    """Return the hash of what a decode step is given: of models that of their weights."""
+    """Return the hash of what a decode step is given, by need."""
     hashes = {}
     for needs in given.values():
         for name, paths in needs.items():
-            found = [weights_sha256(p) if Path(p).is_dir() else file_sha256(p) for p in paths]
+            found = [hash_of(Path(path)) for path in from_arguments(paths)]
             hashes[f"{name}_sha256"] = found[0] if len(found) == 1 else text_sha256("".join(found))
     return hashes
+
+
+def hash_of(path: Path) -> str:
+    """Return the hash of a file, of a model's weights, or of the checksums of another folder."""
+    if path.is_file():
+        return file_sha256(path)
+    models = any(path.glob("*.safetensors"))
+    return weights_sha256(path) if models else file_sha256(path / "SHA256SUMS")
 
 
 def read_finished(path: Path, made_from: dict) -> set[int]:

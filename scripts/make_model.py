@@ -1,9 +1,9 @@
 """Make the model of one method: train it, edit it, or both.
 
-settings: {"architecture": {...}, "training": {...}, "trains": bool, "steps": {key: options} of the
-train and edit steps, "names": [model, method], "training_seed": int, "seed": int}. --given: what
-each step needs, {key: {need: paths}}. A method without a train step learns its corpus as it is.
-Started by torchrun, the processes share every step, and the first one writes.
+settings: {"trains": bool and, if so, "architecture": {...}, "training": {...}; "steps": {key:
+options} of the train and edit steps, "names": [model, method], "training_seed": int, "seed": int}.
+--given: what each step needs, {key: {need: paths}}. A method without a train step learns its corpus
+as it is. Started by torchrun, the processes share every step, and the first one writes.
 """
 
 import json
@@ -23,7 +23,7 @@ from ifguide.models.loading import (
     save_model,
     weights_sha256,
 )
-from ifguide.models.training import LOSS_COLUMNS, write_losses
+from ifguide.models.losses_file import LOSS_COLUMNS, write_losses
 from ifguide.models.training_run import TrainedModel, TrainingRun, learn, tokens_learned_from
 from ifguide.workflow.command_line import argument_parser, run
 
@@ -73,7 +73,7 @@ def main(arguments: Namespace) -> None:
 
 def as_it_is(job: TrainingRun) -> TrainedModel:
     """Return the model that a method without training begins with."""
-    model = load_model(job.start_from)
+    model = load_model(job.start_from, dtype="auto")
     require_vocabulary(job.start_from, model.config.vocab_size, job.tokenizer())
     record = {
         "steps": None,

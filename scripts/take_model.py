@@ -14,7 +14,7 @@ from ifguide.models.loading import (
     save_model,
     weights_sha256,
 )
-from ifguide.models.training import write_losses
+from ifguide.models.losses_file import write_losses
 from ifguide.workflow.command_line import argument_parser, run
 
 log = logging.getLogger(__name__)

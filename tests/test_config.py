@@ -651,6 +651,9 @@ MODULES = {
     "scripts/ifguide/influence/query_direction.py": GRADIENT,
     "scripts/ifguide/data/downloads.py": set(),
     "scripts/ifguide/data/preferences.py": PAIRS,
+    "scripts/ifguide/models/objective.py": TRAINING,
+    "scripts/ifguide/models/training.py": TRAINING,
+    "scripts/ifguide/evaluation/generation.py": FLUENCY | GENERATE,
     "scripts/ifguide/methods/dpo.py": DPO,
     "scripts/ifguide/methods/rad.py": DECODED,
     "scripts/ifguide/methods/suppress.py": SUPPRESSED,
@@ -662,6 +665,8 @@ PLUMBING = [
     "scripts/ifguide/workflow/command_line.py",
     "scripts/ifguide/workflow/layout.py",
     "scripts/ifguide/files/artifacts.py",
+    "scripts/ifguide/methods/step.py",
+    "scripts/ifguide/settings.py",
     "scripts/plan.py",
 ]
 
@@ -709,6 +714,20 @@ def test_a_changed_caption_or_template_is_shown(finished, tmp_path):
     assert rules_to_run(dry_run(clone)) == SUMMARY | PAGES
 
 
+def test_what_a_step_says_of_itself_reruns_nothing(finished, tmp_path):
+    """Its descriptions, needs and costs: what they give a job stands in its parameters."""
+    clone = copy_run(finished, tmp_path / "clone")
+    path = clone / "scripts/ifguide/methods/suppress.py"
+    text = path.read_text(encoding="utf-8")
+    told = text.replace("Weight of the penalty", "The weight of the penalty")
+    added = "    def kept_share(self):\n        return 1.0\n\n    def needs(self)"
+    told = told.replace("    def needs(self)", added)
+    assert told.count("kept_share") == 1
+    path.write_text(told, encoding="utf-8")
+    append(clone, "scripts/ifguide/methods/rad.py", "\nif TYPE_CHECKING:\n    import torch\n")
+    assert rules_to_run(dry_run(clone)) == set()
+
+
 def test_untracked_code_keeps_what_is_finished_and_is_named(finished, tmp_path):
     clone = copy_run(finished, tmp_path / "clone")
     append(clone, "scripts/ifguide/influence/selection.py", "\nADDED = 1\n")
@@ -723,6 +742,21 @@ def test_untracked_code_keeps_what_is_finished_and_is_named(finished, tmp_path):
     # A new artifact is made by the code of today, and nothing else is made again.
     assert rules_to_run(dry_run(clone, "keep.yaml")) == set()
     assert rules_to_run(dry_run(clone)) == SELECTION | REPORT
+
+
+def test_a_given_directory_is_decoded_by_a_model_of_its_own(dry_runs, finished):
+    given = {"path": str(finished / "results/tiny/models/target/none/0")}
+    methods = {"given": {"start_from": given, "rad": {"reward": "toxicity"}}}
+    overlay = {"methods": methods, "evaluation": {"methods": ["none", "given"]}}
+    assert {"make_model", "generate_continuations"} <= dry_runs.rules(TINY, overlay)
+
+
+def test_what_two_steps_of_a_method_need_alike_is_refused(dry_runs):
+    suppress = {"selection": "top"}
+    both = {"start_from": "none", "suppress": suppress, "dpo": {"pairs": "{planted}/pairs.tsv"}}
+    printed = dry_runs.printed(TINY, {"methods": {"both": both}})
+    assert error_line(printed).startswith("error: config: methods.both.")
+    assert "acts at the same stage; make it another method" in error_line(printed)
 
 
 def dry_run(clone: Path, *overlays: str) -> str:

@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from ifguide.data.corpus import end_of_text_id, train_tokenizer
+from ifguide.errors import InputError
 from ifguide.evaluation.fluency import document_losses, guided_losses, last_words
 from ifguide.evaluation.generation import (
     Guidance,
@@ -56,6 +57,14 @@ def test_a_guided_loss_is_that_of_the_distribution_sampled_from():
             expected = -logits.log_softmax(-1)[0, text[place]]
             torch.testing.assert_close(found[row, place], expected)
     assert not found[:, 0].any()
+
+
+def test_guidance_of_a_few_candidates_has_no_perplexity():
+    few = Guidance()
+    few.weighs_candidates = True
+    model, tokens = small_model("gpt_neox", torch.float64), torch.tensor([[3, 1, 4]])
+    with pytest.raises(InputError, match="has no perplexity"):
+        guided_losses(model, tokens, few)
 
 
 def test_guidance_that_changes_nothing_leaves_losses_and_words(tmp_path):

@@ -1,8 +1,8 @@
 import pytest
 import torch
 
+from ifguide.models.labels import IGNORED_LABEL
 from ifguide.models.objective import (
-    IGNORED_LABEL,
     OBJECTIVES,
     log_of_other_tokens,
     suppression_loss,

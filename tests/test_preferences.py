@@ -117,7 +117,7 @@ def test_pairs_that_hold_a_test_prompt_are_refused(prompt):
     other = PromptRecord("something else", None, "toxic", None, None, None)
     pairs = [PreferencePair("p", " c", " r"), PreferencePair("", "d", "s")]
     require_pairs_disjoint(pairs, [other], "dpo", "toxigen")
-    with pytest.raises(InputError, match=r"^methods.dpo.dpo.pairs shares 1 texts with benchmarks"):
+    with pytest.raises(InputError, match=r"^the pairs of methods.dpo share 1 texts with "):
         require_pairs_disjoint(pairs, [other, record], "dpo", "toxigen")
 
 

@@ -21,7 +21,8 @@ from ifguide.errors import InputError
 from ifguide.files.artifacts import read_json, write_json
 from ifguide.files.checksums import file_sha256
 from ifguide.models.checkpoints import CONTENTS, ListContents, last_whole_checkpoint
-from ifguide.models.objective import IGNORED_LABEL, suppression_loss
+from ifguide.models.labels import IGNORED_LABEL
+from ifguide.models.objective import suppression_loss
 from ifguide.models.training import training_arguments
 from ifguide.models.training_blocks import BlockOrder, Blocks, OrderOfEpoch, divide_step
 from ifguide.models.training_progress import StopAtBadLoss

@@ -458,4 +458,8 @@ def test_it_is_a_module_of_another_workflow(finished, tmp_path):
     made = RESULTS / "queries/toxic.jsonl"
     ran = run_snakemake(tmp_path, made, "--cores", "1")
     assert ran.returncode == 0, ran.stdout
+    with open(tmp_path / "config.yaml", "a", encoding="utf-8") as config:
+        config.write("track_code: false\n")
+    ran = run_snakemake(tmp_path, made, "--cores", "1", "--dry-run")
+    assert rules_to_run(ran.stdout) == set(), ran.stdout
     assert (tmp_path / made).read_bytes() == (finished / made).read_bytes()

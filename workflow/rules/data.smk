@@ -301,6 +301,18 @@ use rule read_prompts as read_passages with:
         layout.log("read_passages", "benchmark"),
     benchmark:
         layout.benchmark("read_passages", "benchmark")
+    params:
+        code=code("read_prompts", made_by="read_passages"),
+        script=script("read_prompts"),
+        settings=lambda w: settings_of(
+            prompts=without(config["benchmarks"][w.benchmark], "files", "hub", "revision"),
+            needs_continuation=False,
+            seed=SEED,
+        ),
+        paths=lambda w: sources.arguments(
+            config["benchmarks"][w.benchmark], f"benchmarks.{w.benchmark}.files"
+        ),
+        match=[],
     message:
         "passages of {wildcards.benchmark}"
 
@@ -338,9 +350,7 @@ use rule read_prompts as read_queries with:
 
 rule read_pairs:
     input:
-        files=lambda w: sources.inputs(
-            sources.needed[methods.pairs(w.method).key], methods.pairs(w.method).key
-        ),
+        files=lambda w: methods.pairs_inputs(w.method),
     output:
         pairs=layout.pairs(),
         report=layout.pairs_report(),
@@ -360,12 +370,8 @@ rule read_pairs:
     params:
         code=code("read_pairs"),
         script=script("read_pairs"),
-        settings=lambda w: settings_of(
-            pairs=without(sources.needed[methods.pairs(w.method).key], "files"), seed=SEED
-        ),
-        paths=lambda w: sources.arguments(
-            sources.needed[methods.pairs(w.method).key], methods.pairs(w.method).key
-        ),
+        settings=lambda w: settings_of(pairs=methods.pairs_settings(w.method), seed=SEED),
+        paths=lambda w: methods.pairs_arguments(w.method),
     message:
         "pairs of {wildcards.method}"
     shell:

@@ -236,6 +236,7 @@ rule detoxify:
             f"{layout.evaluation(model, method, seed, benchmark)}/generations.jsonl"
             for model, method, seed in methods.evaluated
             for benchmark in experiment.benchmarks_of("prompts")
+            if methods.is_measured_on(method, benchmark)
         ],
 
 

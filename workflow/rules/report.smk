@@ -212,6 +212,7 @@ rule write_pages:
             f"{layout.evaluation(model, method, PROXY_SEED, shown.benchmark)}/generations.jsonl"
             for model in config["evaluation"]["models"][:1]
             for method in config["evaluation"]["methods"]
+            if methods.is_measured_on(method, shown.benchmark)
         ],
     output:
         documents=report(

@@ -46,7 +46,7 @@ rule make_corpus:
         corpus=experiment.corpus_files(layout.corpus(), *experiment.columns),
         documents=layout.documents,
         tokenizer=layout.tokenizer_file(),
-        given=lambda w: methods.stage_inputs(w.method, ("data",), w.tokenizer),
+        given=lambda w: methods.stage_inputs(w.method, ["data"], w.tokenizer),
     output:
         meta=f"{layout.kept_corpus()}/meta.json",
         columns=column_files(layout.kept_corpus(), SHARDS, experiment.columns),
@@ -70,7 +70,7 @@ rule make_corpus:
         settings=lambda w: settings_of(
             steps=methods.stage_options(w.method, "data"), method=w.method
         ),
-        given=lambda w: methods.stage_given(w.method, ("data",), w.tokenizer),
+        given=lambda w: methods.stage_given(w.method, ["data"], w.tokenizer),
         corpus=lambda w: layout.corpus(w.tokenizer),
         tokenizer=subpath(input.tokenizer, parent=True),
         folder=subpath(output.meta, parent=True),
@@ -87,7 +87,7 @@ rule make_model:
         corpus=lambda w: methods.training_files(w.model, w.method),
         tokenizer=lambda w: layout.tokenizer_file(experiment.tokenizer_of(w.model)),
         given=lambda w: methods.stage_inputs(
-            w.method, ("train", "edit"), experiment.tokenizer_of(w.model), w.model
+            w.method, ["train", "edit"], experiment.tokenizer_of(w.model)
         ),
         start_from=lambda w: methods.start_files(w.model, w.method, w.seed),
         architecture=lambda w: sources.architecture_inputs(w.model),
@@ -114,16 +114,14 @@ rule make_model:
         code=code("make_model", stages=["train", "edit"]),
         script=script("make_model"),
         settings=lambda w: settings_of(
-            architecture=sources.architecture(w.model),
-            training=without(methods.training(w.model, w.method), "checkpoint_steps"),
-            trains=methods.trains(w.method),
+            **methods.training_settings(w.model, w.method),
             steps=methods.stage_options(w.method, "train", "edit"),
             names=[methods.seeded_as(w.model), w.method],
             training_seed=int(w.seed),
             seed=SEED,
         ),
         given=lambda w: methods.stage_given(
-            w.method, ("train", "edit"), experiment.tokenizer_of(w.model), w.model
+            w.method, ["train", "edit"], experiment.tokenizer_of(w.model)
         ),
         folder=subpath(output[0], parent=True),
         corpus=lambda w: (

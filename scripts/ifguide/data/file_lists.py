@@ -10,13 +10,18 @@ from collections.abc import Iterable, Sequence
 from ifguide.errors import InputError
 from ifguide.files.artifacts import text_sha256
 
-LONGEST_LIST = 8192  # characters
+LONGEST_LIST = 8192  # characters, of all lists of a job together
 MARK = "glob-of-sha256:"
 
 
-def as_arguments(paths: Sequence[str], pattern: str | None) -> list[str]:
-    """Return paths as arguments; pattern: by which they were found, None where by no pattern."""
-    if pattern is None or sum(map(len, paths)) <= LONGEST_LIST:
+def as_arguments(
+    paths: Sequence[str], pattern: str | None, longest: int = LONGEST_LIST
+) -> list[str]:
+    """Return paths as arguments, of at most `longest` characters where there is a pattern.
+
+    pattern: by which they were found, None where by no pattern.
+    """
+    if pattern is None or sum(map(len, paths)) <= longest:
         return list(paths)
     return [f"{MARK}{_checksum(paths)}:{pattern}"]
 

@@ -110,7 +110,7 @@ def require_pairs_disjoint(
     if shared:
         example = json.dumps(min(shared)[:80], ensure_ascii=False)
         raise InputError(
-            f"methods.{method}.dpo.pairs shares {len(shared)} texts with benchmarks.{benchmark} "
+            f"the pairs of methods.{method} share {len(shared)} texts with benchmarks.{benchmark} "
             f"(for example {example}); remove those pairs, or give disjoint parts: `part` of the "
             "pairs goes by the rejected text, `part` of a benchmark by its prompt"
         )

@@ -30,7 +30,7 @@ def document_losses(
 
     Both are float64 (documents,); exp(sum of losses / sum of labels) is the perplexity of any group
     of documents. A token's context is its block, so a block's first token has no loss. With
-    `guidance` the loss is that of the distribution that a guided model samples from.
+    `guidance` the loss is that of the guided logits, before a temperature or nucleus.
     """
     body = HiddenStates(model)
     if guidance is not None:
@@ -55,11 +55,17 @@ def document_losses(
 
 
 def guided_losses(model: PreTrainedModel, tokens: torch.Tensor, guidance: Guidance) -> torch.Tensor:
-    """Return -log p of each token after those before it, as a guided model would sample it.
+    """Return -log p of each token after those before it, by the guided logits.
 
     tokens: int64 (rows, T). Returns float32 or wider (rows, T); column 0 is 0. The guidance sees
     each row's tokens one after another, as it does while text is written.
+    Raises InputError for guidance that weighs a few candidates: of all others it makes 0.
     """
+    if guidance.weighs_candidates:
+        raise InputError(
+            "a decode step that weighs a few candidates gives most tokens probability 0, and so "
+            "has no perplexity; leave `perplexity` out of its measured_on"
+        )
     logits = at_least_float32(model(input_ids=tokens, use_cache=False).logits)
     rows = guidance.begin(tokens[:, :1], 1)
     losses = [logits.new_zeros(len(tokens))]

@@ -21,8 +21,8 @@ from ifguide.data.corpus import end_of_text_id, tokenize
 from ifguide.errors import InputError
 from ifguide.influence.ekfac import LayerFactors, inverse_hessian_product
 from ifguide.influence.label_gradients import hidden_gradient
+from ifguide.models.labels import IGNORED_LABEL
 from ifguide.models.loading import HiddenStates
-from ifguide.models.objective import IGNORED_LABEL
 from ifguide.models.precision import at_least_float32
 from ifguide.models.tracked_layers import TrackedLayer
 

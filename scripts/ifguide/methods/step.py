@@ -40,6 +40,8 @@ if TYPE_CHECKING:
 Stage = Literal["data", "train", "edit", "decode"]
 STAGES: tuple[Stage, ...] = ("data", "train", "edit", "decode")
 GROUP = "ifguide.methods"
+# Keys of a method that are no steps.
+RESERVED = ("start_from", "training", "decode")
 
 
 # --- what a step may need -------------------------------------------------------------------------
@@ -193,7 +195,10 @@ class Step:
         return cls(_options(cls).validate_python(section))
 
     def needs(self) -> dict[str, Need]:
-        """Return what has to be made or fetched before the step can act, by a name of its own."""
+        """Return what has to be made or fetched before the step can act.
+
+        By the names of the options that name it: messages speak of a need by that key.
+        """
         return {}
 
     def mistake(self) -> tuple[str, str] | None:
@@ -217,7 +222,7 @@ class Step:
         """Return the share of the corpus's tokens that a data step keeps, at most."""
         return 1.0
 
-    # A step has the one of these that its stage is named for.
+    # A step has the one of these that belongs to its stage.
 
     def keep(self, job: CorpusJob, given: Given) -> Dropped:
         """Return what of a corpus is not trained on; the rest is kept."""
@@ -298,6 +303,13 @@ def registered_steps() -> dict[str, type[Step]]:
     for point in sorted(importlib.metadata.entry_points(group=GROUP), key=lambda p: p.name):
         step = point.load()
         step = step_of(step) if inspect.ismodule(step) else step
+        if not (inspect.isclass(step) and issubclass(step, Step)):
+            raise InputError(f"{point.value}, an entry point of {GROUP}, is no step of a method")
+        if step.key() in RESERVED or step.stage not in STAGES:
+            raise InputError(
+                f"the step {step.key()} of {point.value}: its module cannot be named so, or its "
+                f"stage is none of {', '.join(STAGES)}"
+            )
         if found.get(step.key(), step) is not step:
             raise InputError(
                 f"the step {step.key()} of {point.value} has the name of another one, in "

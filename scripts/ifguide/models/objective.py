@@ -16,8 +16,9 @@ With y the label and z the logits of a position, the gradients are
 
 import torch
 
+from ifguide.models.labels import IGNORED_LABEL
+
 OBJECTIVES = ("published", "unlikelihood", "exclusion")
-IGNORED_LABEL = -100
 
 
 def suppression_loss(

@@ -1,9 +1,7 @@
 """Training a causal language model with suppressed tokens, on the Trainer of `transformers`."""
 
-import csv
 import logging
 import sys
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,7 +11,6 @@ from transformers import PreTrainedModel, Trainer, TrainingArguments
 from transformers.trainer_callback import PrinterCallback
 
 from ifguide.data.corpus import Corpus, ShardedArray
-from ifguide.files.artifacts import atomic_path
 from ifguide.models.checkpoints import (
     ListContents,
     keep_only_own_checkpoints,
@@ -21,8 +18,9 @@ from ifguide.models.checkpoints import (
 )
 from ifguide.models.costs import training_flops
 from ifguide.models.devices import peak_flops
+from ifguide.models.labels import IGNORED_LABEL
 from ifguide.models.model_shapes import model_shape
-from ifguide.models.objective import IGNORED_LABEL, suppression_loss
+from ifguide.models.objective import suppression_loss
 from ifguide.models.precision import emulates_bfloat16
 from ifguide.models.throughput import Speed
 from ifguide.models.training_blocks import BlockOrder, Blocks, OrderOfEpoch, divide_step
@@ -258,16 +256,3 @@ def train(
         device=device,
         weights=trainer.accelerator.get_state_dict(trainer.model),
     )
-
-
-LOSS_COLUMNS = ("step", "epoch", "loss", "selected_loss", "unselected_loss", "learning_rate")
-
-
-def write_losses(
-    path: str | Path, records: list[dict], columns: Sequence[str] = LOSS_COLUMNS
-) -> None:
-    """Write the log of losses as CSV; a loss that does not exist is an empty field."""
-    with atomic_path(path) as temporary, open(temporary, "w", newline="") as lines:
-        writer = csv.DictWriter(lines, columns, extrasaction="ignore", restval="")
-        writer.writeheader()
-        writer.writerows(records)

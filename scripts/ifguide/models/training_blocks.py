@@ -8,7 +8,7 @@ from transformers import TrainerCallback
 
 from ifguide.data.corpus import Corpus, ShardedArray
 from ifguide.errors import InputError
-from ifguide.models.objective import IGNORED_LABEL
+from ifguide.models.labels import IGNORED_LABEL
 
 
 class Blocks(Dataset):

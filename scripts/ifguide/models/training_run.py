@@ -23,7 +23,8 @@ from ifguide.models.loading import (
     require_vocabulary,
     weights_sha256,
 )
-from ifguide.models.training import LOSS_COLUMNS, train
+from ifguide.models.losses_file import LOSS_COLUMNS
+from ifguide.models.training import train
 from ifguide.seeds import derive_seed
 
 log = logging.getLogger(__name__)

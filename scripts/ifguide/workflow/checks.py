@@ -8,7 +8,7 @@ from pathlib import Path
 from ifguide.data.repositories import check_patterns
 from ifguide.errors import InputError
 from ifguide.files.artifacts import read_json
-from ifguide.methods.step import Mask, Ranking, Reward
+from ifguide.methods.step import Mask, Pairs, Ranking, Reward
 from ifguide.models.architectures import longest_block, read_architecture
 from ifguide.models.devices import CALIBRATED, DEVICES
 from ifguide.workflow.experiment import Experiment
@@ -33,6 +33,14 @@ def check_method_steps(config: dict, methods: dict) -> None:
                 refuse_config(
                     f"{key}.{second.key()}",
                     f"does not go with {first.key()}, which acts at the same stage; make it "
+                    "another method, and name that one in start_from",
+                )
+        for kind in (Pairs, Mask):
+            needing = [s for s in steps if any(isinstance(n, kind) for n in s.needs().values())]
+            if len(needing) > 1:
+                refuse_config(
+                    f"{key}.{needing[1].key()}",
+                    f"needs what {needing[0].key()} needs too ({kind.__name__.lower()}); make it "
                     "another method, and name that one in start_from",
                 )
         data = next((step for step in steps if step.stage == "data"), None)
@@ -220,7 +228,7 @@ class Checks:
                 if entry["unmoved"] and entry["attribution"] != "position":
                     key = f"influence.{section}.{name}.unmoved"
                     refuse_config(key, "only `position` scores are moved")
-        masks = self.methods.with_need(Mask)
+        masks = self.methods.with_need(Mask, Ranking)
         suppressing = any(method in masks for method in self.config["evaluation"]["methods"])
         if influence["scores"]["blocks"] and suppressing:
             refuse_config(

@@ -9,17 +9,20 @@ import ast
 import functools
 import hashlib
 import importlib.util
-from collections.abc import Iterable
+from collections.abc import Iterable, Set
 from pathlib import Path
 
-# What changes no number: how artifacts are written and read, logged, locked and recorded.
-# Nor does what the plan asks, and what a training reports of its speed.
+# What changes no number: how artifacts are written and read, logged, locked and recorded. Nor does
+# what the plan asks, what a training reports of its speed, and what is asked while the workflow is
+# parsed: what that gives a job stands in its parameters.
 PLUMBING = (
-    *("ifguide.errors", "ifguide.files", "ifguide.workflow"),
+    *("ifguide.errors", "ifguide.files", "ifguide.settings", "ifguide.workflow"),
+    *("ifguide.data.file_lists", "ifguide.methods.step"),
     *("ifguide.models.costs", "ifguide.models.devices", "ifguide.models.footprints"),
     *("ifguide.models.throughput", "ifguide.models.work"),
 )
-PLANNED = ("work", "kept_share")  # methods of a step that only the plan asks
+# Methods of a step that the workflow and the plan ask; no job does.
+ASKED_BEFORE = ("kept_share", "mistake", "needs", "training", "work")
 # Not Python, but read by these modules and shown: all files of a folder beside them.
 BESIDE = {"ifguide.report.templating": "templates"}
 LOGGERS = ("log", "logging")
@@ -45,22 +48,35 @@ def _files_beside(name: str, path: Path) -> Iterable[Path]:
 
 
 def modules_of(scripts: Path, script: str, further: tuple[str, ...] = ()) -> dict[str, Path]:
-    """Return a script and the modules of this project that it imports, anywhere in it, by name."""
+    """Return a script and the modules that it imports, anywhere in it, by name.
+
+    Those of this project, and those of the packages that the `further` ones belong to.
+    """
+    packages = {name.partition(".")[0] for name in further}
     found = {script: scripts / f"{script}.py"}
-    found |= {name: _installed(scripts, name) for name in further}
-    pending = list(found)
-    while pending:
-        for name in _imported(found[pending.pop()]):
-            path = scripts.joinpath(*name.split(".")).with_suffix(".py")
-            if name not in found and not _is_plumbing(name) and path.is_file():
-                found[name] = path
-                pending.append(name)
-    return found
+    pending = list(further)
+    while True:
+        for name in pending:
+            found[name] = _file_of(scripts, name, packages)
+        named = {name for path in found.values() for name in _imported(path)}
+        new = {name for name in named - found.keys() if not _is_plumbing(name)}
+        pending = [name for name in sorted(new) if _file_of(scripts, name, packages)]
+        if not pending:
+            return found
 
 
-def _installed(scripts: Path, name: str) -> Path:
+def _file_of(scripts: Path, name: str, packages: Set[str]) -> Path | None:
+    """Return the file of a module of this project or of some packages, None of any other name."""
     own = scripts.joinpath(*name.split(".")).with_suffix(".py")
-    return own if own.is_file() else Path(importlib.util.find_spec(name).origin)
+    if own.is_file():
+        return own
+    if name.partition(".")[0] not in packages - {"ifguide"}:
+        return None
+    try:
+        found = importlib.util.find_spec(name)
+    except ModuleNotFoundError:
+        return None  # a name within a module
+    return Path(found.origin) if found and found.origin else None
 
 
 def _is_plumbing(name: str) -> bool:
@@ -107,13 +123,26 @@ class _Meaning(ast.NodeTransformer):
         self.imported |= names
         return None if all(map(_says_nothing, names)) else node
 
+    def visit_If(self, node: ast.If) -> ast.AST | None:
+        # What is imported for types alone computes nothing.
+        return None if ast.unparse(node.test) == "TYPE_CHECKING" else self._block(node)
+
     def visit_ImportFrom(self, node: ast.ImportFrom) -> ast.ImportFrom | None:
         module = node.module or ""
         self.imported |= {module, *(f"{module}.{alias.name}" for alias in node.names)}
         return None if _says_nothing(module) else node
 
-    def visit_ClassDef(self, node: ast.ClassDef) -> ast.ClassDef:
-        node.body = [part for part in node.body if getattr(part, "name", None) not in PLANNED]
+    def visit_ClassDef(self, node: ast.ClassDef) -> ast.ClassDef | None:
+        bases = {ast.unparse(base).rpartition(".")[2] for base in node.bases}
+        if "Settings" in bases:
+            return None  # the options of a step, whose values are settings of its jobs
+        if "Step" in bases:
+            node.body = [
+                part
+                for part in node.body
+                if not isinstance(part, ast.Assign | ast.AnnAssign)
+                and getattr(part, "name", None) not in ASKED_BEFORE
+            ]
         return self._block(node)
 
     def visit_Expr(self, node: ast.Expr) -> ast.Expr | None:

@@ -139,14 +139,13 @@ class Influence:
             *shard_files(f"{folder}/mask", self.experiment.shards),
         ]
 
-    def mask_folder(self, mask: Mask, model: str) -> str | None:
-        """Return the folder of a mask in the tokens of a model; None of the known toxic tokens."""
+    def mask_folder(self, mask: Mask, tokenizer: str) -> str | None:
+        """Return the folder of a mask in a tokenizer's tokens; None of the known toxic tokens."""
         if mask.selection is None:
             return None
         folder = self.selection_folder(mask.selection)
         if mask.tokens == "random":
             return random_mask(folder)
-        tokenizer = self.experiment.tokenizer_of(model)
         if tokenizer == self.experiment.tokenizer_of(self.experiment.proxy):
             return folder
         return moved_mask(folder, tokenizer)

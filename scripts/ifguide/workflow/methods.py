@@ -19,7 +19,7 @@ from ifguide.methods.step import (
     Step,
     Words,
 )
-from ifguide.workflow.experiment import Experiment, settings_of
+from ifguide.workflow.experiment import Experiment, settings_of, without
 from ifguide.workflow.influence import Influence
 from ifguide.workflow.layout import MODEL_FILES, shard_files
 from ifguide.workflow.sources import Sources
@@ -96,7 +96,7 @@ class Methods:
     def shares_steps(self, method: str) -> bool:
         """Whether several processes may share the training of a method's model."""
         step = self.step_at(method, "train")
-        return step is None or step.shares_steps
+        return step.shares_steps if step else self.trains(method)
 
     def with_stage(self, *stages: str) -> list[str]:
         return [method for method in self.steps if self.step_at(method, *stages)]
@@ -114,7 +114,13 @@ class Methods:
         )
 
     def makes_model(self, method: str) -> bool:
-        return self.trains(method) or self.step_at(method, "edit") is not None
+        """Whether a method has a model of its own: one from a given directory has, too."""
+        entry = self.config["methods"][method]
+        return (
+            self.trains(method)
+            or self.step_at(method, "edit") is not None
+            or isinstance(entry.get("start_from"), dict)
+        )
 
     def weights_of(self, method: str) -> str:
         """Return the method whose model a method uses: another one's where it makes none."""
@@ -150,6 +156,17 @@ class Methods:
         }
         step = self.step_at(method, "train")
         return step.training(settings) if step else settings
+
+    def training_settings(self, model: str, method: str) -> dict:
+        """Return what the weights of a method's model depend on beside data, steps and seeds."""
+        if not self.trains(method):
+            return {"trains": False}
+        return {
+            "trains": True,
+            "architecture": self.sources.architecture(model),
+            # How often to save changes no weight.
+            "training": without(self.training(model, method), "checkpoint_steps"),
+        }
 
     def seeded_as(self, model: str) -> str:
         """Return the name from which a model derives its initial weights and order of data."""
@@ -209,8 +226,14 @@ class Methods:
         return [
             method
             for method in self.config["evaluation"]["methods"]
-            if self.step_at(method, "data") or self.needs(method, Mask)
+            if self.step_at(method, "data") or self.training_mask(method)
         ]
+
+    def training_mask(self, method: str) -> Needed | None:
+        """Return the mask of the tokens that a method suppresses in training."""
+        train = self.step_at(method, "train")
+        masks = [m for m in self.needs(method, Mask) if train and m.step == train.key()]
+        return next(iter(masks), None)
 
     # --- files of models ---
 
@@ -259,14 +282,14 @@ class Methods:
 
     # --- needs ---
 
-    def inputs(self, needed: Needed, tokenizer: str, model: str | None = None) -> list[str]:
+    def inputs(self, needed: Needed, tokenizer: str) -> list[str]:
         """Return what a rule waits for before a step is given what it needs."""
         experiment, influence = self.experiment, self.influence
         match needed.need:
             case Mask(selection=None):
                 return experiment.corpus_files(self.layout.corpus(tokenizer), "truth")
             case Mask() as mask:
-                return influence.mask_files(influence.mask_folder(mask, model))
+                return influence.mask_files(influence.mask_folder(mask, tokenizer))
             case Ranking(selection):
                 folder = influence.selection_folder(selection)
                 return [f"{folder}/selection.json", f"{folder}/documents.csv"]
@@ -285,12 +308,12 @@ class Methods:
                 ]
         raise TypeError(f"{needed.need}: no rule makes needs of this kind")
 
-    def given(self, needed: Needed, tokenizer: str, model: str | None = None) -> list[str]:
+    def given(self, needed: Needed, tokenizer: str) -> list[str]:
         """Return the files and folders that a job is given of a need."""
         influence = self.influence
         match needed.need:
             case Mask() as mask:
-                folder = influence.mask_folder(mask, model)
+                folder = influence.mask_folder(mask, tokenizer)
                 return [folder] if folder else []
             case Ranking(selection):
                 return [influence.selection_folder(selection)]
@@ -298,25 +321,21 @@ class Methods:
                 return self.sources.arguments(entry_of(words), needed.key)
             case Reward(name):
                 return [self.layout.reward(name, tokenizer)]
-        return self.inputs(needed, tokenizer, model)
+        return self.inputs(needed, tokenizer)
 
-    def stage_inputs(
-        self, method: str, stages: tuple[str, ...], tokenizer: str, model: str | None = None
-    ) -> list[str]:
+    def stage_inputs(self, method: str, stages: Sequence[str], tokenizer: str) -> list[str]:
         """Return what the steps of some stages wait for."""
         return [
             path
             for needed in self._needs_at(method, stages)
-            for path in self.inputs(needed, tokenizer, model)
+            for path in self.inputs(needed, tokenizer)
         ]
 
-    def stage_given(
-        self, method: str, stages: tuple[str, ...], tokenizer: str, model: str | None = None
-    ) -> str:
+    def stage_given(self, method: str, stages: Sequence[str], tokenizer: str) -> str:
         """Return what the steps of some stages are given, as JSON: step, need, paths."""
         found: dict[str, dict[str, list[str]]] = {}
         for needed in self._needs_at(method, stages):
-            given = self.given(needed, tokenizer, model)
+            given = self.given(needed, tokenizer)
             found.setdefault(needed.step, {})[needed.name] = given
         return settings_of(**found)
 
@@ -327,19 +346,19 @@ class Methods:
             step.key(): entry[step.key()] for step in self.steps[method] if step.stage in stages
         }
 
-    def _needs_at(self, method: str, stages: tuple[str, ...]) -> list[Needed]:
+    def _needs_at(self, method: str, stages: Sequence[str]) -> list[Needed]:
         keys = [step.key() for step in self.steps[method] if step.stage in stages]
         return [needed for needed in self.needs(method) if needed.step in keys]
 
     def decode_inputs(self, wildcards: Any) -> list[str]:
         """Return what the decode step of a job's method waits for."""
         tokenizer = self.experiment.tokenizer_of(wildcards.model)
-        return self.stage_inputs(wildcards.method, ("decode",), tokenizer, wildcards.model)
+        return self.stage_inputs(wildcards.method, ["decode"], tokenizer)
 
     def decode_given(self, wildcards: Any) -> str:
         """Return what the decode step of a job's method is given."""
         tokenizer = self.experiment.tokenizer_of(wildcards.model)
-        return self.stage_given(wildcards.method, ("decode",), tokenizer, wildcards.model)
+        return self.stage_given(wildcards.method, ["decode"], tokenizer)
 
     # --- what is kept from training ---
 
@@ -347,17 +366,25 @@ class Methods:
         """Return what says which tokens a method drops or suppresses."""
         if self.step_at(method, "data"):
             return [f"{self.training_corpus(model, method)}/dropped.json"]
-        tokenizer = self.experiment.tokenizer_of(model)
-        return [p for mask in self.needs(method, Mask) for p in self.inputs(mask, tokenizer, model)]
+        mask = self.training_mask(method)
+        return self.inputs(mask, self.experiment.tokenizer_of(model)) if mask else []
 
     def removal_options(self, model: str, method: str) -> list[str]:
         if self.step_at(method, "data"):
             return ["--dropped", *self.removal_inputs(model, method)]
-        (mask,) = self.needs(method, Mask)
-        folder = self.influence.mask_folder(mask.need, model)
+        mask = self.training_mask(method).need
+        folder = self.influence.mask_folder(mask, self.experiment.tokenizer_of(model))
         return ["--mask", folder] if folder else ["--truth"]
 
-    def pairs(self, method: str) -> Needed:
-        """Return the pairs that a method learns from."""
+    def pairs_inputs(self, method: str) -> list[str]:
+        """Return what a rule waits for before it reads the pairs of a method."""
         (needed,) = self.needs(method, Pairs)
-        return needed
+        return self.sources.inputs(entry_of(needed.need), needed.key)
+
+    def pairs_arguments(self, method: str) -> list[str]:
+        (needed,) = self.needs(method, Pairs)
+        return self.sources.arguments(entry_of(needed.need), needed.key)
+
+    def pairs_settings(self, method: str) -> dict:
+        (needed,) = self.needs(method, Pairs)
+        return without(entry_of(needed.need), "files")

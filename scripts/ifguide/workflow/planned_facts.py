@@ -2,6 +2,7 @@
 
 import os
 
+from ifguide.data.file_lists import LONGEST_LIST
 from ifguide.methods.step import Pairs
 from ifguide.workflow.experiment import Experiment
 from ifguide.workflow.influence import Influence
@@ -18,11 +19,12 @@ def planned_facts(
     judges: Judges,
 ) -> dict:
     config, layout = experiment.config, experiment.layout
+    longest = LONGEST_LIST // (len(config["corpus"]["sources"]) + len(sources.data_entries()))
     return {
         "planted": layout.planted,
         "truth": experiment.has_truth,
         "sources": [
-            sources.arguments(entry, f"corpus.sources.{entry['name']}.files")
+            sources.arguments(entry, f"corpus.sources.{entry['name']}.files", longest)
             for entry in config["corpus"]["sources"]
         ],
         "corpora": {name: layout.corpus(name) for name in config["tokenizers"]},
@@ -37,11 +39,13 @@ def planned_facts(
             "explicit": os.path.dirname(judges.explicit_checkpoint),
             "implicit": judges.implicit_directory,
         },
-        "records": planned_records(experiment, sources, methods),
+        "records": planned_records(experiment, sources, methods, longest),
     }
 
 
-def planned_records(experiment: Experiment, sources: Sources, methods: Methods) -> dict:
+def planned_records(
+    experiment: Experiment, sources: Sources, methods: Methods, longest: int = LONGEST_LIST
+) -> dict:
     """Return the sets of records that jobs read, by the key of the config, and their reports."""
     config, layout = experiment.config, experiment.layout
     reports = {
@@ -61,7 +65,7 @@ def planned_records(experiment: Experiment, sources: Sources, methods: Methods) 
         name = ".".join(key.split(".")[:2])
         if name == "corpus.sources":
             continue
-        part = {"paths": sources.arguments(entry, key)} | {
+        part = {"paths": sources.arguments(entry, key, longest)} | {
             wanted: entry[wanted]
             for wanted in ("part", "limit", "continuation_toxicity")
             if entry.get(wanted) is not None

@@ -48,7 +48,7 @@ class RuleCode:
     def __init__(
         self, workflow: "Workflow", scripts: Path, methods: Methods, *, tracked: bool
     ) -> None:
-        """tracked: else a job keeps the digest that its output was made with."""
+        """tracked: else what is finished stays, by whatever code it was made."""
         self.workflow = workflow
         self.scripts = scripts
         self.methods = methods
@@ -64,10 +64,14 @@ class RuleCode:
     ) -> OfWildcards:
         """Return the digest of a rule's code: of its script and the modules that this needs.
 
+        Where code is not tracked, it is that which the output was made with before, also of a job
+        that runs for another reason: tracked again, it runs once more.
+
         made_by: the rule, where it has another name than its script. stages: of the method whose
         steps the script takes.
         """
-        made_by = made_by or script
+        # As a module of another workflow, rules have other names.
+        made_by = self.workflow.modifier.modify_rulename(made_by or script)
 
         def current(wildcards: Any) -> str:
             steps = self.methods.modules_of(wildcards.method, stages) if stages else ()

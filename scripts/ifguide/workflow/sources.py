@@ -3,10 +3,10 @@
 import functools
 import glob
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from ifguide.data.file_lists import as_arguments, matching
+from ifguide.data.file_lists import LONGEST_LIST, as_arguments, matching
 from ifguide.data.repositories import Repository
 from ifguide.evaluation.published_detoxify import PUBLISHED
 from ifguide.files.artifacts import canonical_json, text_sha256
@@ -183,11 +183,10 @@ class Sources:
             refuse_config(key, f"no file matches {pattern}")
         return found
 
-    def arguments(self, entry: dict, key: str) -> list[str]:
+    def arguments(self, entry: dict, key: str, longest: int = LONGEST_LIST) -> list[str]:
         """Return the same as arguments of a job, which may stand for more paths than they are."""
-        return as_arguments(
-            self.paths(entry, key), None if "hub" in entry else self._pattern(entry, key)
-        )
+        paths = self.paths(entry, key)
+        return as_arguments(paths, None if "hub" in entry else self._pattern(entry, key), longest)
 
     def inputs(self, entry: dict, key: str) -> list[str]:
         """Return what a rule waits for before it reads an entry's files."""
@@ -200,9 +199,10 @@ class Sources:
     def source_inputs(self, entries: Iterable[dict], key: str) -> list[str]:
         return [path for entry in entries for path in self.inputs(entry, _source_key(entry, key))]
 
-    def source_arguments(self, entries: Iterable[dict], key: str) -> str:
+    def source_arguments(self, entries: Sequence[dict], key: str) -> str:
         """Return one list of arguments for each entry, as JSON."""
-        return canonical_json([self.arguments(e, _source_key(e, key)) for e in entries])
+        longest = LONGEST_LIST // max(1, len(entries))
+        return canonical_json([self.arguments(e, _source_key(e, key), longest) for e in entries])
 
     def labelled(self, train: dict) -> dict:
         """Return the settings by which a classifier is trained, but for where its texts lie."""

@@ -1,0 +1,3 @@
+"""Labels of which no loss is taken."""
+
+IGNORED_LABEL = -100
