@@ -65,7 +65,7 @@ def words_of(path: Path) -> set[str]:
         if isinstance(node, ast.Constant) and isinstance(node.value, str):
             # As it stands, and as a part of a config's key.
             words |= {node.value, *re.findall(r"(?<=\.)\w+(?=\.)", node.value)}
-        elif isinstance(node, ast.Attribute):
+        elif isinstance(node, ast.Attribute) and ast.unparse(node) != "contextlib.suppress":
             words.add(node.attr)
         elif isinstance(node, ast.ImportFrom | ast.Import):
             words |= {part for alias in node.names for part in alias.name.split(".")}
