@@ -20,7 +20,7 @@ from ifguide.files.artifacts import read_json
 
 TOY = Path(__file__).parent / "toy"
 EXAMPLES = {
-    "keep_long": {"keep_long": {"tokens": 20}},
+    "keep_long": {"keep_long": {"tokens": 90}},
     "slower": {"slower": {"factor": 0.5}},
     "shrink": {"shrink": {"strength": 0.5}},
     "steer": {"steer": {"strength": 1.0}},
@@ -78,7 +78,11 @@ def test_at_strength_zero_it_is_the_model_that_it_began_with(compared, key):
             )["rows"]
             for method in (f"off_{key}", "none")
         )
-        assert off == pytest.approx(none) if key == "avoid" else off == none
+        if key == "avoid":
+            # Its logits are read one place after another, and sums are rounded otherwise.
+            off, none = ([row["value"] for row in rows] for rows in (off, none))
+            none = pytest.approx(none, rel=1e-6)
+        assert off == none
 
 
 def test_an_edit_changes_its_tensors_alone_in_a_plain_directory(compared):
@@ -110,4 +114,6 @@ def test_two_steps_of_one_name_are_refused(python, finished, tmp_path):
     subprocess.run(command, check=True)
     arguments = ["--cores", "1", "--dry-run", "--configfile", TINY]
     ran = run_snakemake(finished, *arguments, python=python, variables={"PYTHONPATH": str(target)})
-    assert error_line(ran.stdout).startswith("error: config: the step avoid of other_methods.avoid")
+    message = error_line(ran.stdout)
+    assert message.startswith("error: config: the step avoid of ")
+    assert message.endswith("rename its module or uninstall its package")
