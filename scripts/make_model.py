@@ -7,7 +7,6 @@ as it is. Started by torchrun, the processes share every step, and the first one
 """
 
 import json
-import logging
 import shutil
 import time
 from argparse import Namespace
@@ -26,8 +25,6 @@ from ifguide.models.loading import (
 from ifguide.models.losses_file import LOSS_COLUMNS, write_losses
 from ifguide.models.training_run import TrainedModel, TrainingRun, learn, tokens_learned_from
 from ifguide.workflow.command_line import argument_parser, run
-
-log = logging.getLogger(__name__)
 
 
 def main(arguments: Namespace) -> None:

@@ -157,9 +157,8 @@ class _Meaning(ast.NodeTransformer):
 
     def _block(self, node: ast.AST) -> ast.AST:
         super().generic_visit(node)
-        for field in ("body", "orelse", "finalbody"):
-            if field == "body" and getattr(node, field, None) == []:
-                node.body = [ast.Pass()]
+        if getattr(node, "body", None) == []:
+            node.body = [ast.Pass()]
         return node
 
 
