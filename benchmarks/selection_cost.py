@@ -25,6 +25,7 @@ DEFAULTS = {
     "rank_by": "flagged",
     "unmoved": False,
     "pooling": 0.0,
+    "pool_over": "token",
     "token_weight": "none",
     "token_weight_power": 1.0,
 }
@@ -36,6 +37,11 @@ VARIANTS = {
         "token_weight": "inverse_document_frequency",
     },
     "training blocks, pooled": {"documents": "block", "pooling": 0.9},
+    "training blocks, pooled over contexts": {
+        "documents": "block",
+        "pooling": 0.9,
+        "pool_over": "context",
+    },
 }
 # Linux counts into a process's peak memory what its parent held when it was started. The parent is
 # therefore this small one, which says what its child took.

@@ -188,9 +188,7 @@ class Selection:
         parts = list(parts)
         ranked = {part.number: self._ranking_scores(part.number) for part in parts}
         flat = np.concatenate(list(ranked.values()))
-        lower, total = lower_scores(
-            flat, (s[d >= 0] for s, d in self.pieces.with_source_documents())
-        )
+        lower, total = lower_scores(flat, (scores for scores, _, _ in self.pieces.candidates()))
         starts = np.cumsum([0] + [len(scores) for scores in ranked.values()])
         quantiles = dict(zip(ranked, np.split(lower / total, starts[1:-1]), strict=True))
         for part in parts:

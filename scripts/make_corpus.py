@@ -13,7 +13,8 @@ import numpy as np
 import pandas as pd
 
 from ifguide.data.corpus import open_corpus, write_blocks
-from ifguide.data.filtering import kept_streams, removal_quality, removed_tokens, unit_tokens
+from ifguide.data.filtering import kept_streams, removed_tokens, unit_tokens
+from ifguide.data.removal import removal_quality
 from ifguide.errors import InputError
 from ifguide.files.artifacts import write_json
 from ifguide.files.tables import write_table

@@ -1,10 +1,10 @@
 """How well token scores find the tokens that are known to be toxic.
 
-settings: {"ranking": {"pooling", "token_weight", "token_weight_power", "unmoved"}, "seed": int,
-"level": 0.95, "resamples": 200}. Judged are the label tokens of documents whose truth is known, in
-these splits: `all` documents; `choose` and `report`, two halves that share no document, so that
-what is chosen by the first can be reported on the second; and of each those with a toxic token,
-`toxic`, `choose_toxic` and `report_toxic`.
+settings: {"ranking": {"pooling", "pool_over", "token_weight", "token_weight_power", "unmoved"},
+"seed": int, "level": 0.95, "resamples": 200}. Judged are the candidates, label tokens that are not
+special, of documents whose truth is known, in these splits: `all` documents; `choose` and `report`,
+two halves that share no document, so that what is chosen by the first can be reported on the
+second; and of each those with a toxic token, `toxic`, `choose_toxic` and `report_toxic`.
 """
 
 from argparse import Namespace
@@ -19,6 +19,7 @@ from ifguide.evaluation.generation_metrics import metric_row
 from ifguide.evaluation.metrics import precision_recall_curve, ranking_intervals, thin_curve
 from ifguide.files.artifacts import write_json
 from ifguide.files.tables import write_table
+from ifguide.influence.pieces import candidate_documents
 from ifguide.influence.score_files import open_scores, scores_made_from
 from ifguide.influence.token_weights import TokenRanking
 from ifguide.influence.truth_splits import truth_splits
@@ -76,12 +77,11 @@ def main(arguments: Namespace) -> None:
 def known_tokens(
     corpus: Corpus, shards: Iterable[np.ndarray]
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Return truth, score and document of each scored label token whose truth is known."""
+    """Return truth, score and document of each scored candidate whose truth is known."""
     columns = []
-    for scores, documents, truth in zip(
-        shards, corpus.documents.shards, corpus.truth.shards, strict=True
-    ):
-        scores, documents, truth = scores[:, 1:], documents[:, 1:], truth[:, 1:]
+    for shard, (scores, truth) in enumerate(zip(shards, corpus.truth.shards, strict=True)):
+        documents = candidate_documents(corpus, shard)[:, 1:]
+        scores, truth = scores[:, 1:], truth[:, 1:]
         kept = (documents >= 0) & corpus.truth_known()[documents] & ~np.isnan(scores)
         columns.append((truth[kept], scores[kept], documents[kept]))
     truth, scores, documents = (np.concatenate(column) for column in zip(*columns, strict=True))

@@ -7,7 +7,7 @@ from argparse import Namespace
 from pathlib import Path
 
 from ifguide.data.corpus import open_corpus
-from ifguide.data.filtering import removal_quality
+from ifguide.data.removal import removal_quality
 from ifguide.evaluation.generation_metrics import metric_row
 from ifguide.evaluation.metrics import Interval
 from ifguide.files.artifacts import read_json, require_same, write_json

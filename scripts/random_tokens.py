@@ -8,6 +8,7 @@ from pathlib import Path
 
 from ifguide.data.corpus import open_corpus
 from ifguide.files.artifacts import write_json
+from ifguide.influence.pieces import candidate_documents
 from ifguide.influence.random_tokens import random_masks
 from ifguide.influence.selection_files import open_mask, write_mask
 from ifguide.seeds import derive_seed
@@ -20,7 +21,8 @@ def main(arguments: Namespace) -> None:
     # Column 0 is no label: a selected token there has no loss to replace.
     count = sum(int(shard[:, 1:].sum()) for shard in selected.shards)
     seed = derive_seed(arguments.settings["seed"], "random tokens")
-    masks = random_masks(corpus.documents.shards, count, seed)
+    shards = range(len(corpus.tokens.shards))
+    masks = random_masks([candidate_documents(corpus, shard) for shard in shards], count, seed)
     write_json(
         arguments.output / "selection.json",
         {

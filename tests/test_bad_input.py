@@ -610,9 +610,11 @@ def test_poisoned_documents_are_counted_and_inject_no_special_token(repository, 
 UNWEIGHTED = {
     "unmoved": False,
     "pooling": 0.0,
+    "pool_over": "token",
     "token_weight": "none",
     "token_weight_power": 1.0,
     "rank_by": "flagged",
+    "harmless_sources": [],
 }
 
 

@@ -23,11 +23,11 @@ from ifguide.data.filtering import (
     first_of_share,
     kept_streams,
     read_words,
-    removal_quality,
     removed_tokens,
     unit_tokens,
     word_finder,
 )
+from ifguide.data.removal import removal_quality
 from ifguide.errors import InputError
 from ifguide.files.artifacts import read_json, write_array, write_json, write_jsonl
 from ifguide.files.checksums import file_sha256
@@ -173,9 +173,9 @@ def test_kept_blocks_are_those_blocks(tmp_path_factory, found, shards, data):
 
 
 @settings(max_examples=60, deadline=None)
-@given(streams(), st.integers(0, 99))
-def test_quality_equals_counting_by_hand(tmp_path_factory, found, seed):
-    corpus = written(tmp_path_factory.mktemp("corpus"), found, 2)
+@given(streams(), st.integers(1, 4), st.integers(0, 99))
+def test_quality_equals_counting_by_hand(tmp_path_factory, found, shards, seed):
+    corpus = written(tmp_path_factory.mktemp("corpus"), found, shards)
     generator = np.random.default_rng(seed)
     removed = [generator.random(shard.shape) < 0.4 for shard in corpus.documents.shards]
     quality = removal_quality(corpus, removed)
@@ -193,6 +193,14 @@ def test_quality_equals_counting_by_hand(tmp_path_factory, found, seed):
     touched = {document for document, out, _ in judged if out}
     toxic = {document for document, _, bad in judged if bad}
 
+    spans, previous = [], (None, False)
+    for document, out, bad in tokens:
+        if document in known and bad:
+            if previous != (document, True):
+                spans.append([])
+            spans[-1].append(out)
+        previous = (document, bad)
+
     def ratio(part, whole):
         return part / whole if whole else None
 
@@ -200,6 +208,12 @@ def test_quality_equals_counting_by_hand(tmp_path_factory, found, seed):
         "removed_share": gone.sum() / len(tokens),
         "precision": ratio(hits, sum(out for _, out, _ in judged)),
         "recall": ratio(hits, sum(bad for *_, bad in judged)),
+        "spans_touched": ratio(sum(map(any, spans)), len(spans)),
+        "first_tokens_found": ratio(sum(span[0] for span in spans), len(spans)),
+        "outside_toxic_documents": ratio(
+            sum(out and document not in toxic for document, out, _ in judged),
+            sum(out for _, out, _ in judged),
+        ),
         "document_precision": ratio(len(touched & toxic), len(touched)),
         "document_recall": ratio(len(touched & toxic), len(toxic)),
     }

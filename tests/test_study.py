@@ -18,7 +18,12 @@ from ifguide.evaluation import metrics
 from ifguide.evaluation.ranking_agreement import agreement
 from ifguide.influence.query_direction import encode_records, restricted
 from ifguide.influence.score_averages import mean_scores, root_mean_square
-from ifguide.influence.token_weights import TokenRanking, inverse_document_frequency, unmoved
+from ifguide.influence.token_weights import (
+    PRIOR_OCCURRENCES,
+    TokenRanking,
+    inverse_document_frequency,
+    unmoved,
+)
 from ifguide.influence.truth_splits import truth_splits
 from ifguide.report.study import study_markdown, study_table
 from ifguide.report.study_figures import variants_by_question
@@ -178,7 +183,7 @@ def ranked(scores, tokens, documents=None, **settings):
     """All shards, ranked piece by piece as a selection does."""
     documents = documents or [np.zeros(ids.shape, np.int32) for ids in tokens]
     as_scored = {"token_weight": "none", "token_weight_power": 1.0}
-    settings = {"unmoved": False, "pooling": 0.0, **as_scored, **settings}
+    settings = {"unmoved": False, "pooling": 0.0, "pool_over": "token", **as_scored, **settings}
     ranking = TokenRanking(scores, tokens, documents, settings, 10)
     return [ranking(*shard) for shard in zip(scores, tokens, documents, strict=True)]
 
@@ -225,6 +230,47 @@ def test_pooling_mixes_a_score_with_the_mean_of_its_token(pooling):
                 assert pooled[row, column] == pytest.approx(expected, rel=1e-5, abs=1e-6)
             else:
                 np.testing.assert_equal(pooled[row, column], score)
+
+
+@pytest.mark.parametrize("pooling", [0.4, 1.0])
+def test_pooling_over_contexts_mixes_the_means_beside_either_neighbour(pooling):
+    generator = np.random.default_rng(7)
+    tokens = [generator.integers(0, 3, (5, 6)) for _ in range(2)]
+    documents = [np.zeros((5, 6), np.int32) for _ in range(2)]
+    scores = [generator.normal(size=(5, 6)).astype(np.float32) for _ in range(2)]
+    for shard in scores:
+        shard[:, 0] = 0
+    documents[0][4, 3:], scores[0][4, 3:] = -1, 0  # padding
+    scores[1][2] = np.nan  # a block that was not scored
+    seen = {}
+
+    def contexts(row, column):
+        """The token with what stands before it, and with what follows it, if anything does."""
+        after = row[column + 1] if column + 1 < len(row) else None
+        return ("before", row[column - 1], row[column]), ("after", row[column], after)
+
+    def labels(shard, owners):
+        for row, column in np.ndindex(shard.shape):
+            if column and owners[row, column] >= 0 and not np.isnan(shard[row, column]):
+                yield row, column
+
+    for shard, ids, owners in zip(scores, tokens, documents, strict=True):
+        for row, column in labels(shard, owners):
+            for key in (ids[row, column], *contexts(ids[row], column)):
+                seen.setdefault(key, []).append(float(shard[row, column]))
+    found = ranked(scores, tokens, documents, pooling=pooling, pool_over="context")
+    for shard, ids, owners, pooled in zip(scores, tokens, documents, found, strict=True):
+        judged = np.zeros(shard.shape, bool)
+        for row, column in labels(shard, owners):
+            judged[row, column] = True
+            mean = np.mean(seen[ids[row, column]])
+            shrunk = [
+                (sum(seen[key]) + PRIOR_OCCURRENCES * mean) / (len(seen[key]) + PRIOR_OCCURRENCES)
+                for key in contexts(ids[row], column)
+            ]
+            expected = (1 - pooling) * shard[row, column] + pooling * np.mean(shrunk)
+            assert pooled[row, column] == pytest.approx(expected, rel=1e-4, abs=1e-6)
+        np.testing.assert_array_equal(pooled[~judged], shard[~judged])
 
 
 def test_unmoved_scores_stand_before_their_labels():

@@ -10,7 +10,13 @@ INTERVAL_SETTINGS = {
     "resamples": config["evaluation"]["ranking_resamples"],
     "level": config["evaluation"]["level"],
 }
-AS_SCORED = {"pooling": 0.0, "token_weight": "none", "token_weight_power": 1.0, "unmoved": False}
+AS_SCORED = {
+    "pooling": 0.0,
+    "pool_over": "token",
+    "token_weight": "none",
+    "token_weight_power": 1.0,
+    "unmoved": False,
+}
 
 
 rule select_tokens:
@@ -26,9 +32,11 @@ rule select_tokens:
             "json",
         ),
         directions=lambda w: influence.direction_files(w.direction),
+        sources=lambda w: layout.documents if influence.decoy_sources(w.selection) else [],
     output:
         mask=shard_files(f"{layout.selection()}/mask", SHARDS),
         documents=f"{layout.selection()}/documents.csv",
+        decoys=f"{layout.selection()}/decoys.csv",
         record=f"{layout.selection()}/selection.json",
     log:
         layout.log("select_tokens", "model", "direction", "selection"),
@@ -45,8 +53,10 @@ rule select_tokens:
         code=code("select_tokens"),
         script=script("select_tokens"),
         settings=lambda w: settings_of(
-            **without(config["influence"]["selections"][w.selection], "direction", "attribution")
+            **without(config["influence"]["selections"][w.selection], "direction", "attribution"),
+            harmless_sources=influence.decoy_sources(w.selection),
         ),
+        documents=lambda w, input: ["--documents", *input.sources] if input.sources else [],
         scored=lambda w: influence.scored_with(
             w.direction,
             config["influence"]["selections"][w.selection]["attribution"],
@@ -57,8 +67,8 @@ rule select_tokens:
         "select tokens: {wildcards.selection}"
     shell:
         "python {params.script:q} --settings {params.settings:q} --corpus {params.corpus:q}"
-        " --scores {input.scores:q} --directions {input.directions:q} --scored {params.scored:q}"
-        " --output {params.folder:q} > {log:q} 2>&1"
+        " {params.documents:q} --scores {input.scores:q} --directions {input.directions:q}"
+        " --scored {params.scored:q} --output {params.folder:q} > {log:q} 2>&1"
 
 
 rule random_tokens:

@@ -11,8 +11,20 @@ from ifguide.influence.token_weights import TokenRanking
 TOKENS_AT_ONCE = 1 << 18
 
 
+def candidate_documents(corpus: Corpus, shard: int, rows: slice = slice(None)) -> np.ndarray:
+    """Return the documents of a shard's blocks, PADDING where a token is no candidate: (rows, T).
+
+    Special tokens are none: a model that does not learn where a text ends forgets nothing toxic.
+    """
+    special = corpus.tokens.shards[shard][rows] == corpus.meta["end_of_text"]
+    documents = corpus.documents.shards[shard][rows]
+    return np.where(special, documents.dtype.type(PADDING), documents)
+
+
 class Pieces:
     """Scores and documents of a corpus, some blocks at a time, whatever the shards: (blocks, T).
+
+    What is no candidate belongs to no document here, as padding does.
 
     A piece is made when it is asked for, so that memory does not grow with the corpus.
     """
@@ -46,7 +58,7 @@ class Pieces:
 
     def _source_documents(self, index: int) -> np.ndarray:
         shard, rows = self._parts[index]
-        return self._corpus.documents.shards[shard][rows]
+        return candidate_documents(self._corpus, shard, rows)
 
     def _piece_documents(self, index: int) -> np.ndarray:
         """Return the ids that ranking and windows respect: source documents, or blocks."""
@@ -54,12 +66,20 @@ class Pieces:
         if not self.by_block:
             return documents
         first = self._first_block(index)
-        blocks = np.arange(first, first + len(documents), dtype=np.int32)[:, None]
-        return np.where(documents >= 0, blocks, np.int32(PADDING))
+        blocks = np.arange(first, first + len(documents), dtype=documents.dtype)[:, None]
+        return np.where(documents >= 0, blocks, documents)
 
-    def with_source_documents(self) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-        for index, scores in enumerate(self.scores):
-            yield scores, self._source_documents(index)
+    def candidates(self) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray | None]]:
+        """Yield scores, source documents and truth of the tokens that may be selected, flat.
+
+        The truth is None where no token is known to be toxic.
+        """
+        for index, (shard, rows) in enumerate(self._parts):
+            documents = self._source_documents(index)
+            kept = documents >= 0
+            truth = self._corpus.truth
+            known = None if truth is None else truth.shards[shard][rows][kept]
+            yield self.scores[index][kept], documents[kept], known
 
     def _first_block(self, index: int) -> int:
         shard, rows = self._parts[index]

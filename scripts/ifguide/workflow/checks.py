@@ -228,6 +228,13 @@ class Checks:
                 if entry["unmoved"] and entry["attribution"] != "position":
                     key = f"influence.{section}.{name}.unmoved"
                     refuse_config(key, "only `position` scores are moved")
+        for name, entry in influence["selections"].items():
+            harmless = isinstance(entry["limit"], dict) and entry["limit"]["decoys"] == "harmless"
+            if harmless and not self.influence.decoy_sources(name):
+                refuse_config(
+                    f"influence.selections.{name}.limit.decoys",
+                    "no entry of corpus.sources has `harmless: true`; set negative",
+                )
         masks = self.methods.with_need(Mask, Ranking)
         suppressing = any(method in masks for method in self.config["evaluation"]["methods"])
         if influence["scores"]["blocks"] and suppressing:

@@ -114,7 +114,8 @@ class Influence:
             ),
             "layers": _joined(part["layers"] or "all" for part in parts),
             "attribution": entry["attribution"] + (", unmoved" if entry["unmoved"] else ""),
-            "pooling": f"{entry['pooling']:g}",
+            "pooling": f"{entry['pooling']:g}"
+            + (" over contexts" if entry["pooling"] and entry["pool_over"] == "context" else ""),
             "token_weight": weight,
         }
 
@@ -131,6 +132,14 @@ class Influence:
     def selection_folder(self, selection: str) -> str:
         direction = self.settings["selections"][selection]["direction"]
         return f"{self.folder(direction)}/{selection}"
+
+    def decoy_sources(self, selection: str) -> list[str]:
+        """Return the sources whose scores are a selection's decoys: those that are harmless."""
+        limit = self.settings["selections"][selection]["limit"]
+        if not isinstance(limit, dict) or limit["decoys"] == "negative":
+            return []
+        sources = self.experiment.config["corpus"]["sources"]
+        return [source["name"] for source in sources if source["harmless"]]
 
     def mask_files(self, folder: str) -> list[str]:
         """Return the record and the masks of a selection."""

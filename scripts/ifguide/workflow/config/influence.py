@@ -1,8 +1,9 @@
 """How tokens are scored and selected."""
 
-from typing import Annotated, Literal
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal
 
-from pydantic import Field
+from pydantic import Discriminator, Field, Tag
 
 from ifguide.settings import Settings, section
 from ifguide.workflow.config.values import Distinct, Name, name_except
@@ -25,6 +26,14 @@ Pooling = Annotated[
         le=1,
         description="Part of a score that is replaced by the mean score of all occurrences of the "
         "same token in the corpus, before it is weighted: 1 ranks words, 0 occurrences.",
+    ),
+]
+PoolOver = Annotated[
+    Literal["token", "context"],
+    Field(
+        description="What that mean is taken over: all occurrences of the token, or those with the "
+        "same token before them and those with the same token after them, half each. A word that "
+        "is harmful in one context and harmless in another is told apart by its contexts only."
     ),
 ]
 TokenWeight = Annotated[
@@ -118,6 +127,7 @@ class Variant(Settings):
     attribution: Literal["loss", "position"] = Field("loss", description="Which token scores rank.")
     unmoved: Unmoved = False
     pooling: Pooling = 0.0
+    pool_over: PoolOver = "token"
     token_weight: TokenWeight = "none"
     token_weight_power: TokenWeightPower = 1.0
 
@@ -163,6 +173,27 @@ class Scores(Settings):
     )
 
 
+class FalseDiscoveryLimit(Settings):
+    """As many tokens as an estimated share of false ones among them allows."""
+
+    false_discovery_rate: float = Field(
+        gt=0,
+        lt=1,
+        description="Estimated share of the flagged tokens that have nothing to do with the "
+        "queries. The lowest threshold that keeps to it flags, and `quantile` is not used.",
+    )
+    decoys: Literal["negative", "harmless"] = Field(
+        "negative",
+        description="What the false ones are estimated by: the scores as far below 0, as if what "
+        "has nothing to do with the queries were symmetric; or the scores in the sources with "
+        "`harmless: true`, which need no symmetry.",
+    )
+
+
+def _kind_of_limit(limit: Any) -> str:
+    return "FalseDiscoveryLimit" if isinstance(limit, Mapping) else "share"
+
+
 class Selection(Settings):
     """A selection of tokens."""
 
@@ -178,14 +209,21 @@ class Selection(Settings):
     window: int = Field(
         1, ge=0, description="Neighbours, on each side, that are selected with a flagged token."
     )
-    limit: float = Field(
-        0.02, ge=0, le=1, description="Largest share of the corpus's tokens that is selected."
+    limit: Annotated[
+        Annotated[Annotated[float, Field(ge=0, le=1)], Tag("share")]
+        | Annotated[FalseDiscoveryLimit, Tag("FalseDiscoveryLimit")],
+        Discriminator(_kind_of_limit),
+    ] = Field(
+        0.02,
+        description="Largest share of the corpus's tokens that is selected, or the largest share "
+        "of false discoveries among them.",
     )
     documents: Literal["block", "source"] = Field(
         "block", description="What is ranked: training blocks, or source documents."
     )
     unmoved: Unmoved = False
     pooling: Pooling = 0.0
+    pool_over: PoolOver = "token"
     token_weight: TokenWeight = "none"
     token_weight_power: TokenWeightPower = 1.0
     rank_by: Literal["flagged", "influence"] = Field(
