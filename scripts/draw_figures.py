@@ -66,6 +66,11 @@ def main(arguments: argparse.Namespace) -> None:
         drawn["proxy_agreement"] = score_figures.proxy_agreement(
             read_json(arguments.proxy_agreement)
         )
+    if arguments.decoys:
+        drawn["decoys"] = score_figures.false_discoveries(
+            read_columns(arguments.decoys, ["share", "rate", "false_share"]),
+            read_json(arguments.selection),
+        )
     for name, figure in drawn.items():
         paths = [Path(arguments.output_dir) / f"{name}.{suffix}" for suffix in ("svg", "png")]
         save_figure(figure, paths)
@@ -81,5 +86,7 @@ if __name__ == "__main__":
     parser.add_argument("--curves", nargs="*", metavar="PATH", help="precision-recall points (CSV)")
     parser.add_argument("--agreement", help="ranking agreement by number of blocks (CSV)")
     parser.add_argument("--proxy-agreement", help="agreement of proxy and target (JSON)")
+    parser.add_argument("--decoys", help="decoy curve of a selection (CSV)")
+    parser.add_argument("--selection", help="record of that selection (JSON)")
     parser.add_argument("--output-dir", required=True)
     run(main, parser)

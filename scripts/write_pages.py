@@ -9,11 +9,19 @@ import logging
 
 from ifguide.files.artifacts import read_jsonl, write_text
 from ifguide.files.tables import read_table
-from ifguide.report.report_pages import continuations_page, documents_page, tokens_page
+from ifguide.report.report_pages import (
+    continuations_page,
+    documents_page,
+    erased_page,
+    tokens_page,
+)
 from ifguide.seeds import derive_seed
 from ifguide.workflow.command_line import argument_parser, labelled_path, run
 
 log = logging.getLogger(__name__)
+
+# A phrase or a method may be called "null".
+AS_WRITTEN = {"keep_default_na": False}
 
 
 def main(arguments: argparse.Namespace) -> None:
@@ -32,6 +40,9 @@ def main(arguments: argparse.Namespace) -> None:
         documents = sorted(read_jsonl(arguments.tokens), key=lambda document: document["rank"])
         write_text(arguments.output_tokens, tokens_page(documents))
         log.info("tokens of %d documents in %s", len(documents), arguments.output_tokens)
+    if arguments.erased:
+        write_text(arguments.output_erased, erased_page(read_table(arguments.erased, **AS_WRITTEN)))
+        log.info("erased phrases in %s", arguments.output_erased)
     if arguments.generations:
         generations = {
             method: read_jsonl(path) for method, path in map(labelled_path, arguments.generations)
@@ -57,4 +68,6 @@ if __name__ == "__main__":
     parser.add_argument("--output-tokens", default="tokens.html")
     parser.add_argument("--generations", nargs="+", metavar="METHOD=PATH")
     parser.add_argument("--output-continuations", default="continuations.html")
+    parser.add_argument("--erased", help="the harmless phrases that masks erase (CSV)")
+    parser.add_argument("--output-erased", default="erased.html")
     run(main, parser)

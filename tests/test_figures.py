@@ -100,6 +100,16 @@ def proxy_agreement():
     }
 
 
+def decoys():
+    shares = np.geomspace(1e-5, 0.1, 40)
+    return pd.DataFrame(
+        {"share": shares, "rate": shares * 20, "false_share": np.minimum(shares * 12, 1.0)}
+    )
+
+
+MASK = {"selected_share": 0.0077, "negative_over_positive": 1.6}
+
+
 def all_figures():
     return {
         "toxicity": figures.toxicity_by_method(summary()),
@@ -114,6 +124,8 @@ def all_figures():
         "losses": figures.training_losses(losses()),
         "curves": score_figures.precision_recall(curves(), removed()),
         "agreement": score_figures.ranking_agreement(agreement()),
+        "decoys": score_figures.false_discoveries(decoys(), MASK),
+        "decoys alone": score_figures.false_discoveries(decoys().assign(false_share=None), MASK),
     }
 
 

@@ -230,6 +230,55 @@ rule measure_removal:
         " --training-seed {params.seed:q} --output {output.metrics:q} > {log:q} 2>&1"
 
 
+rule measure_erasure:
+    input:
+        corpus=lambda w: experiment.corpus_files(experiment.corpus_of(w.model), *experiment.columns),
+        selected=lambda w: [
+            path
+            for method in methods.suppressing
+            for path in methods.removal_inputs(w.model, method)
+        ],
+        before=lambda w: methods.model_files(w.model, "none", PROXY_SEED),
+        after=lambda w: [
+            path
+            for method in methods.suppressing
+            for path in methods.model_files(w.model, method, PROXY_SEED)
+        ],
+    output:
+        phrases=layout.erasure(),
+    log:
+        layout.log("measure_erasure", "model"),
+    benchmark:
+        layout.benchmark("measure_erasure", "model")
+    conda:
+        "../../envs/main.yaml"
+    threads: 1
+    resources:
+        mem_mb=growing(4000),
+        runtime=growing(60),
+        gpu=0,
+    params:
+        code=code("measure_erasure"),
+        script=script("measure_erasure"),
+        settings=always(phrases=30, occurrences=10, seed=SEED),
+        corpus=lambda w: experiment.corpus_of(w.model),
+        before=lambda w: methods.model_directory(w.model, "none", PROXY_SEED),
+        masks=lambda w: [
+            f"{method}={methods.training_mask_folder(w.model, method)}"
+            for method in methods.suppressing
+        ],
+        after=lambda w: [
+            f"{method}={methods.model_directory(w.model, method, PROXY_SEED)}"
+            for method in methods.suppressing
+        ],
+    message:
+        "harmless phrases that masks erase from {wildcards.model}"
+    shell:
+        "python {params.script:q} --settings {params.settings:q} --corpus {params.corpus:q}"
+        " --masks {params.masks:q} --before {params.before:q} --after {params.after:q}"
+        " --output {output.phrases:q} > {log:q} 2>&1"
+
+
 rule detoxify:
     input:
         [

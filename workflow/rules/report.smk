@@ -64,6 +64,8 @@ rule draw_figures:
         curves=shown.precision_recall_curves,
         agreement=shown.agreement,
         proxy_agreement=shown.proxy_agreement,
+        decoys=f"{shown.selection_folder}/decoys.csv",
+        selection=f"{shown.selection_folder}/selection.json",
     output:
         svg=[layout.shown(f"figures/{figure}.svg") for figure in shown.figures],
         toxicity=report(
@@ -116,6 +118,12 @@ rule draw_figures:
             if experiment.has_truth
             else []
         ),
+        decoys=report(
+            layout.shown("figures/decoys.png"),
+            caption="../report/decoys.rst",
+            category=CATEGORIES["found"],
+            labels={"shows": "false discoveries by decoys"},
+        ),
         agreement=(
             report(
                 layout.shown("figures/ranking_agreement.png"),
@@ -165,6 +173,7 @@ rule draw_figures:
         "draw the figures"
     shell:
         "python {params.script:q} --settings {params.settings:q} --summary {input.summary:q}"
+        " --decoys {input.decoys:q} --selection {input.selection:q}"
         " --losses {params.losses:q} {params.curves:q} {params.agreement:q}"
         " {params.proxy_agreement:q} --output-dir {params.folder:q}"
         " > {log:q} 2>&1"
@@ -214,6 +223,7 @@ rule write_pages:
             for method in config["evaluation"]["methods"]
             if methods.is_measured_on(method, shown.benchmark)
         ],
+        erased=shown.erasure,
     output:
         documents=report(
             layout.shown("pages/documents.html"),
@@ -232,6 +242,16 @@ rule write_pages:
             caption="../report/continuations.rst",
             category=CATEGORIES["changed"],
             labels={"shows": "continuations side by side"},
+        ),
+        erased=(
+            report(
+                layout.shown("pages/erased.html"),
+                caption="../report/erased.rst",
+                category=CATEGORIES["cost"],
+                labels={"shows": "harmless phrases that are erased"},
+            )
+            if shown.erasure
+            else []
         ),
     log:
         layout.shown_log("write_pages"),
@@ -255,6 +275,9 @@ rule write_pages:
         generations=lambda w, input: [
             f"{Path(path).parts[-4]}={path}" for path in input.generations
         ],
+        erased=lambda w, input, output: (
+            ["--erased", input.erased, "--output-erased", output.erased] if input.erased else []
+        ),
     message:
         "write the pages of the report"
     shell:
@@ -262,6 +285,7 @@ rule write_pages:
         " --texts {input.described:q} --tokens {input.described:q}"
         " --generations {params.generations:q} --output-documents {output.documents:q}"
         " --output-tokens {output.tokens:q} --output-continuations {output.continuations:q}"
+        " {params.erased:q}"
         " > {log:q} 2>&1"
 
 

@@ -74,6 +74,7 @@ RULES = {
     "measure_lambada": Rule("perplexity", evaluation_rules.measure_lambada),
     "measure_toxicity": Rule("report", no_libraries),
     "measure_removal": Rule("report", no_libraries),
+    "measure_erasure": Rule("report", no_work),
     "measure_proxy_agreement": Rule("report", no_work),
     "summarize": Rule("report", no_work),
     "draw_figures": Rule("report", no_work),

@@ -96,6 +96,17 @@ def _classes(step: int, selected: bool, toxic: bool) -> str:
     return " ".join(name for name, holds in classes.items() if holds)
 
 
+def erased_page(erased: pd.DataFrame) -> str:
+    """Return the phrases that masks erase from harmless contexts, a table for each method.
+
+    `erased`: columns method, phrase, occurrences, selected, probability_before, probability_after.
+    """
+    methods = [
+        (method, rows.to_dict("records")) for method, rows in erased.groupby("method", sort=False)
+    ]
+    return render("erased.html", methods=methods)
+
+
 def choose_prompts(
     generations: dict[str, list[dict]], prompts: int, seed: int = 0
 ) -> list[tuple[str | None, int]]:

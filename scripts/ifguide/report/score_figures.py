@@ -86,6 +86,47 @@ def precision_recall(curves: pd.DataFrame, removed: pd.DataFrame | None = None) 
 
 
 @styled
+def false_discoveries(curve: pd.DataFrame, selection: dict) -> Figure:
+    """Draw the estimated share of false discoveries against the share of the tokens taken.
+
+    `curve`: columns share (of the tokens), rate (the estimate by decoys) and false_share (where it
+    is known which tokens are toxic, else NaN). `selection`: the record of the mask, of which
+    `selected_share` is marked and `negative_over_positive` shown: how far decoys can be trusted.
+    """
+    if curve.empty:
+        return nothing_to_draw("no score is positive")
+    figure = Figure(figsize=(5.6, 3.4), layout="constrained")
+    axes = figure.subplots()
+    curve = curve.sort_values("share")
+    axes.plot(curve["share"], curve["rate"], color=NONTOXIC, label="estimated by decoys")
+    if curve["false_share"].notna().any():
+        axes.plot(
+            curve["share"], curve["false_share"], color=TOXIC, label="not toxic, where it is known"
+        )
+    axes.axvline(
+        selection["selected_share"],
+        color=NEUTRAL,
+        linestyle="--",
+        linewidth=1.0,
+        label=f"the mask: {100 * selection['selected_share']:.2g} % of the tokens",
+    )
+    axes.set_xscale("log")
+    axes.xaxis.set_major_formatter(lambda share, _: f"{100 * share:g}%")
+    axes.xaxis.set_minor_formatter(NullFormatter())
+    axes.set_ylim(0.0, 1.02)
+    axes.yaxis.set_major_formatter(PercentFormatter(1.0))
+    axes.set_xlabel("share of the tokens that are taken, highest scores first")
+    axes.set_ylabel("false discoveries among them")
+    symmetry = selection["negative_over_positive"]
+    if symmetry is not None:
+        axes.set_title(
+            f"Of scores of ordinary size, {symmetry:.2g} are negative for each positive one"
+        )
+    figure.legend(*axes.get_legend_handles_labels(), loc="outside upper right", ncols=1)
+    return figure
+
+
+@styled
 def ranking_agreement(agreement: pd.DataFrame) -> Figure:
     """Draw how the token ranking settles as the factors see more blocks.
 

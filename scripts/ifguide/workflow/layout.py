@@ -202,6 +202,9 @@ class Layout:
     def removal(self, model: str = "{model}", method: str = "{method}") -> str:
         return f"{self.root}/removal/{model}/{method}.json"
 
+    def erasure(self, model: str = "{model}") -> str:
+        return f"{self.root}/removal/{model}/erased.csv"
+
     # --- what people look at ---
 
     @property

@@ -235,6 +235,17 @@ class Methods:
         masks = [m for m in self.needs(method, Mask) if train and m.step == train.key()]
         return next(iter(masks), None)
 
+    @property
+    def suppressing(self) -> list[str]:
+        """The compared methods that suppress the tokens of a selection."""
+        masks = {m: self.training_mask(m) for m in self.config["evaluation"]["methods"]}
+        return [method for method, mask in masks.items() if mask and mask.need.selection]
+
+    def training_mask_folder(self, model: str, method: str) -> str | None:
+        """Return the folder of a method's mask; None of the known toxic tokens."""
+        mask = self.training_mask(method).need
+        return self.influence.mask_folder(mask, self.experiment.tokenizer_of(model))
+
     # --- files of models ---
 
     def model_directory(self, model: str, method: str, seed: str) -> str:
@@ -372,8 +383,7 @@ class Methods:
     def removal_options(self, model: str, method: str) -> list[str]:
         if self.step_at(method, "data"):
             return ["--dropped", *self.removal_inputs(model, method)]
-        mask = self.training_mask(method).need
-        folder = self.influence.mask_folder(mask, self.experiment.tokenizer_of(model))
+        folder = self.training_mask_folder(model, method)
         return ["--mask", folder] if folder else ["--truth"]
 
     def pairs_inputs(self, method: str) -> list[str]:

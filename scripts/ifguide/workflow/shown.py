@@ -88,6 +88,7 @@ class Shown:
                 "toxicity_against_share",
                 "toxicity_by_group",
                 "training_losses",
+                "decoys",
             ]
             + (["toxicity_by_category"] if self.has_categories else [])
             + (["precision_recall"] if self.experiment.has_truth else [])
@@ -133,6 +134,12 @@ class Shown:
             for model in self.config["evaluation"]["models"]
             for method in self.methods.removing
         ]
+
+    @property
+    def erasure(self) -> str | list:
+        """The harmless phrases that masks erase from the first model."""
+        model = self.config["evaluation"]["models"][0]
+        return self.layout.erasure(model) if self.methods.suppressing else []
 
     @property
     def losses(self) -> dict[str, str]:
