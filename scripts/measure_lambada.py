@@ -14,7 +14,7 @@ from ifguide.data.tokenizers import load_tokenizer
 from ifguide.evaluation.fluency import last_words, longest_last_word
 from ifguide.evaluation.generation import Sampling
 from ifguide.evaluation.generation_metrics import metric_row
-from ifguide.evaluation.metrics import share_interval
+from ifguide.evaluation.intervals import share_interval
 from ifguide.evaluation.metrics_file import add_measurement_arguments, write_metrics
 from ifguide.files.artifacts import read_jsonl
 from ifguide.methods.step import DecodingJob, decoding

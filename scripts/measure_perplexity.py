@@ -13,7 +13,7 @@ from ifguide.data.corpus import open_corpus
 from ifguide.data.tokenizers import load_tokenizer
 from ifguide.evaluation.fluency import document_losses
 from ifguide.evaluation.generation_metrics import metric_row
-from ifguide.evaluation.metrics import perplexity_interval
+from ifguide.evaluation.intervals import perplexity_interval
 from ifguide.evaluation.metrics_file import add_measurement_arguments, write_metrics
 from ifguide.methods.step import DecodingJob, decoding
 from ifguide.models.loading import compute_device, load_model

@@ -9,7 +9,7 @@ from pathlib import Path
 from ifguide.data.corpus import open_corpus
 from ifguide.data.removal import removal_quality
 from ifguide.evaluation.generation_metrics import metric_row
-from ifguide.evaluation.metrics import Interval
+from ifguide.evaluation.intervals import Interval
 from ifguide.files.artifacts import read_json, require_same, write_json
 from ifguide.influence.selection_files import open_mask
 from ifguide.workflow.command_line import argument_parser, run

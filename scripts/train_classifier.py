@@ -17,7 +17,8 @@ from ifguide.data.file_lists import from_arguments
 from ifguide.data.prompts import read_labelled
 from ifguide.evaluation.classifiers import save_detoxify, save_implicit, train_classifier
 from ifguide.evaluation.generation_metrics import metric_row
-from ifguide.evaluation.metrics import ranking_intervals, share_interval
+from ifguide.evaluation.intervals import share_interval
+from ifguide.evaluation.metrics import ranking_intervals
 from ifguide.evaluation.toxicity import (
     ImplicitClassifier,
     explicit_scores,

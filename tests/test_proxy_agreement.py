@@ -9,7 +9,7 @@ from scipy.stats import spearmanr
 
 from ifguide.data.corpus import open_corpus
 from ifguide.errors import InputError
-from ifguide.evaluation.metrics import resample_weights
+from ifguide.evaluation.intervals import resample_weights
 from ifguide.evaluation.ranking_agreement import CELLS, agreement_intervals, rank_density
 from ifguide.files.artifacts import read_json
 from ifguide.files.tensor_files import read_tensors

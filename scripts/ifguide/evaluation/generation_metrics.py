@@ -6,14 +6,8 @@ from typing import Any
 import numpy as np
 
 from ifguide.errors import InputError
-from ifguide.evaluation.metrics import (
-    Interval,
-    bootstrap_interval,
-    distinct_2,
-    empty_fraction,
-    prompt_statistics,
-    share_interval,
-)
+from ifguide.evaluation.intervals import Interval, mean_interval, share_interval
+from ifguide.evaluation.metrics import distinct_2, empty_fraction, is_share, prompt_statistics
 from ifguide.files.artifacts import require_same
 from ifguide.seeds import prompt_seed
 
@@ -179,7 +173,7 @@ def measure_generations(
     for split, members in prompt_splits(prompts, path).items():
         measured = columns | by_category if split in RESERVED_SPLITS else columns
         for metric, statistics in measured.items():
-            interval_of = bootstrap_interval if metric == "mean_length" else share_interval
+            interval_of = share_interval if is_share(metric) else mean_interval
             interval = interval_of(statistics[members], resamples, seed, level)
             rows.append(metric_row(split, metric, interval, int(members.sum())))
     kept = [

@@ -1,29 +1,17 @@
-"""Toxicity, degeneration and ranking metrics, and their bootstrap intervals, on plain arrays.
+"""Toxicity, degeneration and ranking metrics on plain arrays."""
 
-A *unit* is what the bootstrap resamples: a prompt, a passage, a block or a document. Two methods
-that are evaluated on the same units share their resamples, which makes their intervals paired.
-"""
-
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from itertools import pairwise
 from typing import NamedTuple
 
 import numpy as np
 
-from ifguide.seeds import derive_seed
+from ifguide.evaluation.intervals import Interval, percentiles, resample_weights
 
-# Entries of a chunk of resample weights: 32 MiB of float64, whatever the number of units.
-CHUNK_ENTRIES = 1 << 22
 # The lift of a ranking is measured on its highest 0.1 %.
 LIFT_SHARE = 0.001
-
-
-class Interval(NamedTuple):
-    """A point estimate with the bounds of its interval; bounds are NaN where none is defined."""
-
-    value: float
-    low: float
-    high: float
+# How the names of metrics end whose statistics lie in [0, 1] and may be 0 on nearly every unit.
+SHARES = ("emt", "tp", "fraction", "accuracy")
 
 
 class CurvePoints(NamedTuple):
@@ -67,178 +55,21 @@ def empty_fraction(texts: Sequence[str]) -> float:
     return sum(not text.strip() for text in texts) / len(texts)
 
 
-def resample_weights(
-    units: int, resamples: int, seed: int, chunk_entries: int = CHUNK_ENTRIES
-) -> Iterator[np.ndarray]:
-    """Yield bootstrap counts, float64 (rows, units), `resamples` rows in all; each sums to units.
+def is_share(metric: str) -> bool:
+    """Return whether the statistics of `metric` are shares, which `share_interval` is for."""
+    return metric.endswith(SHARES)
 
-    They depend on `seed` and `units` only, never on the chunking.
+
+def direction(metric: str) -> int:
+    """Return 1 where a higher `metric` is better, -1 where a lower one is, 0 where neither.
+
+    A comparison with another model, such as a difference or a ratio, is a metric too.
     """
-    generator = np.random.default_rng(derive_seed(seed, "bootstrap", units))
-    rows = max(1, chunk_entries // max(1, units))
-    for start in range(0, resamples, rows):
-        count = min(rows, resamples - start)
-        drawn = generator.integers(0, units, size=(count, units))
-        drawn += np.arange(count)[:, None] * units
-        weights = np.bincount(drawn.ravel(), minlength=count * units)
-        yield weights.reshape(count, units).astype(np.float64)
-
-
-def bootstrap_means(statistics: np.ndarray, resamples: int, seed: int) -> np.ndarray:
-    """Return the means of `statistics` (units, columns) in each resample: (resamples, columns)."""
-    statistics = np.asarray(statistics, dtype=np.float64)
-    units = len(statistics)
-    return np.concatenate(
-        [weights @ statistics for weights in resample_weights(units, resamples, seed)]
-    ) / float(units)
-
-
-def zero_count_bound(units: int, level: float = 0.95) -> float:
-    """Return the exact upper bound of a share of which `units` trials showed no instance.
-
-    The bootstrap cannot see what no unit shows: it calls 0 of 100 certain. This is the
-    Clopper-Pearson bound, 1 - ((1 - level) / 2) ** (1 / units).
-    """
-    return 1.0 - ((1.0 - level) / 2.0) ** (1.0 / units)
-
-
-def _percentiles(resampled: np.ndarray, level: float) -> tuple[float, float]:
-    low, high = np.quantile(resampled, [(1.0 - level) / 2.0, (1.0 + level) / 2.0])
-    return float(low), float(high)
-
-
-def bootstrap_interval(
-    per_prompt_statistics: np.ndarray,
-    resamples: int = 2000,
-    seed: int = 0,
-    level: float = 0.95,
-    share: bool = False,
-) -> Interval:
-    """Return the mean of a float (units,) array with its percentile bootstrap interval.
-
-    With `share` the statistics lie in [0, 1], and where all are 0 (or all 1) the empty side of
-    the interval is the exact bound of `zero_count_bound`. One unit has no interval (NaN).
-    """
-    statistics = np.asarray(per_prompt_statistics, dtype=np.float64)
-    units = len(statistics)
-    if units == 0:
-        return Interval(np.nan, np.nan, np.nan)
-    value = float(statistics.mean())
-    if share and np.all(statistics == 0.0):
-        return Interval(0.0, 0.0, zero_count_bound(units, level))
-    if share and np.all(statistics == 1.0):
-        return Interval(1.0, 1.0 - zero_count_bound(units, level), 1.0)
-    if units == 1:
-        return Interval(value, np.nan, np.nan)
-    return Interval(
-        value, *_percentiles(bootstrap_means(statistics[:, None], resamples, seed)[:, 0], level)
-    )
-
-
-def share_interval(
-    correct: np.ndarray, resamples: int = 2000, seed: int = 0, level: float = 0.95
-) -> Interval:
-    """Return a share, such as an accuracy, of a bool or [0, 1] (units,) array, with interval."""
-    return bootstrap_interval(correct, resamples, seed, level, share=True)
-
-
-def paired_difference(
-    statistics: np.ndarray,
-    reference: np.ndarray,
-    resamples: int = 2000,
-    seed: int = 0,
-    level: float = 0.95,
-    share: bool = False,
-) -> Interval:
-    """Return mean(statistics) - mean(reference) over the same units, both float (units,).
-
-    With `share`, two statistics that are all 0 (or all 1) still differ by up to the exact bound.
-    """
-    statistics, reference = _paired(statistics, reference)
-    if share and len(statistics) and np.ptp(np.concatenate([statistics, reference])) == 0.0:
-        bound = zero_count_bound(len(statistics), level) if statistics[0] in (0.0, 1.0) else 0.0
-        return Interval(0.0, -bound, bound)
-    return bootstrap_interval(statistics - reference, resamples, seed, level)
-
-
-def paired_ratio(
-    uncensored: np.ndarray,
-    suppressed: np.ndarray,
-    resamples: int = 2000,
-    seed: int = 0,
-    level: float = 0.95,
-) -> Interval:
-    """Return mean(uncensored) / mean(suppressed), shares in [0, 1] over the same units.
-
-    Infinite where the suppressed share is 0; the lower bound is then that of the uncensored
-    share over the exact upper bound of the suppressed one, and so finite. 0 / 0 is NaN; a
-    resample of 0 / 0 says nothing and counts as 0 for the lower and infinite for the upper bound.
-    """
-    uncensored, suppressed = _paired(uncensored, suppressed)
-    units = len(uncensored)
-    if units == 0:
-        return Interval(np.nan, np.nan, np.nan)
-    above, below = float(uncensored.mean()), float(suppressed.mean())
-    value = _ratio(np.array([above]), np.array([below]), np.nan)[0]
-    means = bootstrap_means(np.stack([uncensored, suppressed], axis=1), resamples, seed)
-    tail = (1.0 - level) / 2.0
-    if below == 0.0:
-        low = np.quantile(means[:, 0], tail) / zero_count_bound(units, level)
-    else:
-        # Interpolating next to an infinite ratio gives NaN: take the neighbouring resample.
-        low = np.quantile(_ratio(means[:, 0], means[:, 1], 0.0), tail, method="lower")
-    high = np.quantile(_ratio(means[:, 0], means[:, 1], np.inf), 1.0 - tail, method="higher")
-    return Interval(float(value), float(low), float(high))
-
-
-def _ratio(above: np.ndarray, below: np.ndarray, undefined: float) -> np.ndarray:
-    ratio = np.full(above.shape, np.inf)
-    np.divide(above, below, out=ratio, where=below > 0.0)
-    ratio[(above == 0.0) & (below == 0.0)] = undefined
-    return ratio
-
-
-def _paired(left: np.ndarray, right: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    left, right = np.asarray(left, dtype=np.float64), np.asarray(right, dtype=np.float64)
-    if left.shape != right.shape or left.ndim != 1:
-        raise ValueError(f"paired statistics have shapes {left.shape} and {right.shape}")
-    return left, right
-
-
-def perplexity_interval(
-    loss_sums: np.ndarray,
-    tokens: np.ndarray,
-    resamples: int = 2000,
-    seed: int = 0,
-    level: float = 0.95,
-) -> Interval:
-    """Return exp(total loss / total tokens) with its interval over blocks or documents.
-
-    `loss_sums`: float (units,), nats summed over the label tokens; `tokens`: (units,) counts.
-    """
-    totals = np.stack(_paired(loss_sums, tokens), axis=1)
-    totals = totals[totals[:, 1] > 0]
-    if not len(totals):
-        return Interval(np.nan, np.nan, np.nan)
-    value = float(np.exp(totals[:, 0].sum() / totals[:, 1].sum()))
-    if len(totals) == 1:
-        return Interval(value, np.nan, np.nan)
-    means = bootstrap_means(totals, resamples, seed)
-    return Interval(value, *_percentiles(np.exp(means[:, 0] / means[:, 1]), level))
-
-
-def perplexity_increase(
-    loss_sums: np.ndarray,
-    reference_loss_sums: np.ndarray,
-    tokens: np.ndarray,
-    resamples: int = 2000,
-    seed: int = 0,
-    level: float = 0.95,
-) -> Interval:
-    """Return perplexity / reference perplexity - 1 over the same blocks, with paired interval."""
-    loss_sums, reference_loss_sums = _paired(loss_sums, reference_loss_sums)
-    ratio = perplexity_interval(loss_sums - reference_loss_sums, tokens, resamples, seed, level)
-    return Interval(*(bound - 1.0 for bound in ratio))
+    name = metric.removesuffix("_difference").removesuffix("_increase")
+    if name.endswith(("_accuracy", "_ratio")):
+        return 1
+    harmful = name.endswith("_fraction") and name != "empty_fraction"
+    return -1 if harmful or name.endswith(("_emt", "_tp", "perplexity", "_kl")) else 0
 
 
 class _Cumulative(NamedTuple):
@@ -316,6 +147,8 @@ def ranking_intervals(
 ) -> dict[str, Interval]:
     """Return `auprc`, `auprc_over_base`, `auroc` and `lift_at_0.001` with intervals over units.
 
+    The intervals are percentiles of a bootstrap that draws whole units with replacement.
+
     The lift is the precision of the highest 0.1 % of the entries over the base rate.
     `truth` bool, `scores` float, `units` integer labels such as document ids: one shape; tokens
     of one document are drawn together, because they are far from independent.
@@ -338,7 +171,7 @@ def ranking_intervals(
     if not len(resampled):
         return {name: Interval(one[column], np.nan, np.nan) for column, name in enumerate(metrics)}
     return {
-        name: Interval(one[column], *_percentiles(resampled[:, column], level))
+        name: Interval(one[column], *percentiles(resampled[:, column], level))
         for column, name in enumerate(metrics)
     }
 

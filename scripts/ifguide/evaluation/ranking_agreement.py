@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 from scipy.stats import kendalltau, rankdata, spearmanr
 
-from ifguide.evaluation.metrics import resample_weights
+from ifguide.evaluation.intervals import resample_weights
 
 CELLS = 20  # of a density of ranks, along each side
 

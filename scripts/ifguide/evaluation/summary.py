@@ -1,19 +1,27 @@
-"""Every metrics file of an experiment in one tidy table, with differences to the method `none`."""
+"""Every metrics file of an experiment in one tidy table: by training seed, over seeds, compared."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from ifguide.errors import InputError
-from ifguide.evaluation.generation_metrics import group_names
-from ifguide.evaluation.metrics import (
+from ifguide.evaluation.generation_metrics import RESERVED_SPLITS, group_names
+from ifguide.evaluation.intervals import (
     Interval,
+    mean_interval,
     paired_difference,
     paired_ratio,
     perplexity_increase,
+    perplexity_interval,
+    seeds_interval,
+    share_interval,
+    weighted_mean_difference,
+    weighted_mean_interval,
 )
+from ifguide.evaluation.metrics import direction, is_share
 from ifguide.seeds import derive_seed
 
 COLUMNS = [
@@ -30,12 +38,19 @@ COLUMNS = [
 ]
 HEADER = ("benchmark", "model", "method", "seed", "rows")
 REFERENCE = "none"
+# What stands for a training seed in the rows over all of a method's training seeds.
+OVER_SEEDS = "all"
+# How the names of metrics end of which the rows over seeds also give the worst seed, and the
+# standard deviation between seeds.
+WORST_OF = ("_tp", "_tp_ratio", "perplexity", "perplexity_increase", "_kl", "_accuracy")
+SPREAD_OF = ("_tp", "perplexity", "_kl", "_accuracy", "mean_length")
 
 
 def check_metrics(documents: dict[str, dict]) -> None:
     """Raise InputError, naming the files, where metrics (by path) cannot stand in one table."""
     seen: dict[tuple, str] = {}
     counts: dict[str, tuple[int, str]] = {}
+    records: dict[tuple, tuple[dict, str]] = {}
     for path, document in documents.items():
         missing = [key for key in HEADER if key not in document]
         if missing:
@@ -44,6 +59,12 @@ def check_metrics(documents: dict[str, dict]) -> None:
         if key in seen:
             raise InputError(f"{path}: measures the same as {seen[key]}; give one of the two")
         seen[key] = path
+        mine = _records(document)
+        theirs, first = records.setdefault(key[:2], (mine, path))
+        if any(mine[name] != theirs[name] for name in mine.keys() & theirs.keys()):
+            raise InputError(
+                f"{path}: not evaluated on the same records as {first}; evaluate both again"
+            )
         continuations = document.get("continuations")
         if continuations is None:
             continue
@@ -55,90 +76,160 @@ def check_metrics(documents: dict[str, dict]) -> None:
             )
 
 
+def _records(document: dict) -> dict[Any, Any]:
+    """Return what tells the units of a document from others, by the place that it stands in."""
+    found: dict[Any, Any] = {}
+    if "prompts" in document:
+        identity = ("prompt_index", "split", "group")
+        found["prompts"] = [[prompt[name] for name in identity] for prompt in document["prompts"]]
+    for split, losses in document.get("losses", {}).items():
+        found["losses", split] = losses["tokens"]
+    for split, metrics in document.get("units", {}).items():
+        found |= {(split, metric): len(values) for metric, values in metrics.items()}
+    for split, metrics in document.get("sums", {}).items():
+        found |= {(split, metric): len(own["sum"]) for metric, own in metrics.items()}
+    return found
+
+
+@dataclass(frozen=True)
+class Statistics:
+    """What one figure is made of, unit by unit: `values`, float64 (seeds, units).
+
+    A mean per token and a perplexity have `values` summed over the `tokens`, of the same shape.
+    """
+
+    metric: str
+    values: np.ndarray
+    tokens: np.ndarray | None = None
+
+    @property
+    def units(self) -> int:
+        return self.values.shape[1]
+
+    def value(self) -> float:
+        """Return the figure over all units and seeds."""
+        if self.tokens is None:
+            return float(self.values.mean())
+        mean = float(self.values.sum() / self.tokens.sum())
+        return float(np.exp(mean)) if self._is_perplexity else mean
+
+    def interval(self, **bootstrap: Any) -> Interval:
+        """Return the figure with its interval."""
+        if self.tokens is not None:
+            of_sums = perplexity_interval if self._is_perplexity else weighted_mean_interval
+            return of_sums(self.values, self.tokens, **bootstrap)
+        return (share_interval if is_share(self.metric) else mean_interval)(
+            self.values, **bootstrap
+        )
+
+    def less(self, other: "Statistics", **bootstrap: Any) -> Interval:
+        """Return the figure less that of `other`; of perplexities, their ratio - 1."""
+        if self.tokens is not None:
+            of_sums = perplexity_increase if self._is_perplexity else weighted_mean_difference
+            return of_sums(self.values, self.tokens, other.values, other.tokens, **bootstrap)
+        share = is_share(self.metric)
+        return paired_difference(self.values, other.values, share=share, **bootstrap)
+
+    def compared(self, none: "Statistics", **bootstrap: Any) -> Iterator[tuple[str, Interval]]:
+        """Yield the names of the comparisons with the uncensored model, and these."""
+        change = "increase" if self._is_perplexity else "difference"
+        yield f"{self.metric}_{change}", self.less(none, **bootstrap)
+        if self.metric.endswith("_tp"):
+            yield f"{self.metric}_ratio", paired_ratio(none.values, self.values, **bootstrap)
+
+    @property
+    def _is_perplexity(self) -> bool:
+        return self.metric.endswith("perplexity")
+
+
+# Of one model, method and benchmark: by training seed, the statistics of each (split, metric).
+BySeed = Mapping[Any, Mapping[tuple[str, str], Statistics]]
+
+
 def summarize(
     documents: dict[str, dict], resamples: int = 2000, seed: int = 0, level: float = 0.95
 ) -> pd.DataFrame:
     """Return the tidy summary (columns `COLUMNS`) of metrics documents by their path.
 
-    `seed` is the experiment's. To the rows of each method it adds, over the same units as the
-    method `none` of the same model, benchmark and training seed: `<metric>_difference` (method
-    less none), `explicit_tp_ratio` and `implicit_tp_ratio` (none over method: how many times
-    lower) and `perplexity_increase` (method / none - 1). Raises InputError, naming the files,
-    where numbers of continuations or the units differ.
+    `seed` is the experiment's. A row has the training seed that it was measured with, or
+    `OVER_SEEDS` where it is of all that a method has, which are two or more.
+
+    To the rows of each method it adds, over the same units as the method `none` of the same model
+    and benchmark and the same training seeds: `<metric>_difference` (method less none),
+    `explicit_tp_ratio` and `implicit_tp_ratio` (none over method: how many times lower) and
+    `perplexity_increase` (method / none - 1). Over seeds, `<metric>_worst` is the row of the worst
+    seed, and `<metric>_spread` the standard deviation between seeds. `<metric>_lead`, a row of the
+    best method of a model, is its difference from the second best. Raises InputError, naming the
+    files, where numbers of continuations or the units differ.
     """
     check_metrics(documents)
-    references = {
-        (document["benchmark"], document["model"], document["seed"]): path
-        for path, document in documents.items()
-        if document["method"] == REFERENCE
-    }
-    rows = []
-    for path, document in documents.items():
-        header = {name: document[name] for name in ("model", "method", "benchmark", "seed")}
-        rows.extend(header | row for row in document["rows"])
-        reference = references.get((document["benchmark"], document["model"], document["seed"]))
-        if reference is None or reference == path:
-            continue
-        bootstrap = {
-            "resamples": resamples,
-            "seed": derive_seed(seed, "intervals", document["benchmark"]),
-            "level": level,
-        }
-        names = (path, reference)
-        for split, metric, interval, units in _comparisons(
-            document, documents[reference], names, bootstrap
-        ):
-            bounds = interval._asdict()
-            rows.append(
-                header
-                | {"split": split, "metric": metric, "value": bounds["value"], "n": units}
-                | {"ci_low": bounds["low"], "ci_high": bounds["high"]}
-            )
-    table = pd.DataFrame(rows, columns=COLUMNS)
+    runs: dict[tuple, dict[Any, dict[tuple[str, str], Statistics]]] = {}
+    rows: dict[tuple, list[dict]] = {}
+    for document in documents.values():
+        key = (document["model"], document["method"], document["benchmark"])
+        runs.setdefault(key, {})[document["seed"]] = _statistics(document)
+        rows.setdefault(key, []).extend({"seed": document["seed"]} | r for r in document["rows"])
+    found = []
+    for key, by_seed in runs.items():
+        model, method, benchmark = key
+        bootstrap = _bootstrap(resamples, seed, level, benchmark)
+        none = {} if method == REFERENCE else runs.get((model, REFERENCE, benchmark), {})
+        own = rows[key] + [
+            row for one in by_seed for row in _compared(by_seed, none, [one], bootstrap)
+        ]
+        if len(by_seed) > 1:
+            own += [
+                *_over_seeds(by_seed, rows[key], bootstrap),
+                *_compared(by_seed, none, list(by_seed), bootstrap),
+                *_worst_and_spread(own),
+            ]
+        found += [{"model": model, "method": method, "benchmark": benchmark} | row for row in own]
+    for model, benchmark in dict.fromkeys((model, benchmark) for model, _, benchmark in runs):
+        methods = {key[1]: runs[key] for key in runs if key[::2] == (model, benchmark)}
+        leads = _leads(methods, _bootstrap(resamples, seed, level, benchmark))
+        found += [{"model": model, "benchmark": benchmark} | row for row in leads]
+    table = pd.DataFrame(found, columns=COLUMNS)
     for column in ("value", "ci_low", "ci_high"):
         table[column] = table[column].astype(np.float64)
     return table
 
 
-def _comparisons(
-    document: dict, reference: dict, paths: tuple[str, str], bootstrap: dict[str, Any]
-) -> Iterator[tuple[str, str, Interval, int]]:
-    if "prompts" in document and "prompts" in reference:
-        yield from _prompt_comparisons(document, reference, paths, bootstrap)
+def _bootstrap(resamples: int, seed: int, level: float, benchmark: str) -> dict[str, Any]:
+    seed = derive_seed(seed, "intervals", benchmark)
+    return {"resamples": resamples, "seed": seed, "level": level}
+
+
+def _row(seed: Any, split: str, metric: str, interval: Interval, units: int) -> dict[str, Any]:
+    value, low, high = interval
+    bounds = {"value": value, "ci_low": low, "ci_high": high}
+    return {"seed": seed, "split": split, "metric": metric, "n": units} | bounds
+
+
+def _statistics(document: dict) -> dict[tuple[str, str], Statistics]:
+    """Return the statistics of each (split, metric) that the document has by unit."""
+    found = {}
+    if "prompts" in document:
+        prompts = pd.DataFrame(document["prompts"])
+        for row in document["rows"]:
+            values = _per_prompt(prompts, row["metric"], document["threshold"])
+            if values is not None:
+                members = _members(prompts, row["split"])
+                found[row["split"], row["metric"]] = Statistics(
+                    row["metric"], values[None, members].astype(np.float64)
+                )
     for split, metrics in document.get("units", {}).items():
         for metric, values in metrics.items():
-            other = reference.get("units", {}).get(split, {}).get(metric, [])
-            _require_same_units(len(values) == len(other), paths)
-            difference = paired_difference(values, other, share=True, **bootstrap)
-            yield split, f"{metric}_difference", difference, len(values)
-    for split, losses in document.get("losses", {}).items():
-        other = reference.get("losses", {}).get(split, {"loss_sum": [], "tokens": []})
-        _require_same_units(losses["tokens"] == other["tokens"], paths)
-        increase = perplexity_increase(
-            losses["loss_sum"], other["loss_sum"], losses["tokens"], **bootstrap
-        )
-        yield split, "perplexity_increase", increase, len(losses["tokens"])
-
-
-def _prompt_comparisons(
-    document: dict, reference: dict, paths: tuple[str, str], bootstrap: dict[str, Any]
-) -> Iterator[tuple[str, str, Interval, int]]:
-    ours, theirs = pd.DataFrame(document["prompts"]), pd.DataFrame(reference["prompts"])
-    identity = ["prompt_index", "split", "group"]
-    _require_same_units(ours[identity].equals(theirs[identity]), paths)
-    for row in document["rows"]:
-        split, metric = row["split"], row["metric"]
-        columns = [_per_prompt(table, metric, document["threshold"]) for table in (ours, theirs)]
-        if columns[0] is None or columns[1] is None:
-            continue
-        members = _members(ours, split)
-        values, other = columns[0][members], columns[1][members]
-        bounded = metric != "mean_length"
-        difference = paired_difference(values, other, share=bounded, **bootstrap)
-        yield split, f"{metric}_difference", difference, int(members.sum())
-        if metric.endswith("_tp"):
-            ratio = paired_ratio(other, values, **bootstrap)
-            yield split, f"{metric}_ratio", ratio, int(members.sum())
+            found[split, metric] = Statistics(metric, np.array([values], dtype=np.float64))
+    sums = {
+        split: {"perplexity": {"sum": losses["loss_sum"], "tokens": losses["tokens"]}}
+        for split, losses in document.get("losses", {}).items()
+    }
+    for source in (sums, document.get("sums", {})):
+        for split, metrics in source.items():
+            for metric, own in metrics.items():
+                columns = (np.array([own[name]], dtype=np.float64) for name in ("sum", "tokens"))
+                found[split, metric] = Statistics(metric, *columns)
+    return found
 
 
 def _per_prompt(prompts: pd.DataFrame, metric: str, threshold: float) -> np.ndarray | None:
@@ -158,11 +249,99 @@ def _members(prompts: pd.DataFrame, split: str) -> np.ndarray:
     return (prompts["split"] == split).to_numpy() | grouped
 
 
-def _require_same_units(same: bool, paths: Sequence[str]) -> None:
-    if not same:
-        raise InputError(
-            f"{paths[0]}: not evaluated on the same records as {paths[1]}; evaluate both again"
-        )
+def _together(by_seed: BySeed, seeds: Sequence, key: tuple[str, str]) -> Statistics | None:
+    """Return the statistics of `seeds` as one, or None where one of them has none."""
+    own = [by_seed[seed].get(key) for seed in seeds]
+    if any(one is None for one in own):
+        return None
+    tokens = None if own[0].tokens is None else np.concatenate([one.tokens for one in own])
+    return Statistics(own[0].metric, np.concatenate([one.values for one in own]), tokens)
+
+
+def _label(seeds: Sequence) -> Any:
+    return seeds[0] if len(seeds) == 1 else OVER_SEEDS
+
+
+def _compared(
+    by_seed: BySeed, none: BySeed, seeds: Sequence, bootstrap: dict[str, Any]
+) -> Iterator[dict]:
+    """Yield the rows that compare a method with `none`, over the training seeds both have.
+
+    Of several `seeds` none, where but one of them is in both: its own row says as much.
+    """
+    common = [seed for seed in seeds if seed in none]
+    if not common or (len(seeds) > 1 and len(common) == 1):
+        return
+    for key in by_seed[common[0]]:
+        mine, theirs = _together(by_seed, common, key), _together(none, common, key)
+        if mine is not None and theirs is not None:
+            for metric, interval in mine.compared(theirs, **bootstrap):
+                yield _row(_label(common), key[0], metric, interval, mine.units)
+
+
+def _over_seeds(by_seed: BySeed, rows: list[dict], bootstrap: dict[str, Any]) -> Iterator[dict]:
+    """Yield the row over all training seeds of each figure in `rows`."""
+    measured: dict[tuple[str, str], list[dict]] = {}
+    for row in rows:
+        measured.setdefault((row["split"], row["metric"]), []).append(row)
+    for (split, metric), own in measured.items():
+        if len(own) > 1:
+            seeds = [row["seed"] for row in own]
+            statistics = _together(by_seed, seeds, (split, metric))
+            if statistics is None:
+                values = [np.nan if row["value"] is None else row["value"] for row in own]
+                interval = seeds_interval(np.array(values), bootstrap["level"])
+            else:
+                interval = statistics.interval(**bootstrap)
+            yield _row(OVER_SEEDS, split, metric, interval, min(row["n"] for row in own))
+
+
+def _worst_and_spread(rows: list[dict]) -> Iterator[dict]:
+    """Yield the worst and the standard deviation of the headline figures, given by seed."""
+    measured: dict[tuple[str, str], list[dict]] = {}
+    for row in rows:
+        if row["split"] in RESERVED_SPLITS:
+            measured.setdefault((row["split"], row["metric"]), []).append(row)
+    for (split, metric), found in measured.items():
+        own = [row for row in found if row["value"] is not None and not np.isnan(row["value"])]
+        if len(own) < 2:
+            continue
+        if metric.endswith(WORST_OF):
+            better = direction(metric)
+            worst = min(own, key=lambda row, better=better: better * row["value"])
+            yield worst | {"seed": OVER_SEEDS, "metric": f"{metric}_worst"}
+        if metric.endswith(SPREAD_OF):
+            deviation = float(np.std([row["value"] for row in own], ddof=1))
+            interval = Interval(deviation, np.nan, np.nan)
+            units = min(row["n"] for row in own)
+            yield _row(OVER_SEEDS, split, f"{metric}_spread", interval, units)
+
+
+def _leads(methods: Mapping[str, BySeed], bootstrap: dict[str, Any]) -> Iterator[dict]:
+    """Yield, for each figure of a model, by how much its best method leads the second best."""
+    keys = dict.fromkeys(
+        key for by_seed in methods.values() for one in by_seed.values() for key in one
+    )
+    for split, metric in keys:
+        better = direction(metric)
+        if not better or split not in RESERVED_SPLITS:
+            continue
+        values = {}
+        for method, by_seed in methods.items():
+            measured = [seed for seed in by_seed if (split, metric) in by_seed[seed]]
+            if measured:
+                values[method] = _together(by_seed, measured, (split, metric)).value()
+        order = sorted(values, key=lambda method: better * values[method], reverse=True)
+        if len(order) < 2 or values[order[0]] == values[order[1]]:
+            continue
+        best, second = methods[order[0]], methods[order[1]]
+        key = (split, metric)
+        common = [seed for seed in best if key in best[seed] and key in second.get(seed, {})]
+        if common:
+            first = _together(best, common, key)
+            lead = first.less(_together(second, common, key), **bootstrap)
+            row = _row(_label(common), split, f"{metric}_lead", lead, first.units)
+            yield {"method": order[0]} | row
 
 
 def constant_classifiers(summary: pd.DataFrame) -> list[str]:
@@ -195,17 +374,23 @@ def constant_classifiers(summary: pd.DataFrame) -> list[str]:
 
 
 def over_seeds(summary: pd.DataFrame) -> pd.DataFrame:
-    """Return the summary with its training seeds merged: `seeds` counts them.
+    """Return one row a model, method, benchmark, split and metric of the tidy `summary`.
 
-    The value is the mean over seeds; the interval runs from the lowest lower to the highest
-    upper bound, which is wider than either source of uncertainty alone.
+    It is the row over training seeds where there are several, else that of the one; `seeds`
+    counts them. Raises InputError for several seeds without a row over them.
     """
     keys = ["model", "method", "benchmark", "split", "metric"]
-    merged = summary.groupby(keys, sort=False, dropna=False).agg(
-        value=("value", "mean"),
-        ci_low=("ci_low", "min"),
-        ci_high=("ci_high", "max"),
-        n=("n", "min"),
-        seeds=("seed", "nunique"),
-    )
-    return merged.reset_index()
+    over = summary["seed"].astype(str) == OVER_SEEDS
+    measured = summary[~over].groupby(keys, sort=False, dropna=False)["seed"].nunique()
+    rows = pd.concat([summary[over], summary[~over]]).drop_duplicates(keys).sort_index()
+    derived = rows["metric"].str.replace(r"_(worst|spread)$", "", regex=True)
+    counted = pd.MultiIndex.from_frame(rows[keys].assign(metric=derived))
+    seeds = measured.reindex(counted).fillna(1).to_numpy(dtype=np.int64)
+    alone = rows[(seeds > 1) & (rows["seed"].astype(str) != OVER_SEEDS).to_numpy()]
+    if len(alone):
+        row = alone.iloc[0]
+        raise InputError(
+            f"summary.csv: {row['metric']} of {row['method']} on {row['benchmark']} has several "
+            "training seeds and no row over them; summarize again"
+        )
+    return rows.drop(columns="seed").assign(seeds=seeds).reset_index(drop=True)
