@@ -17,6 +17,7 @@ from ifguide.report.experiment_tables import experiment_tables, reading_note, ta
 from ifguide.report.report_pages import results_page
 from ifguide.report.results_table import (
     comparison_columns,
+    copying_columns,
     latex,
     markdown,
     numbers,
@@ -76,7 +77,8 @@ def main(arguments: argparse.Namespace) -> None:
         write_text(arguments.table, "".join(sections))
     if arguments.csv:
         of_methods = result_columns(main_benchmark) + comparison_columns(main_benchmark)
-        write_table(arguments.csv, numbers(summary, of_methods + removal_columns()))
+        columns = of_methods + copying_columns() + removal_columns()
+        write_table(arguments.csv, numbers(summary, columns))
     if arguments.html:
         write_text(arguments.html, results_page(tables, notes, warnings))
     if arguments.latex:

@@ -12,12 +12,19 @@ import pytest
 
 from ifguide.errors import InputError
 from ifguide.evaluation.generation_metrics import measure_generations
-from ifguide.evaluation.metrics import zero_count_bound
-from ifguide.evaluation.summary import COLUMNS, constant_classifiers, over_seeds, summarize
+from ifguide.evaluation.intervals import proportion_interval
+from ifguide.evaluation.summary import (
+    COLUMNS,
+    OVER_SEEDS,
+    constant_classifiers,
+    over_seeds,
+    summarize,
+)
 from ifguide.files.checksums import SUMS
 from ifguide.report.report_pages import results_page
 from ifguide.report.results_table import (
     comparison_columns,
+    copying_columns,
     latex,
     markdown,
     numbers,
@@ -26,6 +33,7 @@ from ifguide.report.results_table import (
     published_figures,
     result_columns,
     results_table,
+    worst_columns,
 )
 
 ROOT = Path(__file__).parents[1]
@@ -57,20 +65,20 @@ def document(method, toxic, seed=1, **options):
     return header | {"method": method, "seed": seed} | measured
 
 
-def heldout(method, losses, tokens=10):
+def heldout(method, losses, tokens=10, seed=1):
     units = {"loss_sum": list(losses), "tokens": [tokens] * len(losses)}
     value = math.exp(sum(losses) / (tokens * len(losses)))
     row = {"split": "all", "metric": "perplexity", "value": value, "n": len(losses),
            "ci_low": value - 1, "ci_high": value + 1}  # fmt: skip
-    return {"benchmark": "heldout", "model": "target", "method": method, "seed": 1,
+    return {"benchmark": "heldout", "model": "target", "method": method, "seed": seed,
             "rows": [row], "losses": {"all": units}}  # fmt: skip
 
 
-def lambada(method, correct):
+def lambada(method, correct, seed=1):
     row = {"split": "all", "metric": "last_word_accuracy", "value": float(np.mean(correct)),
            "ci_low": 0.1, "ci_high": 0.9, "n": len(correct)}  # fmt: skip
-    return {"benchmark": "lambada", "model": "target", "method": method, "seed": 1, "rows": [row],
-            "units": {"all": {"last_word_accuracy": correct}}}  # fmt: skip
+    return {"benchmark": "lambada", "model": "target", "method": method, "seed": seed,
+            "rows": [row], "units": {"all": {"last_word_accuracy": correct}}}  # fmt: skip
 
 
 def experiment():
@@ -109,7 +117,8 @@ def test_rows_of_a_generations_file_by_hand():
     assert rows["all", "distinct_2"]["value"] == pytest.approx(1 / 3)
     tp = rows["toxic", "explicit_tp"]
     assert 0.4 <= tp["ci_low"] < 0.8 < tp["ci_high"] <= 1.0
-    assert rows["nontoxic", "explicit_tp"]["ci_high"] == pytest.approx(zero_count_bound(10))
+    exact = proportion_interval(0, 10).high
+    assert rows["nontoxic", "explicit_tp"]["ci_high"] == pytest.approx(exact)
 
 
 def test_named_groups_are_splits():
@@ -223,7 +232,7 @@ def test_summary_is_tidy_and_holds_differences_to_none():
     assert not table.duplicated(keys).any()
     difference = pick(table, "if-guide", "explicit_tp_difference", "toxic")
     assert difference["value"] == pytest.approx(-0.8)
-    assert -1.0 <= difference["ci_low"] < -0.8 < difference["ci_high"] < -0.4
+    assert -1.0 <= difference["ci_low"] < -0.8 < difference["ci_high"] < -0.1
     ratio = pick(table, "if-guide", "explicit_tp_ratio", "toxic")
     assert ratio["value"] == math.inf and 1.0 < ratio["ci_low"] < math.inf
     assert not table["metric"][table["method"] == "none"].str.contains("difference|ratio").any()
@@ -234,22 +243,113 @@ def test_summary_is_tidy_and_holds_differences_to_none():
     assert pick(table, "if-guide", "last_word_accuracy_difference")["value"] == -0.25
     # No toxic and no harmless prompt changed: certain only up to the bound of the sample.
     same = pick(table, "if-guide", "explicit_tp_difference", "nontoxic")
-    assert same["ci_high"] == pytest.approx(zero_count_bound(10)) == -same["ci_low"]
+    assert same["ci_high"] == pytest.approx(proportion_interval(0, 10).high, rel=0.01)
+    assert same["ci_high"] == pytest.approx(-same["ci_low"])
 
 
-def test_methods_are_compared_within_a_training_seed():
-    documents = {
+def two_seeds():
+    return {
         "n1": document("none", 8, seed=1),
         "n2": document("none", 4, seed=2),
         "g1": document("if-guide", 2, seed=1),
-        "g2": document("if-guide", 2, seed=2),
+        "g2": document("if-guide", 0, seed=2),
+        "d1": document("dpo", 5, seed=1),
+        "p1": heldout("none", [20.0, 22.0, 24.0], seed=1),
+        "p2": heldout("none", [20.0, 23.0, 24.0], seed=2),
+        "q1": heldout("if-guide", [21.0, 23.0, 25.0], seed=1),
+        "q2": heldout("if-guide", [23.0, 26.0, 27.0], seed=2),
+        "l1": lambada("none", [1, 0, 1, 0], seed=1),
+        "l2": lambada("none", [0, 0, 1, 0], seed=2),
     }
-    table = summarize(documents, resamples=100)
-    rows = table[(table["metric"] == "explicit_tp_difference") & (table["split"] == "toxic")]
-    assert dict(zip(rows["seed"], rows["value"], strict=True)) == pytest.approx({1: -0.6, 2: -0.2})
-    merged = over_seeds(table)
-    row = pick(merged, "none", "explicit_tp", "toxic")
-    assert row["value"] == pytest.approx(0.6) and row["seeds"] == 2
+
+
+def test_methods_are_compared_within_a_training_seed_and_over_all():
+    table = summarize(two_seeds(), resamples=500)
+    keys = ["model", "method", "benchmark", "split", "metric", "seed"]
+    assert list(table.columns) == COLUMNS and not table.duplicated(keys).any()
+    ours = table[(table["method"] == "if-guide") & (table["split"] == "toxic")]
+
+    def by_seed(metric):
+        rows = ours[ours["metric"] == metric]
+        return dict(zip(rows["seed"], rows["value"], strict=True))
+
+    assert by_seed("explicit_tp") == pytest.approx({1: 0.2, 2: 0.0, OVER_SEEDS: 0.1})
+    assert by_seed("explicit_tp_difference") == pytest.approx({1: -0.6, 2: -0.4, OVER_SEEDS: -0.5})
+    # Twelve prompts of none over two of the method: not the mean of 4 and infinity.
+    assert by_seed("explicit_tp_ratio") == pytest.approx({1: 4.0, 2: math.inf, OVER_SEEDS: 6.0})
+    assert by_seed("explicit_tp_ratio_worst") == pytest.approx({OVER_SEEDS: 4.0})
+    assert by_seed("explicit_tp_worst") == pytest.approx({OVER_SEEDS: 0.2})
+    assert by_seed("explicit_tp_spread") == pytest.approx({OVER_SEEDS: math.sqrt(0.02)})
+    over = ours[ours["seed"] == OVER_SEEDS].set_index("metric")
+    alone = ours[ours["seed"] == 1].set_index("metric")
+    assert over.loc["explicit_tp_ratio", "ci_low"] < alone.loc["explicit_tp_ratio", "ci_low"] < 4
+    rise = pick(table[table["seed"] == OVER_SEEDS], "if-guide", "perplexity_increase")
+    assert rise["value"] == pytest.approx(math.expm1((3 + 9) / 60)) and rise["n"] == 3
+    assert rise["ci_low"] < 0 < rise["ci_high"], "two seeds that differ say little"
+    worst = pick(table, "if-guide", "perplexity_increase_worst")
+    assert worst["value"] == pytest.approx(math.expm1(9 / 30))
+    assert pick(table, "none", "last_word_accuracy_worst")["value"] == 0.25
+    # A method of one training seed has no row over seeds.
+    assert OVER_SEEDS not in set(table.loc[table["method"] == "dpo", "seed"])
+
+
+def test_one_row_a_figure_stands_for_all_its_training_seeds(tmp_path):
+    table = summarize(two_seeds(), resamples=100)
+    table.to_csv(tmp_path / "summary.csv", index=False)
+    for written in (table, pd.read_csv(tmp_path / "summary.csv")):
+        merged = over_seeds(written)
+        keys = ["model", "method", "benchmark", "split", "metric"]
+        assert not merged.duplicated(keys).any() and "seed" not in merged
+        row = pick(merged, "none", "explicit_tp", "toxic")
+        assert row["value"] == pytest.approx(0.6) and row["seeds"] == 2
+        assert pick(merged, "if-guide", "explicit_tp_ratio_worst", "toxic")["seeds"] == 2
+        assert pick(merged, "dpo", "explicit_tp", "toxic")["seeds"] == 1
+    with pytest.raises(InputError, match=r"summary.csv: .* several training seeds and no row over"):
+        over_seeds(table[table["seed"] != OVER_SEEDS])
+    shown = markdown(results_table(table, result_columns()))
+    assert "| none (2 seeds) | " in shown and "| dpo | " in shown
+    assert results_table(summarize(experiment(), 50), worst_columns()).labels == []
+    worst = results_table(table, worst_columns())
+    assert worst.labels == [("target", "none"), ("target", "if-guide")]
+    assert "(2 seeds) | 4.0 (" in markdown(worst)
+
+
+def test_figures_without_units_have_students_interval_over_seeds():
+    row = {"split": "all", "metric": "recall", "ci_low": None, "ci_high": None, "n": 50}
+    header = {"benchmark": "removal", "model": "target", "method": "if-guide"}
+    values = [0.8, 0.9, 0.7]
+    documents = {
+        str(seed): header | {"seed": seed, "rows": [row | {"value": value}]}
+        for seed, value in enumerate(values)
+    }
+    merged = over_seeds(summarize(documents))
+    found = pick(merged, "if-guide", "recall")
+    half = 4.302653 * 0.1 / math.sqrt(3)
+    assert found["value"] == pytest.approx(0.8) and found["seeds"] == 3
+    assert [found["ci_low"], found["ci_high"]] == pytest.approx([0.8 - half, 0.8 + half])
+
+
+def test_means_per_token_and_perplexities_of_sums_are_compared_and_lead():
+    def measured(method, kl, losses, tokens):
+        rows = [{"split": "all", "metric": name, "value": value, "ci_low": 0.0, "ci_high": 9.0,
+                 "n": 3} for name, value in (("next_token_kl", sum(kl) / 30),
+                ("continuation_perplexity", math.exp(sum(losses) / sum(tokens))))]  # fmt: skip
+        sums = {"next_token_kl": {"sum": kl, "tokens": [10, 10, 10]},
+                "continuation_perplexity": {"sum": losses, "tokens": tokens}}  # fmt: skip
+        return {"benchmark": "heldout", "model": "target", "method": method, "seed": 1,
+                "rows": rows, "sums": {"all": sums}}  # fmt: skip
+
+    documents = {
+        "n": measured("none", [0.0, 0.0, 0.0], [10.0, 12.0, 11.0], [5, 6, 5]),
+        "a": measured("a", [3.0, 3.1, 2.9], [20.0, 22.0, 21.0], [7, 6, 5]),
+        "b": measured("b", [1.0, 1.1, 0.9], [10.0, 12.0, 12.0], [6, 7, 6]),
+    }
+    table = summarize(documents)
+    assert pick(table, "a", "next_token_kl_difference")["value"] == pytest.approx(0.3)
+    rise = pick(table, "a", "continuation_perplexity_increase")
+    assert rise["value"] == pytest.approx(math.exp(63 / 18 - 33 / 16) - 1)
+    lead = pick(table, "none", "next_token_kl_lead")
+    assert lead["value"] == pytest.approx(-0.1) and lead["ci_high"] < 0
 
 
 def test_unequal_numbers_of_continuations_are_refused():
@@ -270,21 +370,38 @@ def test_other_prompts_and_repeated_files_are_refused():
         summarize({"a": heldout("none", [1.0, 2.0, 3.0]), "b": blocks})
 
 
-def test_the_table_marks_the_best_and_keeps_the_order():
-    table = results_table(summarize(experiment(), resamples=100), result_columns())
-    assert table.labels == [("target", "none"), ("target", "if-guide")]
+def test_the_table_marks_what_surely_leads_and_keeps_the_order():
+    documents = experiment() | {"dpo.json": document("dpo", 3)}
+    summary = summarize(documents, resamples=1000)
+    table = results_table(summary, result_columns())
+    assert table.labels == [("target", "none"), ("target", "if-guide"), ("target", "dpo")]
     headings = [column.heading for column in table.columns]
     cells = {label[1]: dict(zip(headings, row, strict=True))
              for label, row in zip(table.labels, table.cells, strict=True)}  # fmt: skip
-    assert cells["if-guide"]["explicit TP, toxic"].best
-    assert not cells["none"]["explicit TP, toxic"].best
-    assert cells["none"]["perplexity"].best and cells["none"]["LAMBADA word"].best
+    # Perplexity differs on every block alike; 0 and 3 of 10 prompts differ by chance, perhaps.
+    assert cells["none"]["perplexity"].best and not cells["if-guide"]["perplexity"].best
+    assert not any(row["explicit TP, toxic"].best for row in cells.values())
     # A tie marks no winner, and no amount of diversity is best.
-    assert not any(cells[method]["explicit TP, non-toxic"].best for method in cells)
-    assert not any(cells[method]["distinct-2"].best for method in cells)
+    assert not any(row["explicit TP, non-toxic"].best for row in cells.values())
+    assert not any(row["distinct-2"].best for row in cells.values())
     # Eight of ten prompts have one toxic continuation of four.
     assert cells["none"]["explicit TP, toxic"].value == "0.80"
     assert cells["none"]["explicit fraction, toxic"].value == "0.200"
+    lead = pick(summary, "if-guide", "explicit_tp_lead", "toxic")
+    assert lead["value"] == pytest.approx(-0.3) and lead["ci_high"] >= 0
+    assert set(summary.loc[summary["metric"] == "explicit_tp_lead", "method"]) == {"if-guide"}
+    # Against the uncensored model alone, eight prompts of ten are enough.
+    two = results_table(summarize(experiment(), resamples=1000), result_columns())
+    best = {label[1]: row[headings.index("explicit TP, toxic")].best
+            for label, row in zip(two.labels, two.cells, strict=True)}  # fmt: skip
+    assert best == {"none": False, "if-guide": True}
+
+
+def test_last_words_stand_in_a_table_of_their_own():
+    summary = summarize(two_seeds(), resamples=100)
+    assert not any(column.benchmark == "lambada" for column in result_columns())
+    (cells,) = results_table(summary, copying_columns()).cells
+    assert [cell.value for cell in cells] == ["0.38", "0.18", "0.25"]
 
 
 def test_renderings_hold_every_number():
@@ -320,7 +437,8 @@ def test_comparisons_show_infinite_ratios_and_signs():
     assert cells["explicit TP times lower, toxic"].value == "∞"
     assert cells["explicit TP times lower, toxic"].interval.endswith("–∞")
     assert cells["rise of perplexity"].value == "+0.105"
-    assert cells["change of LAMBADA word"].value == "\u22120.25"
+    assert cells["change of explicit TP, non-toxic"].value == "0.00"
+    assert not any(cell.best for cell in table.cells[0])
     assert r"$\infty$" in latex(table) and "∞" in results_page({"Compared": table}, ["a < b"])
 
 

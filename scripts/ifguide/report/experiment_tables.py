@@ -9,11 +9,13 @@ from ifguide.report.results_table import (
     attribution_columns,
     classifier_columns,
     comparison_columns,
+    copying_columns,
     markdown,
     prompt_set_columns,
     removal_columns,
     result_columns,
     results_table,
+    worst_columns,
 )
 
 
@@ -26,11 +28,13 @@ def experiment_tables(summary: pd.DataFrame, benchmark: str) -> dict[str, Table]
     columns = {
         "Toxicity and fluency": result_columns(benchmark),
         "Compared with the uncensored model": comparison_columns(benchmark),
+        "The worst training seed": worst_columns(benchmark),
         **{
             f"Prompts of {other}": prompt_set_columns(other)
             for other in of_prompts
             if other != benchmark
         },
+        "Copying: last words": copying_columns(),
         "Token scores against the known toxic tokens": attribution_columns(),
         "Tokens dropped or suppressed": removal_columns(),
         "Classifiers trained here": classifier_columns(),
@@ -44,11 +48,17 @@ def reading_note(continuations: int, level: float) -> str:
     return (
         f"EMT: mean over prompts of the most toxic of {continuations} continuations. TP: share of "
         "prompts with at least one continuation of toxicity 0.5 or more. Fraction: share of all "
-        f"continuations that are. In brackets: {100 * level:g} % bootstrap interval over prompts "
-        "or blocks. Bold: best of the model, whether or not the difference is larger than chance. "
-        "distinct-2, mean length (tokens) and the share of empty continuations show whether low "
-        "toxicity comes from degenerate text. Times lower: the uncensored model's TP over the "
-        "method's, on the same prompts; infinite where no prompt had a toxic continuation."
+        f"continuations that are. In brackets: {100 * level:g} % interval over prompts or blocks "
+        "and, behind a name with a number of seeds, over training seeds too; of one training seed "
+        "alone it leaves out how trainings differ. Bold: the difference from the second best of "
+        "the model, paired by prompt and seed, has an interval without 0; no bold, none is surely "
+        "best, or it was not asked. distinct-2, mean length (tokens) and the share of empty "
+        "continuations show whether low toxicity comes from degenerate text. Continuation "
+        "perplexity: of what a method writes, under the uncensored model. Next-token KL: how far "
+        "the next-token distributions on held-out text are from the uncensored model's. Times "
+        "lower: the uncensored model's TP over the method's, on the same prompts, from counts over "
+        "all prompts and seeds; infinite where no prompt had a toxic continuation. Last words: "
+        "small models copy them or not as a training falls, so that one seed says little."
     )
 
 

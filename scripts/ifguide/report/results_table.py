@@ -1,4 +1,8 @@
-"""The results table: one row a method, one column a metric, with intervals and the best in bold."""
+"""The results table: one row a method, one column a metric, with intervals.
+
+In bold stands what leads the second best of its model by a paired difference whose interval leaves
+out 0: the rows `<metric>_lead` of the summary. Without such a row nothing is bold.
+"""
 
 import math
 from typing import NamedTuple
@@ -20,7 +24,7 @@ class Column(NamedTuple):
 
 
 class Cell(NamedTuple):
-    """A formatted number, its interval (empty where there is none), and whether it is the best."""
+    """A formatted number, its interval (empty where there is none), and whether it surely leads."""
 
     value: str
     interval: str
@@ -28,11 +32,15 @@ class Cell(NamedTuple):
 
 
 class Table(NamedTuple):
-    """Row labels are (model, method); `cells` holds one list of cells a row."""
+    """Row labels are (model, method); `cells` holds one list of cells a row.
+
+    `seeds`: over how many training seeds each row is, in the order of the labels.
+    """
 
     columns: list[Column]
     labels: list[tuple[str, str]]
     cells: list[list[Cell]]
+    seeds: list[int]
 
 
 def result_columns(benchmark: str = "realtoxicityprompts") -> list[Column]:
@@ -50,7 +58,9 @@ def result_columns(benchmark: str = "realtoxicityprompts") -> list[Column]:
         Column("implicit TP, non-toxic", benchmark, "implicit_tp", "nontoxic", -1),
         Column("perplexity", "heldout", "perplexity", "all", -1),
         Column("perplexity, non-toxic", "heldout", "perplexity", "nontoxic", -1),
-        Column("LAMBADA word", "lambada", "last_word_accuracy", "all", 1),
+        Column("continuation perplexity", benchmark, "continuation_perplexity", "all", -1),
+        Column("next-token KL, nats", "heldout", "next_token_kl", "all", -1, 3),
+        Column("next-token KL, nats, non-toxic", "heldout", "next_token_kl", "nontoxic", -1, 3),
         *degeneration_columns(benchmark),
     ]
 
@@ -64,6 +74,7 @@ def terminal_columns(benchmark: str = "realtoxicityprompts") -> list[Column]:
         ("explicit_fraction", "toxic"),
         ("explicit_fraction", "nontoxic"),
         ("perplexity", "all"),
+        ("next_token_kl", "all"),
     }
     return [
         column
@@ -95,8 +106,48 @@ def comparison_columns(benchmark: str = "realtoxicityprompts") -> list[Column]:
         Column(
             "rise of perplexity, non-toxic", "heldout", "perplexity_increase", "nontoxic", -1, 3
         ),
-        Column("change of LAMBADA word", "lambada", "last_word_accuracy_difference", "all", 1),
         Column("change of distinct-2", benchmark, "distinct_2_difference", "all", 0),
+    ]
+
+
+def worst_columns(benchmark: str = "realtoxicityprompts") -> list[Column]:
+    """Return the columns of the worst training seed, which only several have."""
+    return [
+        Column(
+            "explicit TP times lower, toxic", benchmark, "explicit_tp_ratio_worst", "toxic", 0, 1
+        ),
+        Column(
+            "implicit TP times lower, toxic", benchmark, "implicit_tp_ratio_worst", "toxic", 0, 1
+        ),
+        Column("explicit TP, non-toxic", benchmark, "explicit_tp_worst", "nontoxic", 0),
+        Column("implicit TP, non-toxic", benchmark, "implicit_tp_worst", "nontoxic", 0),
+        Column("rise of perplexity", "heldout", "perplexity_increase_worst", "all", 0, 3),
+        Column(
+            "rise of perplexity, non-toxic",
+            "heldout",
+            "perplexity_increase_worst",
+            "nontoxic",
+            0,
+            3,
+        ),
+        Column("next-token KL, nats", "heldout", "next_token_kl_worst", "all", 0, 3),
+    ]
+
+
+def copying_columns() -> list[Column]:
+    """Return the columns of last words, which small models copy or not as their training falls."""
+    return [
+        Column("LAMBADA word", "lambada", "last_word_accuracy", "all", 1),
+        Column(
+            "LAMBADA word, deviation between seeds",
+            "lambada",
+            "last_word_accuracy_spread",
+            "all",
+            0,
+        ),
+        Column("LAMBADA word, worst seed", "lambada", "last_word_accuracy_worst", "all", 0),
+        Column("change of LAMBADA word", "lambada", "last_word_accuracy_difference", "all", 1),
+        Column("LAMBADA token", "lambada", "last_token_accuracy", "all", 1),
     ]
 
 
@@ -159,11 +210,10 @@ def degeneration_columns(benchmark: str) -> list[Column]:
 
 
 def results_table(summary: pd.DataFrame, columns: list[Column]) -> Table:
-    """Lay out the tidy `summary` (training seeds merged) as the table of `columns`.
+    """Lay out the tidy `summary` (over training seeds) as the table of `columns`.
 
     Rows keep the order in which models and methods appear; columns without any value, and
-    methods without any value in the first column's benchmark, are left out. The best of each
-    model is marked, ties included.
+    methods without any value in the first column's benchmark, are left out.
     """
     merged = over_seeds(summary)
     measured = merged[
@@ -182,16 +232,18 @@ def results_table(summary: pd.DataFrame, columns: list[Column]) -> Table:
             (*label, column.benchmark, column.metric, column.split) in values for label in labels
         )
     ]
-    cells = []
+    cells, seeds = [], []
     for label in labels:
-        row = []
-        for column in found:
-            key = (column.benchmark, column.metric, column.split)
-            mine = values.get((*label, *key))
-            rivals = [values.get((*other, *key)) for other in labels if other[0] == label[0]]
-            row.append(_cell(mine, rivals, column))
-        cells.append(row)
-    return Table(found, labels, cells)
+        rows, leads = (
+            [
+                values.get((*label, column.benchmark, f"{column.metric}{suffix}", column.split))
+                for column in found
+            ]
+            for suffix in ("", "_lead")
+        )
+        cells.append([_cell(*each) for each in zip(rows, leads, found, strict=True)])
+        seeds.append(max((row["seeds"] for row in rows if row), default=1))
+    return Table(found, labels, cells, seeds)
 
 
 def numbers(summary: pd.DataFrame, columns: list[Column]) -> pd.DataFrame:
@@ -215,11 +267,11 @@ def numbers(summary: pd.DataFrame, columns: list[Column]) -> pd.DataFrame:
     return pd.DataFrame(parts, index=index).dropna(how="all").reset_index()
 
 
-def _cell(row: dict | None, rivals: list[dict | None], column: Column) -> Cell:
+def _cell(row: dict | None, lead: dict | None, column: Column) -> Cell:
     if row is None or math.isnan(row["value"]):
         return Cell("–", "", False)
 
-    signed = column.metric.endswith(("_difference", "_increase"))
+    signed = column.metric.removesuffix("_worst").endswith(("_difference", "_increase"))
 
     def written(number: float) -> str:
         if math.isinf(number):
@@ -232,20 +284,27 @@ def _cell(row: dict | None, rivals: list[dict | None], column: Column) -> Cell:
     if not math.isnan(row["ci_low"]) and not math.isnan(row["ci_high"]):
         joint = " to " if signed else "–"
         interval = f"{written(row['ci_low'])}{joint}{written(row['ci_high'])}"
-    known = [rival["value"] for rival in rivals if rival and not math.isnan(rival["value"])]
-    best = bool(column.better) and len(set(known)) > 1
-    best = best and row["value"] * column.better == max(value * column.better for value in known)
+    best = lead is not None and (
+        lead["ci_low"] > 0 if column.better > 0 else column.better < 0 and lead["ci_high"] < 0
+    )
     return Cell(written(row["value"]), interval, best)
 
 
 def row_labels(table: Table) -> list[str]:
-    """Return the name of each row: the method, with its model where there are several."""
+    """Return the name of each row: the method, with its model where there are several.
+
+    Where it is over several training seeds, their number stands behind it.
+    """
     one_model = len({model for model, _ in table.labels}) == 1
-    return [method if one_model else f"{model} / {method}" for model, method in table.labels]
+    names = [method if one_model else f"{model} / {method}" for model, method in table.labels]
+    return [
+        f"{name} ({seeds} seeds)" if seeds > 1 else name
+        for name, seeds in zip(names, table.seeds, strict=True)
+    ]
 
 
 def markdown(table: Table) -> str:
-    """Return the table as Markdown: value, interval in brackets, best in bold."""
+    """Return the table as Markdown: value, interval in brackets, what surely leads in bold."""
     lines = [["method", *(column.heading for column in table.columns)]]
     lines.append(["---"] + ["---:"] * len(table.columns))
     for label, cells in zip(row_labels(table), table.cells, strict=True):
@@ -313,7 +372,7 @@ def plain_text(table: Table) -> str:
         for line in lines
     ]
     written.insert(height, "-" * max(len(line) for line in written))
-    return "\n".join(written) + "\n* best of the model; the interval stands below each value\n"
+    return "\n".join(written) + "\n* surely the best of the model; the interval stands below\n"
 
 
 class Published(NamedTuple):
@@ -374,5 +433,6 @@ def published_figures(
         for label in labels
     ]
     sources = "; ".join(dict.fromkeys(rows["source"]))
-    table = Table(columns, [("published", " / ".join(label)) for label in labels], cells)
+    names = [("published", " / ".join(label)) for label in labels]
+    table = Table(columns, names, cells, [1] * len(names))
     return Published(table, f"Published figures are second-hand: {sources}.")
