@@ -155,7 +155,7 @@ def test_corpus_text_is_whole_escaped_and_folded():
 
 
 def test_warnings_stand_above_the_tables():
-    html = results_page({"Results": Table([], [], [])}, ["a note"], ["a < b judges nothing"])
+    html = results_page({"Results": Table([], [], [], [])}, ["a note"], ["a < b judges nothing"])
     warning = html.index("<strong>Warning:</strong> a &lt; b judges nothing.")
     assert warning < html.index("<h2>Results") < html.index("a note")
 
@@ -226,7 +226,7 @@ def test_captions_render_without_a_complaint(path, config):
     html = publish_parts(text, writer="html", settings_overrides=settings)["body"]
     assert len(html) > 200 and "{" not in text
     if config and path.name == "toxicity_by_method.rst":
-        assert "25 continuations" in html and "90 % bootstrap" in html and "500 resamples" in html
+        assert "25 continuations" in html and "90 % intervals over prompts" in html
 
 
 # --- in a real browser ---
