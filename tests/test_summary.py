@@ -426,6 +426,11 @@ def test_numbers_are_those_of_the_summary_a_row_a_method():
     shown = table.loc["if-guide", ["explicit TP, toxic" + end for end in ("", " (low)", " (high)")]]
     assert list(shown) == [row["value"], row["ci_low"], row["ci_high"]]
     assert math.isnan(table.loc["none", "rise of perplexity"])
+    assert set(table["seeds"]) == {1}
+    several = numbers(summarize(two_seeds(), resamples=50), result_columns())
+    assert dict(zip(several["method"], several["seeds"], strict=True)) == {
+        "none": 2, "if-guide": 2, "dpo": 1
+    }  # fmt: skip
     assert "distinct-4" not in table and len(table.columns) == len(set(table.columns))
 
 

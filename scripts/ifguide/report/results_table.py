@@ -249,7 +249,8 @@ def results_table(summary: pd.DataFrame, columns: list[Column]) -> Table:
 def numbers(summary: pd.DataFrame, columns: list[Column]) -> pd.DataFrame:
     """Return the table of `columns` as numbers: each value, and beside it the ends of its interval.
 
-    A row a (model, method) of the tidy `summary`, in its order; NaN where nothing was measured.
+    A row a (model, method) of the tidy `summary`, in its order; `seeds` counts the training seeds
+    of its figures; NaN where nothing was measured.
     """
     keys = ["benchmark", "metric", "split"]
     rows = over_seeds(summary).set_index(["model", "method", *keys])
@@ -264,7 +265,10 @@ def numbers(summary: pd.DataFrame, columns: list[Column]) -> pd.DataFrame:
         parts[column.heading] = found["value"]
         parts[f"{column.heading} (low)"] = found["ci_low"]
         parts[f"{column.heading} (high)"] = found["ci_high"]
-    return pd.DataFrame(parts, index=index).dropna(how="all").reset_index()
+    table = pd.DataFrame(parts, index=index).dropna(how="all")
+    seeds = rows["seeds"].groupby(level=["model", "method"]).max().reindex(table.index)
+    table.insert(0, "seeds", seeds)
+    return table.reset_index()
 
 
 def _cell(row: dict | None, lead: dict | None, column: Column) -> Cell:
