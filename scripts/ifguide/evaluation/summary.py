@@ -1,4 +1,15 @@
-"""Every metrics file of an experiment in one tidy table: by training seed, over seeds, compared."""
+"""Every metrics file of an experiment in one tidy table: by training seed, over seeds, compared.
+
+A metrics file has rows (split, metric, value, ci_low, ci_high, n) and, of what is to be compared or
+put together over seeds, the statistics by unit, in the same order in every file of a benchmark:
+
+- `prompts`: one record a prompt, with prompt_index, split, group and the metrics by their names; of
+  a classifier's EMT and TP, `<classifier>_max`, the highest score;
+- `units`: {split: {metric: values}}, of which the metric is the mean;
+- `losses`: {split: {"loss_sum", "tokens"}}, of which `perplexity` is made;
+- `sums`: {split: {metric: {"sum", "tokens"}}}, of which the metric is the mean per token or, where
+  its name ends in `perplexity`, exp of it.
+"""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
