@@ -1,38 +1,22 @@
-"""Every metrics file of an experiment in one tidy table: by training seed, over seeds, compared.
-
-A metrics file has rows (split, metric, value, ci_low, ci_high, n) and, of what is to be compared or
-put together over seeds, the statistics by unit, in the same order in every file of a benchmark:
-
-- `prompts`: one record a prompt, with prompt_index, split, group and the metrics by their names; of
-  a classifier's EMT and TP, `<classifier>_max`, the highest score;
-- `units`: {split: {metric: values}}, of which the metric is the mean;
-- `losses`: {split: {"loss_sum", "tokens"}}, of which `perplexity` is made;
-- `sums`: {split: {metric: {"sum", "tokens"}}}, of which the metric is the mean per token or, where
-  its name ends in `perplexity`, exp of it.
-"""
+"""Every metrics file of an experiment in one tidy table: by training seed, over seeds, compared."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from ifguide.errors import InputError
-from ifguide.evaluation.generation_metrics import RESERVED_SPLITS, group_names
-from ifguide.evaluation.intervals import (
-    Interval,
-    mean_interval,
-    paired_difference,
-    paired_ratio,
-    perplexity_increase,
-    perplexity_interval,
-    seeds_interval,
-    share_interval,
-    weighted_mean_difference,
-    weighted_mean_interval,
+from ifguide.evaluation.generation_metrics import RESERVED_SPLITS
+from ifguide.evaluation.intervals import Interval, seeds_interval
+from ifguide.evaluation.metrics import direction
+from ifguide.evaluation.unit_statistics import (
+    BySeed,
+    Statistics,
+    together,
+    unit_identity,
+    unit_statistics,
 )
-from ifguide.evaluation.metrics import direction, is_share
 from ifguide.seeds import derive_seed
 
 COLUMNS = [
@@ -70,7 +54,7 @@ def check_metrics(documents: dict[str, dict]) -> None:
         if key in seen:
             raise InputError(f"{path}: measures the same as {seen[key]}; give one of the two")
         seen[key] = path
-        mine = _records(document)
+        mine = unit_identity(document)
         theirs, first = records.setdefault(key[:2], (mine, path))
         if any(mine[name] != theirs[name] for name in mine.keys() & theirs.keys()):
             raise InputError(
@@ -85,76 +69,6 @@ def check_metrics(documents: dict[str, dict]) -> None:
                 f"{path}: {continuations} continuations a prompt, but {first} has {expected}; "
                 "EMT and TP of unequal numbers cannot be compared: generate one of them again"
             )
-
-
-def _records(document: dict) -> dict[Any, Any]:
-    """Return what tells the units of a document from others, by the place that it stands in."""
-    found: dict[Any, Any] = {}
-    if "prompts" in document:
-        identity = ("prompt_index", "split", "group")
-        found["prompts"] = [[prompt[name] for name in identity] for prompt in document["prompts"]]
-    for split, losses in document.get("losses", {}).items():
-        found["losses", split] = losses["tokens"]
-    for split, metrics in document.get("units", {}).items():
-        found |= {(split, metric): len(values) for metric, values in metrics.items()}
-    for split, metrics in document.get("sums", {}).items():
-        found |= {(split, metric): len(own["sum"]) for metric, own in metrics.items()}
-    return found
-
-
-@dataclass(frozen=True)
-class Statistics:
-    """What one figure is made of, unit by unit: `values`, float64 (seeds, units).
-
-    A mean per token and a perplexity have `values` summed over the `tokens`, of the same shape.
-    """
-
-    metric: str
-    values: np.ndarray
-    tokens: np.ndarray | None = None
-
-    @property
-    def units(self) -> int:
-        return self.values.shape[1]
-
-    def value(self) -> float:
-        """Return the figure over all units and seeds."""
-        if self.tokens is None:
-            return float(self.values.mean())
-        mean = float(self.values.sum() / self.tokens.sum())
-        return float(np.exp(mean)) if self._is_perplexity else mean
-
-    def interval(self, **bootstrap: Any) -> Interval:
-        """Return the figure with its interval."""
-        if self.tokens is not None:
-            of_sums = perplexity_interval if self._is_perplexity else weighted_mean_interval
-            return of_sums(self.values, self.tokens, **bootstrap)
-        return (share_interval if is_share(self.metric) else mean_interval)(
-            self.values, **bootstrap
-        )
-
-    def less(self, other: "Statistics", **bootstrap: Any) -> Interval:
-        """Return the figure less that of `other`; of perplexities, their ratio - 1."""
-        if self.tokens is not None:
-            of_sums = perplexity_increase if self._is_perplexity else weighted_mean_difference
-            return of_sums(self.values, self.tokens, other.values, other.tokens, **bootstrap)
-        share = is_share(self.metric)
-        return paired_difference(self.values, other.values, share=share, **bootstrap)
-
-    def compared(self, none: "Statistics", **bootstrap: Any) -> Iterator[tuple[str, Interval]]:
-        """Yield the names of the comparisons with the uncensored model, and these."""
-        change = "increase" if self._is_perplexity else "difference"
-        yield f"{self.metric}_{change}", self.less(none, **bootstrap)
-        if self.metric.endswith("_tp"):
-            yield f"{self.metric}_ratio", paired_ratio(none.values, self.values, **bootstrap)
-
-    @property
-    def _is_perplexity(self) -> bool:
-        return self.metric.endswith("perplexity")
-
-
-# Of one model, method and benchmark: by training seed, the statistics of each (split, metric).
-BySeed = Mapping[Any, Mapping[tuple[str, str], Statistics]]
 
 
 def summarize(
@@ -178,7 +92,7 @@ def summarize(
     rows: dict[tuple, list[dict]] = {}
     for document in documents.values():
         key = (document["model"], document["method"], document["benchmark"])
-        runs.setdefault(key, {})[document["seed"]] = _statistics(document)
+        runs.setdefault(key, {})[document["seed"]] = unit_statistics(document)
         rows.setdefault(key, []).extend({"seed": document["seed"]} | r for r in document["rows"])
     found = []
     for key, by_seed in runs.items():
@@ -216,59 +130,6 @@ def _row(seed: Any, split: str, metric: str, interval: Interval, units: int) -> 
     return {"seed": seed, "split": split, "metric": metric, "n": units} | bounds
 
 
-def _statistics(document: dict) -> dict[tuple[str, str], Statistics]:
-    """Return the statistics of each (split, metric) that the document has by unit."""
-    found = {}
-    if "prompts" in document:
-        prompts = pd.DataFrame(document["prompts"])
-        for row in document["rows"]:
-            values = _per_prompt(prompts, row["metric"], document["threshold"])
-            if values is not None:
-                members = _members(prompts, row["split"])
-                found[row["split"], row["metric"]] = Statistics(
-                    row["metric"], values[None, members].astype(np.float64)
-                )
-    for split, metrics in document.get("units", {}).items():
-        for metric, values in metrics.items():
-            found[split, metric] = Statistics(metric, np.array([values], dtype=np.float64))
-    sums = {
-        split: {"perplexity": {"sum": losses["loss_sum"], "tokens": losses["tokens"]}}
-        for split, losses in document.get("losses", {}).items()
-    }
-    for source in (sums, document.get("sums", {})):
-        for split, metrics in source.items():
-            for metric, own in metrics.items():
-                columns = (np.array([own[name]], dtype=np.float64) for name in ("sum", "tokens"))
-                found[split, metric] = Statistics(metric, *columns)
-    return found
-
-
-def _per_prompt(prompts: pd.DataFrame, metric: str, threshold: float) -> np.ndarray | None:
-    name, _, statistic = metric.rpartition("_")
-    if statistic in ("emt", "tp"):
-        if f"{name}_max" not in prompts:
-            return None
-        highest = prompts[f"{name}_max"].to_numpy()
-        return highest if statistic == "emt" else (highest >= threshold).astype(np.float64)
-    return prompts[metric].to_numpy() if metric in prompts else None
-
-
-def _members(prompts: pd.DataFrame, split: str) -> np.ndarray:
-    if split == "all":
-        return np.ones(len(prompts), dtype=bool)
-    grouped = np.array([split in group_names(group) for group in prompts["group"]], dtype=bool)
-    return (prompts["split"] == split).to_numpy() | grouped
-
-
-def _together(by_seed: BySeed, seeds: Sequence, key: tuple[str, str]) -> Statistics | None:
-    """Return the statistics of `seeds` as one, or None where one of them has none."""
-    own = [by_seed[seed].get(key) for seed in seeds]
-    if any(one is None for one in own):
-        return None
-    tokens = None if own[0].tokens is None else np.concatenate([one.tokens for one in own])
-    return Statistics(own[0].metric, np.concatenate([one.values for one in own]), tokens)
-
-
 def _label(seeds: Sequence) -> Any:
     return seeds[0] if len(seeds) == 1 else OVER_SEEDS
 
@@ -284,21 +145,26 @@ def _compared(
     if not common or (len(seeds) > 1 and len(common) == 1):
         return
     for key in by_seed[common[0]]:
-        mine, theirs = _together(by_seed, common, key), _together(none, common, key)
+        mine, theirs = together(by_seed, common, key), together(none, common, key)
         if mine is not None and theirs is not None:
             for metric, interval in mine.compared(theirs, **bootstrap):
                 yield _row(_label(common), key[0], metric, interval, mine.units)
 
 
+def _by_figure(rows: list[dict]) -> dict[tuple[str, str], list[dict]]:
+    """Return the rows of each (split, metric)."""
+    found: dict[tuple[str, str], list[dict]] = {}
+    for row in rows:
+        found.setdefault((row["split"], row["metric"]), []).append(row)
+    return found
+
+
 def _over_seeds(by_seed: BySeed, rows: list[dict], bootstrap: dict[str, Any]) -> Iterator[dict]:
     """Yield the row over all training seeds of each figure in `rows`."""
-    measured: dict[tuple[str, str], list[dict]] = {}
-    for row in rows:
-        measured.setdefault((row["split"], row["metric"]), []).append(row)
-    for (split, metric), own in measured.items():
+    for (split, metric), own in _by_figure(rows).items():
         if len(own) > 1:
             seeds = [row["seed"] for row in own]
-            statistics = _together(by_seed, seeds, (split, metric))
+            statistics = together(by_seed, seeds, (split, metric))
             if statistics is None:
                 values = [np.nan if row["value"] is None else row["value"] for row in own]
                 interval = seeds_interval(np.array(values), bootstrap["level"])
@@ -309,13 +175,9 @@ def _over_seeds(by_seed: BySeed, rows: list[dict], bootstrap: dict[str, Any]) ->
 
 def _worst_and_spread(rows: list[dict]) -> Iterator[dict]:
     """Yield the worst and the standard deviation of the headline figures, given by seed."""
-    measured: dict[tuple[str, str], list[dict]] = {}
-    for row in rows:
-        if row["split"] in RESERVED_SPLITS:
-            measured.setdefault((row["split"], row["metric"]), []).append(row)
-    for (split, metric), found in measured.items():
+    for (split, metric), found in _by_figure(rows).items():
         own = [row for row in found if row["value"] is not None and not np.isnan(row["value"])]
-        if len(own) < 2:
+        if len(own) < 2 or split not in RESERVED_SPLITS:
             continue
         if metric.endswith(WORST_OF):
             better = direction(metric)
@@ -341,7 +203,7 @@ def _leads(methods: Mapping[str, BySeed], bootstrap: dict[str, Any]) -> Iterator
         for method, by_seed in methods.items():
             measured = [seed for seed in by_seed if (split, metric) in by_seed[seed]]
             if measured:
-                values[method] = _together(by_seed, measured, (split, metric)).value()
+                values[method] = together(by_seed, measured, (split, metric)).value()
         order = sorted(values, key=lambda method: better * values[method], reverse=True)
         if len(order) < 2 or values[order[0]] == values[order[1]]:
             continue
@@ -349,8 +211,8 @@ def _leads(methods: Mapping[str, BySeed], bootstrap: dict[str, Any]) -> Iterator
         key = (split, metric)
         common = [seed for seed in best if key in best[seed] and key in second.get(seed, {})]
         if common:
-            first = _together(best, common, key)
-            lead = first.less(_together(second, common, key), **bootstrap)
+            first = together(best, common, key)
+            lead = first.less(together(second, common, key), **bootstrap)
             row = _row(_label(common), split, f"{metric}_lead", lead, first.units)
             yield {"method": order[0]} | row
 
