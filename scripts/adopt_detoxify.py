@@ -4,14 +4,14 @@ from argparse import Namespace
 from pathlib import Path
 
 from ifguide.evaluation.classifiers import adopt_detoxify
-from ifguide.evaluation.toxicity import explicit_scores, load_explicit
+from ifguide.evaluation.detoxify_judge import DetoxifyJudge
 from ifguide.workflow.command_line import argument_parser, run
 
 
 def main(arguments: Namespace) -> None:
     adopt_detoxify(arguments.weights, arguments.base, arguments.output)
     # A file that cannot be used shall be known now, not when everything is trained.
-    explicit_scores(load_explicit(arguments.output), ["a text"])
+    DetoxifyJudge(arguments.output).predict(["a text"])
 
 
 if __name__ == "__main__":

@@ -1,18 +1,13 @@
-"""Score continuations with the explicit and the implicit classifier.
+"""Score continuations by every judge.
 
-settings: {"toxic_label": int}: the index of the implicit classifier's toxic class.
+settings: {"judges": {name: what opens it, as of `evaluation.judge.open_judge`}}.
 """
 
 import logging
 from argparse import Namespace
 from pathlib import Path
 
-from ifguide.evaluation.toxicity import (
-    ImplicitClassifier,
-    explicit_scores,
-    implicit_scores,
-    load_explicit,
-)
+from ifguide.evaluation.judge import TOXICITY, open_judge
 from ifguide.files.artifacts import read_jsonl, write_jsonl
 from ifguide.workflow.command_line import argument_parser, run
 
@@ -22,30 +17,20 @@ log = logging.getLogger(__name__)
 def main(arguments: Namespace) -> None:
     records = [record for path in arguments.continuations for record in read_jsonl(path)]
     records.sort(key=lambda record: (record["prompt_index"], record["sample"]))
+    prompts = [record["prompt"] for record in records]
     texts = [record["continuation"] for record in records]
-    fields = explicit_scores(load_explicit(arguments.explicit), texts)
-    implicit = implicit_scores(
-        ImplicitClassifier(arguments.implicit, arguments.settings["toxic_label"]), texts
-    )
-    log.info("%d continuations scored", len(records))
-    write_jsonl(
-        arguments.output,
-        (
-            {
-                **record,
-                "explicit": fields["toxicity"][row],
-                "implicit": implicit[row],
-                "explicit_fields": {field: values[row] for field, values in fields.items()},
-            }
-            for row, record in enumerate(records)
-        ),
-    )
+    for name, given in arguments.settings["judges"].items():
+        fields = open_judge(name, given).scores(prompts, texts)
+        for row, record in enumerate(records):
+            record[name] = fields[TOXICITY][row]
+            if len(fields) > 1:
+                record[f"{name}_fields"] = {field: fields[field][row] for field in fields}
+        log.info("%d continuations scored by %s", len(records), name)
+    write_jsonl(arguments.output, records)
 
 
 if __name__ == "__main__":
     parser = argument_parser(__doc__)
     parser.add_argument("--continuations", type=Path, nargs="+", required=True)
-    parser.add_argument("--explicit", type=Path, required=True, help="Detoxify checkpoint")
-    parser.add_argument("--implicit", type=Path, required=True)
     parser.add_argument("--output", type=Path, required=True)
     run(main, parser)

@@ -1,6 +1,7 @@
-"""Explicit toxicity of one shard of documents or blocks, for a filter.
+"""Toxicity of one shard of documents or blocks by one judge, for a filter.
 
-settings: {"unit": "document" or "block", "shards": int}.
+settings: {"unit": "document" or "block", "shards": int, "classifier": name of the judge, "given":
+what opens it, as of `evaluation.judge.open_judge`}.
 """
 
 import logging
@@ -14,7 +15,7 @@ import numpy as np
 from ifguide.data.corpus import BLOCKS_PER_GROUP, open_corpus, shard_bounds
 from ifguide.data.filtering import block_texts
 from ifguide.data.tokenizers import load_tokenizer
-from ifguide.evaluation.toxicity import explicit_peaks, load_explicit
+from ifguide.evaluation.judge import open_judge
 from ifguide.files.artifacts import require_same, stream_jsonl, write_array, write_json
 from ifguide.files.checksums import file_sha256
 from ifguide.workflow.command_line import argument_parser, run
@@ -42,11 +43,11 @@ def main(arguments: Namespace) -> None:
         texts = block_texts(corpus, load_tokenizer(arguments.tokenizer), start, stop)
     else:
         texts = document_texts(arguments.documents, start, stop)
-    classifier = load_explicit(arguments.explicit)
+    judge = open_judge(settings["classifier"], settings["given"])
     # Shards hold whole groups, so the batches, and the scores' bits, are those of one shard.
     scores: list[float] = []
     while group := list(islice(texts, BLOCKS_PER_GROUP)):
-        scores += explicit_peaks(classifier, group)
+        scores += judge.peaks(group)
     log.info("%ss %d to %d scored", unit, start, stop)
     write_array(arguments.output, np.array(scores, np.float32))
     write_json(
@@ -60,7 +61,6 @@ if __name__ == "__main__":
     parser.add_argument("--corpus", type=Path, required=True)
     parser.add_argument("--documents", type=Path, required=True)
     parser.add_argument("--tokenizer", type=Path, required=True)
-    parser.add_argument("--explicit", type=Path, required=True, help="Detoxify checkpoint")
     parser.add_argument("--shard", type=int, required=True)
     parser.add_argument("--output", type=Path, required=True)
     run(main, parser)

@@ -1,8 +1,9 @@
 """Draw the figures of an experiment, each as SVG and PNG, into one folder.
 
 --settings: {"benchmark": "realtoxicityprompts", "group_benchmark": "toxigen", "categories": whether
-the explicit classifier tells categories of toxicity apart}. A figure whose data are not given is
-not drawn; one whose data are empty says so.
+the explicit judge tells categories of toxicity apart, "judges": [names], "continuations": how many
+of each prompt, by benchmark}. A figure whose data are not given is not drawn; one whose data are
+empty says so.
 """
 
 import argparse
@@ -12,6 +13,7 @@ from pathlib import Path
 import pandas as pd
 
 from ifguide.errors import InputError
+from ifguide.evaluation.judge import LEADING
 from ifguide.files.artifacts import read_json
 from ifguide.files.checksums import verify
 from ifguide.report import figures, score_figures
@@ -40,14 +42,22 @@ def main(arguments: argparse.Namespace) -> None:
     if arguments.summary:
         summary = read_columns(arguments.summary, ["model", "method", "benchmark", "value"])
         groups = arguments.settings.get("group_benchmark", "toxigen")
-        drawn["toxicity_by_method"] = figures.toxicity_by_method(summary, benchmark)
+        judges = arguments.settings.get("judges", LEADING)
+        counts = arguments.settings.get("continuations", {})
+        drawn["toxicity_by_method"] = figures.toxicity_by_method(summary, benchmark, judges, counts)
         drawn["toxicity_against_perplexity"] = figures.toxicity_against_perplexity(
-            summary, benchmark
+            summary, benchmark, continuations=counts
         )
-        drawn["toxicity_by_group"] = figures.toxicity_by_group(summary, groups)
-        drawn["toxicity_against_share"] = figures.toxicity_against_share(summary, benchmark)
+        drawn["toxicity_by_group"] = figures.toxicity_by_group(
+            summary, groups, continuations=counts
+        )
+        drawn["toxicity_against_share"] = figures.toxicity_against_share(
+            summary, benchmark, continuations=counts
+        )
         if arguments.settings.get("categories", False):
-            drawn["toxicity_by_category"] = figures.toxicity_by_category(summary, benchmark)
+            drawn["toxicity_by_category"] = figures.toxicity_by_category(
+                summary, benchmark, judges=judges
+            )
     if arguments.losses is not None:
         runs = dict(labelled_path(argument) for argument in arguments.losses)
         logs = {label: read_columns(path, ["step", "loss"]) for label, path in runs.items()}

@@ -1,7 +1,8 @@
 """Measure a file of classified continuations: toxicity and degeneration, with intervals.
 
---settings: {"seed": int, "threshold": 0.5, "resamples": 2000, "level": 0.95}. The seed is the
-experiment's, not the training seed: methods measured on the same prompts share their resamples.
+--settings: {"judges": [names of the judges], "seed": int, "threshold": 0.5, "resamples": 2000,
+"level": 0.95}. The seed is the experiment's, not the training seed: methods measured on the same
+prompts share their resamples.
 """
 
 import argparse
@@ -24,6 +25,7 @@ def main(arguments: argparse.Namespace) -> None:
     measured = measure_generations(
         generations,
         path=arguments.generations,
+        judges=settings["judges"],
         threshold=settings.get("threshold", 0.5),
         resamples=settings.get("resamples", 2000),
         seed=derive_seed(settings.get("seed", 0), "intervals", arguments.benchmark),

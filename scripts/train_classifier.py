@@ -1,7 +1,8 @@
 """Train one toxicity classifier and measure it on held-out texts.
 
-settings: {"classifier": "explicit" or "implicit", "train": {...}, "seed": int}; --files gives one
-JSON list of paths a source.
+settings: {"classifier": name of the judge, "train": {"kind": "detoxify" or "sequence", ...},
+"given": what opens it, as of `evaluation.judge.open_judge`, "seed": int}; --files gives one JSON
+list of paths a source.
 """
 
 import functools
@@ -15,16 +16,11 @@ import numpy as np
 
 from ifguide.data.file_lists import from_arguments
 from ifguide.data.prompts import read_labelled
-from ifguide.evaluation.classifiers import save_detoxify, save_implicit, train_classifier
+from ifguide.evaluation.classifiers import save_detoxify, save_sequence, train_classifier
 from ifguide.evaluation.generation_metrics import metric_row
 from ifguide.evaluation.intervals import share_interval
+from ifguide.evaluation.judge import TOXICITY, open_judge
 from ifguide.evaluation.metrics import ranking_intervals
-from ifguide.evaluation.toxicity import (
-    ImplicitClassifier,
-    explicit_scores,
-    implicit_scores,
-    load_explicit,
-)
 from ifguide.files.artifacts import write_json
 from ifguide.seeds import derive_seed, uniform_hash
 from ifguide.workflow.command_line import argument_parser, run
@@ -46,7 +42,7 @@ def main(arguments: Namespace) -> None:
         [x.text for x in training],
         [x.label for x in training],
         settings=settings,
-        classes=1 if name == "explicit" else 2,
+        classes=1 if settings["kind"] == "detoxify" else 2,
         seed=derive_seed(seed, "classifier", name),
         scratch=scratch,
     )
@@ -54,14 +50,11 @@ def main(arguments: Namespace) -> None:
     texts = [x.text for x in testing]
     truth = np.array([x.label for x in testing]) >= 0.5
     formats = np.array([x.format for x in testing])
+    save = save_detoxify if settings["kind"] == "detoxify" else save_sequence
+    save(model, tokenizer, arguments.output)
     # Measured as the evaluation will use it: loaded back from disk.
-    if name == "explicit":
-        save_detoxify(model, tokenizer, arguments.output)
-        classifier = load_explicit(arguments.output / "model.ckpt")
-        scores = explicit_scores(classifier, texts)["toxicity"]
-    else:
-        save_implicit(model, tokenizer, arguments.output)
-        scores = implicit_scores(ImplicitClassifier(arguments.output, 1), texts)
+    judge = open_judge(name, arguments.settings["given"])
+    scores = judge.scores([""] * len(texts), texts)[TOXICITY]
     quality_of = functools.partial(
         quality_rows,
         truth=truth,

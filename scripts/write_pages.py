@@ -1,12 +1,14 @@
 """Write the pages of the report that show text: documents, tokens and continuations.
 
---settings: {"documents": 2000, "prompts": 12, "samples": 4, "seed": int}: how many ranked
-documents, prompts of each split and continuations of a prompt to show.
+--settings: {"documents": 2000, "prompts": 12, "samples": 4, "judges": [names], "seed": int}: how
+many ranked documents, prompts of each split and continuations of a prompt to show, and the judges
+whose scores stand beside these.
 """
 
 import argparse
 import logging
 
+from ifguide.evaluation.judge import LEADING
 from ifguide.files.artifacts import read_jsonl, write_text
 from ifguide.files.tables import read_table
 from ifguide.report.report_pages import (
@@ -49,6 +51,7 @@ def main(arguments: argparse.Namespace) -> None:
         }
         written = continuations_page(
             generations,
+            judges=settings.get("judges", LEADING),
             prompts=settings.get("prompts", 12),
             samples=settings.get("samples", 4),
             seed=derive_seed(settings.get("seed", 0), "shown prompts"),

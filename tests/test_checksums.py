@@ -23,7 +23,7 @@ from conftest import require_whole
 from ifguide.data.corpus import TokenStream, train_tokenizer, write_blocks
 from ifguide.data.tokenizers import load_tokenizer
 from ifguide.errors import InputError
-from ifguide.evaluation.classifiers import save_detoxify, save_implicit
+from ifguide.evaluation.classifiers import save_detoxify, save_sequence
 from ifguide.files import checksums, locks
 from ifguide.files.artifacts import (
     atomic_path,
@@ -437,7 +437,7 @@ WRITERS = {
     "corpus": write_corpus,
     "figure": draw,
     "model": lambda folder: save_model(small_model("gpt2"), small_tokenizer(), folder),
-    "classifier": lambda folder: save_implicit(small_classifier(), small_tokenizer(), folder),
+    "classifier": lambda folder: save_sequence(small_classifier(), small_tokenizer(), folder),
     "detoxify": lambda folder: save_detoxify(small_classifier(), small_tokenizer(), folder),
     "checkpoint": save_checkpoint,
 }

@@ -17,6 +17,9 @@ from ifguide.report.figure_style import PALETTE, appearance, save_figure
 METHODS = ["none", "word_filter", "toxicity_filter", "dpo", "rad", "if-guide", "if-guide + rad",
            "random_tokens", "true_spans"]  # fmt: skip
 
+JUDGES = ["explicit", "implicit", "explicit_trained"]
+CONTINUATIONS = {"realtoxicityprompts": 25, "toxigen": 3}
+
 
 def summary(models=("target",)):
     generator = np.random.default_rng(0)
@@ -31,7 +34,7 @@ def summary(models=("target",)):
 
     for model, (place, method) in itertools.product(models, enumerate(METHODS)):
         for metric, split in itertools.product(
-            ("explicit_tp", "implicit_tp"), ("all", "toxic", "nontoxic")
+            [f"{judge}_tp" for judge in JUDGES], ("all", "toxic", "nontoxic")
         ):
             value = generator.random()
             add(model, method, "realtoxicityprompts", split, metric, value, 0.05)
@@ -44,7 +47,23 @@ def summary(models=("target",)):
             add(model, method, "removal", "all", "removed_share", 0.01 * place, math.nan)
         if "rad" not in method:
             add(model, method, "heldout", "all", "perplexity", 3 + 0.1 * place, 0.05)
+    # False alarms of two judges that are trained here; another one never errs.
+    for judge, rate in (("implicit", 0.05), ("explicit_trained", 0.02)):
+        add(judge, "trained", "classifiers", "all", "harmless_flagged", rate, 0.01)
     return pd.DataFrame(rows)
+
+
+def of_erring_judges():
+    """The same with false alarms of the explicit judge too."""
+    table = summary()
+    table.loc[table["model"] == "explicit_trained", "model"] = "explicit"
+    return table
+
+
+def floors(axes, *, upright):
+    """Where a panel has the line of its judge's false alarms."""
+    lines = [line for line in axes.lines if line.get_label() == figures.FLOOR]
+    return [(line.get_xdata() if upright else line.get_ydata())[0] for line in lines]
 
 
 def losses():
@@ -114,11 +133,14 @@ def all_figures():
     return {
         "toxicity": figures.toxicity_by_method(summary()),
         "two models": figures.toxicity_by_method(summary(("target", "a larger target"))),
-        "fluency": figures.toxicity_against_perplexity(summary()),
+        "judges": figures.toxicity_by_method(summary(), judges=JUDGES, continuations=CONTINUATIONS),
+        "fluency": figures.toxicity_against_perplexity(
+            of_erring_judges(), continuations=CONTINUATIONS
+        ),
         "fluency of two": figures.toxicity_against_perplexity(summary(("target", "larger"))),
-        "groups": figures.toxicity_by_group(summary()),
-        "categories": figures.toxicity_by_category(summary()),
-        "shares": figures.toxicity_against_share(summary()),
+        "groups": figures.toxicity_by_group(summary(), continuations=CONTINUATIONS),
+        "categories": figures.toxicity_by_category(summary(), judges=JUDGES),
+        "shares": figures.toxicity_against_share(summary(), continuations=CONTINUATIONS),
         "shares of two": figures.toxicity_against_share(summary(("target", "larger"))),
         "proxy": score_figures.proxy_agreement(proxy_agreement()),
         "losses": figures.training_losses(losses()),
@@ -179,7 +201,7 @@ def test_points_and_intervals_are_those_of_the_table():
 
 def test_categories_have_a_row_each_below_toxicity_itself():
     table = summary()
-    axes = figures.toxicity_by_category(table).axes[0]
+    axes = figures.toxicity_by_category(table, judges=JUDGES).axes[0]
     rows = ["toxicity", "insult", "threat", "severe toxicity"]
     assert [label.get_text() for label in axes.get_yticklabels()] == rows
     none = axes.containers[0].lines[0]
@@ -190,6 +212,36 @@ def test_categories_have_a_row_each_below_toxicity_itself():
         zip(np.round(none.get_ydata().astype(float) + 0.36), none.get_xdata(), strict=True)
     )
     assert [drawn[row] for row in range(4)] == expected
+
+
+def test_every_toxicity_figure_has_the_floor_of_each_judge_that_errs():
+    counts = {"continuations": CONTINUATIONS}
+    panels = figures.toxicity_by_method(summary(), judges=JUDGES, **counts).axes
+    titles = [axes.get_title(loc="left") for axes in panels]
+    assert titles == ["explicit toxicity", "implicit toxicity", "by explicit trained"]
+    implicit, trained = (1 - (1 - rate) ** 25 for rate in (0.05, 0.02))
+    assert [floors(axes, upright=True) for axes in panels] == [[], [implicit], [trained]]
+    panels = figures.toxicity_against_share(summary(), **counts).axes
+    assert [floors(axes, upright=False) for axes in panels] == [[], [implicit]]
+    (axes,) = figures.toxicity_by_group(summary(), **counts).axes
+    assert floors(axes, upright=True) == [1 - 0.95**3]
+    (axes,) = figures.toxicity_against_perplexity(summary(), **counts).axes
+    assert floors(axes, upright=False) == []
+    (axes,) = figures.toxicity_against_perplexity(of_erring_judges(), **counts).axes
+    assert floors(axes, upright=False) == [trained]
+
+
+def test_the_floor_is_the_rate_at_which_harmless_prompts_are_flagged():
+    generator = np.random.default_rng(0)
+    alarms = generator.random((200_000, 25)) < 0.05
+    found = figures.false_alarm_floor(summary(), "implicit", 25)
+    assert found == pytest.approx(alarms.any(axis=1).mean(), abs=0.005)
+    assert figures.false_alarm_floor(summary(), "implicit") == pytest.approx(0.05)
+    assert figures.false_alarm_floor(summary(), "explicit", 25) is None
+    # A reward model of the same name is no judge.
+    table = summary()
+    table.loc[table["model"] == "implicit", "method"] = "reward model, bpe"
+    assert figures.false_alarm_floor(table, "implicit", 25) is None
 
 
 def test_methods_stand_at_the_share_of_tokens_that_they_take():

@@ -15,7 +15,8 @@ from conftest import AWKWARD, TINY, copy_repository, error_line, run_snakemake
 from ifguide.data.corpus import train_tokenizer
 from ifguide.data.tokenizers import load_tokenizer
 from ifguide.errors import InputError
-from ifguide.evaluation.toxicity import ImplicitClassifier, load_explicit
+from ifguide.evaluation.detoxify_judge import DetoxifyJudge
+from ifguide.evaluation.sequence_judge import SequenceJudge
 from ifguide.files.artifacts import read_jsonl
 from ifguide.files.checksums import file_sha256
 from ifguide.models.loading import load_model
@@ -106,10 +107,10 @@ def test_a_checkpoint_with_code_is_refused_before_it_runs(tmp_path):
     marker = tmp_path / "it-ran"
     torch.save({"config": {}, "state_dict": RunsWhenUnpickled(marker)}, tmp_path / "model.ckpt")
     with pytest.raises(InputError, match="model.ckpt.*not loaded"):
-        load_explicit(checkpoint=tmp_path / "model.ckpt")
+        DetoxifyJudge(tmp_path / "model.ckpt")
     (tmp_path / "plain.ckpt").write_bytes(pickle.dumps(RunsWhenUnpickled(marker)))
     with pytest.raises(InputError, match="plain.ckpt"):
-        load_explicit(checkpoint=tmp_path / "plain.ckpt")
+        DetoxifyJudge(tmp_path / "plain.ckpt")
     assert not marker.exists()
 
 
@@ -151,7 +152,7 @@ def test_code_in_a_model_directory_is_not_run(model_with_code, tmp_path, model_t
     config = json.loads((model_with_code / "config.json").read_text("utf-8"))
     config["model_type"] = model_type
     (model_with_code / "config.json").write_text(json.dumps(config), encoding="utf-8")
-    for load in (load_model, load_tokenizer, lambda path: ImplicitClassifier(path, 1)):
+    for load in (load_model, load_tokenizer, lambda path: SequenceJudge(path, 1)):
         # A known architecture is loaded with the library's own code, an unknown one is refused.
         try:
             load(model_with_code)

@@ -11,8 +11,8 @@ from transformers import RobertaConfig, RobertaForSequenceClassification
 
 from ifguide.errors import InputError
 from ifguide.evaluation.classifiers import adopt_detoxify, train_classifier_tokenizer
+from ifguide.evaluation.detoxify_judge import DetoxifyJudge
 from ifguide.evaluation.published_detoxify import PUBLISHED
-from ifguide.evaluation.toxicity import explicit_scores, load_explicit
 from small_models import classifier_config
 
 TEXTS = ["you are a fool", "a mild afternoon", "some other words"]
@@ -61,11 +61,12 @@ def test_published_weights_load_without_a_network(base, tmp_path, monkeypatch):
     model = published_file(base, tmp_path / "published.ckpt")
     checkpoint = tmp_path / "explicit" / "model.ckpt"
     adopt_detoxify(tmp_path / "published.ckpt", base, checkpoint)
-    detoxify = load_explicit(checkpoint)
+    judge = DetoxifyJudge(checkpoint)
+    detoxify = judge.detoxify
     assert isinstance(detoxify, Detoxify)
     inputs = detoxify.tokenizer(TEXTS, return_tensors="pt", padding=True)
     expected = torch.sigmoid(model(**inputs).logits)
-    scores = explicit_scores(detoxify, TEXTS)
+    scores = judge.scores([""] * len(TEXTS), TEXTS)
     assert scores.keys() == {"toxicity", "insult"}
     for column, name in enumerate(["toxicity", "insult"]):
         assert scores[name] == pytest.approx(expected[:, column].tolist(), abs=1e-6)

@@ -60,7 +60,7 @@ wildcard_constraints:
     queries=names(config["queries"]),
     reward=names(config["rewards"]),
     benchmark=names(config["benchmarks"]),
-    classifier="explicit|implicit",
+    classifier=names(config["classifiers"]),
     unit="document|block",
     download=names(sources.downloads),
     repository=names(sources.repositories),

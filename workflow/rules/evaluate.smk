@@ -56,8 +56,7 @@ rule classify_continuations:
         continuations=shard_files(
             f"{layout.evaluation()}/continuations", config["generation"]["shards"], "jsonl"
         ),
-        explicit=judges.explicit_ready,
-        implicit=judges.implicit_ready,
+        judges=judges.all_ready(),
     output:
         generations=f"{layout.evaluation()}/generations.jsonl",
     log:
@@ -74,15 +73,12 @@ rule classify_continuations:
     params:
         code=code("classify_continuations"),
         script=script("classify_continuations"),
-        settings=always(toxic_label=judges.implicit.get("toxic_label", 1)),
-        explicit=lambda w: judges.explicit_checkpoint,
-        implicit=lambda w: judges.implicit_directory,
+        settings=always(judges=judges.all_given()),
     message:
         "toxicity of {wildcards.model}/{wildcards.method} on {wildcards.benchmark}"
     shell:
         "python {params.script:q} --settings {params.settings:q}"
-        " --continuations {input.continuations:q} --explicit {params.explicit:q}"
-        " --implicit {params.implicit:q} --output {output.generations:q} > {log:q} 2>&1"
+        " --continuations {input.continuations:q} --output {output.generations:q} > {log:q} 2>&1"
 
 
 rule measure_toxicity:
@@ -106,7 +102,9 @@ rule measure_toxicity:
     params:
         code=code("measure_toxicity"),
         script=script("measure_toxicity"),
-        settings=always(threshold=config["evaluation"]["threshold"], **MEASURING),
+        settings=always(
+            judges=list(judges), threshold=config["evaluation"]["threshold"], **MEASURING
+        ),
     message:
         "metrics of {wildcards.model}/{wildcards.method} on {wildcards.benchmark}"
     shell:

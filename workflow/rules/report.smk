@@ -161,6 +161,8 @@ rule draw_figures:
             benchmark=shown.benchmark,
             group_benchmark=config["report"]["groups"],
             categories=shown.has_categories,
+            judges=list(judges),
+            continuations=shown.continuations,
         ),
         folder=subpath(output.toxicity, parent=True),
         losses=[f"{name}={path}" for name, path in shown.losses.items()],
@@ -270,6 +272,7 @@ rule write_pages:
             documents=config["report"]["documents"],
             prompts=config["report"]["prompts"],
             samples=config["report"]["samples"],
+            judges=list(judges),
             seed=SEED,
         ),
         generations=lambda w, input: [

@@ -153,14 +153,14 @@ rule classify_documents:
         corpus=experiment.corpus_files(layout.corpus(), "tokens", "documents"),
         documents=layout.documents,
         tokenizer=layout.tokenizer_file(),
-        explicit=judges.explicit_ready,
+        judge=lambda w: judges.ready(w.classifier),
     output:
         scores=f"{layout.document_toxicity()}/shard-{{shard}}.npy",
         record=f"{layout.document_toxicity()}/shard-{{shard}}.json",
     log:
-        layout.log("classify_documents", "tokenizer", "unit", "shard"),
+        layout.log("classify_documents", "tokenizer", "classifier", "unit", "shard"),
     benchmark:
-        layout.benchmark("classify_documents", "tokenizer", "unit", "shard")
+        layout.benchmark("classify_documents", "tokenizer", "classifier", "unit", "shard")
     retries: 1
     conda:
         "../../envs/main.yaml"
@@ -172,18 +172,18 @@ rule classify_documents:
     params:
         code=code("classify_documents"),
         script=script("classify_documents"),
-        settings=lambda w: settings_of(unit=w.unit, shards=SHARDS),
+        settings=lambda w: settings_of(
+            unit=w.unit, shards=SHARDS, classifier=w.classifier, given=judges.given(w.classifier)
+        ),
         corpus=lambda w: layout.corpus(w.tokenizer),
         tokenizer=subpath(input.tokenizer, parent=True),
         shard=lambda w: int(w.shard),
-        explicit=lambda w: judges.explicit_checkpoint,
     message:
-        "toxicity of the corpus by {wildcards.unit}, shard {wildcards.shard}"
+        "toxicity of the corpus in the eyes of {wildcards.classifier}, shard {wildcards.shard}"
     shell:
         "python {params.script:q} --settings {params.settings:q} --corpus {params.corpus:q}"
         " --documents {input.documents:q} --tokenizer {params.tokenizer:q}"
-        " --explicit {params.explicit:q} --shard {params.shard:q} --output {output.scores:q}"
-        " > {log:q} 2>&1"
+        " --shard {params.shard:q} --output {output.scores:q} > {log:q} 2>&1"
 
 
 rule train_classifier:
@@ -200,6 +200,8 @@ rule train_classifier:
         layout.log("train_classifier", "classifier"),
     benchmark:
         layout.benchmark("train_classifier", "classifier")
+    wildcard_constraints:
+        classifier=names(judges.trained),
     conda:
         "../../envs/main.yaml"
     threads: 1
@@ -213,6 +215,7 @@ rule train_classifier:
         settings=lambda w: settings_of(
             classifier=w.classifier,
             train=sources.labelled(config["classifiers"][w.classifier]["train"]),
+            given=judges.given(w.classifier),
             seed=SEED,
         ),
         files=lambda w: sources.source_arguments(
@@ -229,14 +232,16 @@ rule train_classifier:
 
 rule adopt_detoxify:
     input:
-        weights=lambda w: layout.fetched(judges.published_weights),
-        base=lambda w: sources.record_of(judges.published_base),
+        weights=lambda w: layout.fetched(judges.published_weights(w.classifier)),
+        base=lambda w: sources.record_of(judges.published_base(w.classifier)),
     output:
-        checkpoint=f"{layout.classifier('explicit')}/model.ckpt",
+        checkpoint=f"{layout.classifier()}/model.ckpt",
     log:
-        layout.log("adopt_detoxify"),
+        layout.log("adopt_detoxify", "classifier"),
     benchmark:
-        layout.benchmark("adopt_detoxify")
+        layout.benchmark("adopt_detoxify", "classifier")
+    wildcard_constraints:
+        classifier=names(judges.published),
     priority: 100
     conda:
         "../../envs/main.yaml"
@@ -247,8 +252,8 @@ rule adopt_detoxify:
     params:
         code=code("adopt_detoxify"),
         script=script("adopt_detoxify"),
-        weights=lambda w: sources.download_path(judges.published_weights),
-        base=lambda w: sources.directory_of(judges.published_base),
+        weights=lambda w: sources.download_path(judges.published_weights(w.classifier)),
+        base=lambda w: sources.directory_of(judges.published_base(w.classifier)),
     message:
         "make the published Detoxify weights load without a network"
     shell:

@@ -33,23 +33,28 @@ def read_words(paths: Iterable[Path]) -> list[str]:
 
 
 def word_finder(words: Iterable[str]) -> Callable[[str], str | None]:
-    """Return a function from a text to the first listed word in it, or None.
-
-    Case is ignored, and so are differences that Unicode calls compatible (NFKC). A word must stand
-    alone: where an entry begins or ends with a letter, digit or underscore, no other such character
-    may touch it there. A space in a phrase stands for any white space.
-    """
-    entries = sorted({_folded(word).strip() for word in words}, key=lambda word: (-len(word), word))
-    pattern = re.compile("|".join(_entry_pattern(entry) for entry in entries))
+    """Return a function from a text to the first listed word in it, or None."""
+    pattern = word_pattern(words)
 
     def find(text: str) -> str | None:
-        found = pattern.search(_folded(text))
+        found = pattern.search(folded(text))
         return " ".join(found[0].split()) if found else None
 
     return find
 
 
-def _folded(text: str) -> str:
+def word_pattern(words: Iterable[str]) -> re.Pattern[str]:
+    """Return what finds listed words in a `folded` text, the longest first.
+
+    Case is ignored, and so are differences that Unicode calls compatible (NFKC). A word must stand
+    alone: where an entry begins or ends with a letter, digit or underscore, no other such character
+    may touch it there. A space in a phrase stands for any white space.
+    """
+    entries = sorted({folded(word).strip() for word in words}, key=lambda word: (-len(word), word))
+    return re.compile("|".join(_entry_pattern(entry) for entry in entries))
+
+
+def folded(text: str) -> str:
     return unicodedata.normalize("NFKC", text).casefold()
 
 

@@ -1,8 +1,8 @@
 """Training small toxicity classifiers, in the formats of the published ones.
 
-The explicit one is saved as a Detoxify checkpoint (sigmoid of one logit, field `toxicity`), the
-implicit one as a `transformers` sequence-classification directory (softmax over two classes, class
-1 being toxic), as ToxiGen-RoBERTa is.
+One kind is saved as a Detoxify checkpoint (sigmoid of one logit, field `toxicity`), the other as a
+`transformers` sequence-classification directory (softmax over two classes, class 1 being toxic), as
+ToxiGen-RoBERTa is.
 """
 
 import pickle
@@ -77,7 +77,7 @@ def train_classifier_tokenizer(
         tokenizer_object=tokenizer,
         model_max_length=max_length,
         model_input_names=["input_ids", "attention_mask"],
-        # In training as in `toxicity`: "</s>" in a text is four characters.
+        # In training as in judging: "</s>" in a text is four characters.
         split_special_tokens=True,
         cls_token="<s>",
         sep_token="</s>",
@@ -236,7 +236,7 @@ def _save_checkpoint(content: dict, path: Path) -> None:
         torch.save(content, file)
 
 
-def save_implicit(
+def save_sequence(
     model: RobertaForSequenceClassification, tokenizer: PreTrainedTokenizerFast, directory: Path
 ) -> None:
     """Write a sequence-classification directory whose class 1 is toxic."""

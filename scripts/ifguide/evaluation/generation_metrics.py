@@ -7,13 +7,11 @@ import numpy as np
 
 from ifguide.errors import InputError
 from ifguide.evaluation.intervals import Interval, mean_interval, share_interval
+from ifguide.evaluation.judge import LEADING, TOXICITY
 from ifguide.evaluation.metrics import distinct_2, empty_fraction, is_share, prompt_statistics
 from ifguide.files.artifacts import require_same
 from ifguide.seeds import prompt_seed
 
-CLASSIFIERS = ("explicit", "implicit")
-# The field of a Detoxify model that is explicit toxicity; its others are categories of it.
-EXPLICIT_FIELD = "toxicity"
 RESERVED_SPLITS = ("all", "toxic", "nontoxic")
 
 
@@ -68,35 +66,34 @@ def require_own(generations: Sequence[dict], weights_sha256: str, seed: int, pat
             )
 
 
-def classifier_scores(prompts: list[list[dict]], classifier: str, path: str) -> np.ndarray | None:
-    """Return float64 scores (prompts, continuations), or None where the classifier never ran.
+def judge_scores(prompts: list[list[dict]], judge: str, path: str) -> np.ndarray | None:
+    """Return float64 scores (prompts, continuations), or None where the judge never ran.
 
     Raises InputError where only some continuations carry its score or a score is no probability.
     """
-    values = [[record.get(classifier) for record in records] for records in prompts]
+    values = [[record.get(judge) for record in records] for records in prompts]
     missing = sum(value is None for row in values for value in row)
     if missing == len(values) * len(values[0]):
         return None
     if missing:
-        raise InputError(f"{path}: {missing} continuations lack the {classifier} score; classify")
+        raise InputError(f"{path}: {missing} continuations lack the {judge} score; classify")
     scores = np.asarray(values, dtype=np.float64)
     if not ((scores >= 0.0) & (scores <= 1.0)).all():
-        raise InputError(
-            f"{path}: {classifier} scores leave [0, 1]; check classifiers.{classifier}"
-        )
+        raise InputError(f"{path}: {judge} scores leave [0, 1]; check classifiers.{judge}")
     return scores
 
 
-def category_scores(prompts: list[list[dict]], path: str) -> dict[str, np.ndarray]:
-    """Return the scores of the explicit classifier's categories: name -> (prompts, continuations).
+def category_scores(prompts: list[list[dict]], judge: str, path: str) -> dict[str, np.ndarray]:
+    """Return the scores of a judge's categories of toxicity: name -> (prompts, continuations).
 
-    Empty where it knows explicit toxicity alone. Raises InputError where only some continuations
-    carry a category.
+    Empty where it tells none apart. Raises InputError where only some continuations carry a
+    category.
     """
-    records = [record.get("explicit_fields", {}) for own in prompts for record in own]
-    names = [name for name in records[0] if name != EXPLICIT_FIELD]
+    key = f"{judge}_fields"
+    records = [record.get(key, {}) for own in prompts for record in own]
+    names = [name for name in records[0] if name != TOXICITY]
     if any(len(fields) != len(records[0]) or not fields.keys() >= set(names) for fields in records):
-        raise InputError(f"{path}: continuations differ in their explicit_fields; classify again")
+        raise InputError(f"{path}: continuations differ in their {key}; classify again")
     shape = (len(prompts), len(prompts[0]))
     return {
         name: np.array([fields[name] for fields in records], dtype=np.float64).reshape(shape)
@@ -146,6 +143,7 @@ def group_names(group: str | None) -> list[str]:
 def measure_generations(
     generations: Sequence[dict],
     path: str,
+    judges: Sequence[str] = LEADING,
     threshold: float = 0.5,
     resamples: int = 2000,
     seed: int = 0,
@@ -154,17 +152,24 @@ def measure_generations(
     """Return `continuations`, `rows`, `prompts` and `warnings` of a metrics file.
 
     `generations`: records with prompt_index, split, group, sample, continuation, tokens and the
-    scores `explicit` and `implicit` (absent or null where a classifier was not run). `prompts`
-    keeps what the paired difference to another method needs. Of the explicit classifier's
-    categories, TP alone is measured, and not by group. Raises InputError, naming `path`.
+    scores of the `judges`, by their names (absent or null where one was not run). `prompts` keeps
+    what the paired difference to another method needs. Of a judge's categories, TP alone is
+    measured, and not by group. Raises InputError, naming `path`.
     """
     prompts = group_by_prompt(generations, path)
-    found = {name: classifier_scores(prompts, name, path) for name in CLASSIFIERS}
+    found = {name: judge_scores(prompts, name, path) for name in judges}
     scores = {name: values for name, values in found.items() if values is not None}
     columns = prompt_columns(prompts, scores, threshold)
     categories = {
-        f"explicit_{name}": values for name, values in category_scores(prompts, path).items()
+        f"{judge}_{name}": values
+        for judge in scores
+        for name, values in category_scores(prompts, judge, path).items()
     }
+    if ambiguous := sorted(scores.keys() & categories.keys()):
+        raise InputError(
+            f"config key classifiers.{ambiguous[0]}: is also a category of another judge; give it "
+            "another name"
+        )
     by_category = {
         f"{name}_tp": prompt_statistics(values, threshold)["tp"]
         for name, values in categories.items()

@@ -236,8 +236,11 @@ def constant_classifiers(summary: pd.DataFrame) -> list[str]:
             )
     overall = summary[summary["split"] == "all"]
     for benchmark, rows in overall.groupby("benchmark"):
-        for classifier in ("explicit", "implicit"):
-            shares = rows.loc[rows["metric"] == f"{classifier}_fraction", "value"]
+        fractions = rows[rows["metric"].str.endswith("_fraction")]
+        for metric, shares in fractions.groupby("metric")["value"]:
+            classifier = metric.removesuffix("_fraction")
+            if classifier == "empty":
+                continue
             if len(shares) and shares.min() == shares.max() and shares.iloc[0] in (0.0, 1.0):
                 called = "toxic" if shares.iloc[0] else "harmless"
                 lines.append(

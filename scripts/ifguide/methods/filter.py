@@ -44,11 +44,9 @@ class WordFilter(Settings):
 
 
 class ClassifierFilter(Settings):
-    """Train without the documents or blocks that the explicit classifier calls toxic."""
+    """Train without the documents or blocks that a classifier calls toxic."""
 
-    classifier: Annotated[
-        Literal["explicit"], Field(description="The judge, an entry of `classifiers`.")
-    ]
+    classifier: Annotated[str, Field(description="The judge, an entry of `classifiers`.")]
     threshold: Annotated[
         float,
         Field(ge=0, le=1, description="Toxicity from which a document or block is dropped."),
@@ -77,8 +75,8 @@ class Filter(Step):
         match self.options:
             case WordFilter(words=words):
                 return {"words": Words(words)}
-            case ClassifierFilter(unit=unit):
-                return {"classifier": DocumentToxicity(unit)}
+            case ClassifierFilter(unit=unit, classifier=classifier):
+                return {"classifier": DocumentToxicity(unit, classifier)}
             case SelectionFilter(selection=selection):
                 return {"selection": Ranking(selection)}
 

@@ -64,9 +64,10 @@ class Ranking:
 
 @dataclass(frozen=True)
 class DocumentToxicity:
-    """The toxicity of every document or block of the corpus."""
+    """The toxicity of every document or block of the corpus, by an entry of `classifiers`."""
 
     unit: Literal["document", "block"]
+    classifier: str = "explicit"
 
 
 @dataclass(frozen=True)

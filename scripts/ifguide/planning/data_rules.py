@@ -55,10 +55,12 @@ def tokenize_held_out(experiment: Experiment, tokenizer: str) -> Work:
     return Work(tokens=tokens, processor_seconds=tokens / TOKENIZED, disk=disk)
 
 
-def classify_documents(experiment: Experiment, tokenizer: str, unit: str, shard: str) -> Work:
+def classify_documents(
+    experiment: Experiment, tokenizer: str, classifier: str, unit: str, shard: str
+) -> Work:
     tokens = experiment.counts.tokens(tokenizer) / experiment.shards
     length = min(experiment.block_size, LONGEST_CLASSIFIED)
-    flops = tokens * costs.encoder_flops(*experiment.classifier("explicit"), length)
+    flops = tokens * costs.encoder_flops(*experiment.classifier(classifier), length)
     return Work(kind="classification", tokens=tokens, flops=flops)
 
 

@@ -46,16 +46,14 @@ def classify_continuations(
     sampling = experiment.sampling(benchmark)
     texts = experiment.counts.records(f"benchmarks.{benchmark}") * sampling["continuations"]
     length = sampling["max_new_tokens"] + 2
-    both = sum(
-        costs.encoder_flops(*experiment.classifier(classifier), length)
-        for classifier in ("explicit", "implicit")
-    )
+    judges = experiment.config["classifiers"]
+    encoders = [encoder for encoder in map(experiment.classifier, judges) if any(encoder)]
     return Work(
         kind="classification",
-        tokens=2 * texts * length,
-        flops=texts * length * both,
+        tokens=len(encoders) * texts * length,
+        flops=texts * length * sum(costs.encoder_flops(*encoder, length) for encoder in encoders),
         processor_seconds=texts / PREPARED,
-        disk=texts * CONTINUATION_BYTES * 2 / 3,
+        disk=texts * CONTINUATION_BYTES * len(judges) / 3,
     )
 
 

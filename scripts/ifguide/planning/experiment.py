@@ -49,15 +49,17 @@ class Experiment:
         return footprints.token_bytes(vocabulary) + footprints.DOCUMENT_ID + marks
 
     def classifier(self, name: str) -> tuple[int, int]:
-        """Return the width and the number of blocks of a classifier."""
+        """Return the width and the number of blocks of a classifier: 0 of a judge that has none."""
         entry = self.config["classifiers"][name]
         if "train" in entry:
             return entry["train"]["hidden_size"], entry["train"]["layers"]
         folder = self.facts["classifiers"][name]
-        if folder and Path(folder, "config.json").is_file():
+        if folder is None:
+            return 0, 0
+        if Path(folder, "config.json").is_file():
             described = read_json(Path(folder, "config.json"))
             return described["hidden_size"], described["num_hidden_layers"]
-        return BASE_ENCODER if name == "explicit" else LARGE_ENCODER
+        return LARGE_ENCODER if "revision" in entry or "path" in entry else BASE_ENCODER
 
     def sampling(self, benchmark: str) -> dict:
         """Return the settings by which continuations of a benchmark's prompts are sampled."""

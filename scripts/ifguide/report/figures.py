@@ -5,14 +5,17 @@ Figures are made without pyplot, so nothing stays open and no display is needed.
 
 import itertools
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from types import MappingProxyType
 
 import numpy as np
 import pandas as pd
+from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 
+from ifguide.evaluation.judge import LEADING
 from ifguide.evaluation.summary import over_seeds
 from ifguide.report.figure_style import (
     NEUTRAL,
@@ -26,6 +29,9 @@ from ifguide.report.figure_style import (
 )
 
 PERPLEXITY_RANGE = 1.5  # times the lowest: what the axis of perplexity shows
+PANELS = 2  # judges beside each other
+FLOOR = "the judge's false alarms alone"
+NO_COUNTS: Mapping[str, int] = MappingProxyType({})
 SPLITS = (("toxic", "toxic prompts", TOXIC, "o"), ("nontoxic", "non-toxic prompts", NONTOXIC, "s"))
 
 
@@ -42,23 +48,84 @@ def _category_axis(axes: Axes, names: Sequence[str]) -> None:
     axes.grid(axis="y", visible=False)
 
 
-@styled
-def toxicity_by_method(summary: pd.DataFrame, benchmark: str = "realtoxicityprompts") -> Figure:
-    """Draw explicit and implicit TP of each method on toxic and non-toxic prompts.
+def false_alarm_floor(
+    summary: pd.DataFrame, judge: str, continuations: int | None = 1
+) -> float | None:
+    """Return the share of harmless prompts that a judge flags by its false alarms alone.
 
-    `summary`: the tidy summary. Bars are the intervals of its rows.
+    1 - (1 - f)^k: with a rate f of false alarms, on held-out harmless texts, it flags at least one
+    of k harmless `continuations`, if it errs on each independently. With k = 1 that is f, the floor
+    of the fraction. None where that number is not known, and of a judge whose rate was
+    not measured: one that is not trained here.
+    """
+    measured = summary[
+        (summary["benchmark"] == "classifiers")
+        & (summary["model"] == judge)
+        & (summary["method"] == "trained")
+        & (summary["split"] == "all")
+        & (summary["metric"] == "harmless_flagged")
+    ]
+    if continuations is None or measured.empty:
+        return None
+    return float(1.0 - (1.0 - measured["value"].iloc[0]) ** continuations)
+
+
+def _draw_floor(axes: Axes, floor: float | None, *, upright: bool) -> None:
+    """Draw the floor of a judge, if it has one: upright where TP is the axis of x."""
+    if floor is not None:
+        draw = axes.axvline if upright else axes.axhline
+        draw(floor, color="black", linestyle=(0, (4, 3)), linewidth=0.8, label=FLOOR, zorder=1.5)
+
+
+def _judge_of(metric: str) -> str:
+    return metric.removesuffix("_tp")
+
+
+def _title_of(metric: str) -> str:
+    """Return what a panel shows: the kind of toxicity, or another judge's name."""
+    judge = _judge_of(metric)
+    return f"{judge} toxicity" if judge in LEADING else f"by {judge.replace('_', ' ')}"
+
+
+def _legend_of(grid: Iterable[Axes]) -> dict[str, Artist]:
+    """Return the handles of several panels by their labels, each once."""
+    handles: dict[str, Artist] = {}
+    for axes in grid:
+        for handle, label in zip(*axes.get_legend_handles_labels(), strict=True):
+            handles.setdefault(label, handle)
+    return handles
+
+
+@styled
+def toxicity_by_method(
+    summary: pd.DataFrame,
+    benchmark: str = "realtoxicityprompts",
+    judges: Sequence[str] = LEADING,
+    continuations: Mapping[str, int] = NO_COUNTS,
+) -> Figure:
+    """Draw TP of each method on toxic and non-toxic prompts, a panel for each judge.
+
+    `summary`: the tidy summary. Bars are the intervals of its rows. With the number of
+    `continuations` of a prompt, by benchmark, the floor of each judge trained here is a line.
     """
     rows = over_seeds(summary[summary["benchmark"] == benchmark])
-    rows = rows[rows["metric"].isin(["explicit_tp", "implicit_tp"])]
+    rows = rows[rows["metric"].isin([f"{judge}_tp" for judge in judges])]
     rows = rows[rows["split"].isin([split for split, *_ in SPLITS])]
     if rows.empty:
         return nothing_to_draw(f"no toxicity measured on {benchmark}")
     rows = rows.assign(label=_method_labels(rows))
     names = list(dict.fromkeys(rows["label"]))
-    panels = [metric for metric in ("explicit_tp", "implicit_tp") if metric in set(rows["metric"])]
-    figure = Figure(figsize=(WIDTH, 1.25 + 0.34 * len(names)), layout="constrained")
+    panels = [f"{judge}_tp" for judge in judges if f"{judge}_tp" in set(rows["metric"])]
+    columns = min(PANELS, len(panels))
+    height = math.ceil(len(panels) / columns)
+    figure = Figure(
+        figsize=(WIDTH, 0.6 + height * (0.65 + 0.34 * len(names))), layout="constrained"
+    )
     figure.get_layout_engine().set(wspace=0.06)
-    grid = figure.subplots(1, len(panels), sharey=True, squeeze=False)[0]
+    grid = figure.subplots(height, columns, sharey=True, squeeze=False).ravel()
+    for axes in grid[len(panels) :]:
+        axes.remove()
+    grid = grid[: len(panels)]
     for axes, metric in zip(grid, panels, strict=True):
         for offset, (split, words, colour, marker) in zip((-0.13, 0.13), SPLITS, strict=True):
             chosen = rows[(rows["metric"] == metric) & (rows["split"] == split)]
@@ -72,11 +139,14 @@ def toxicity_by_method(summary: pd.DataFrame, benchmark: str = "realtoxicityprom
                 capsize=2.5,
                 label=words,
             )
-        axes.set_title(f"{metric.removesuffix('_tp')} toxicity")
+        floor = false_alarm_floor(summary, _judge_of(metric), continuations.get(benchmark))
+        _draw_floor(axes, floor, upright=True)
+        axes.set_title(_title_of(metric))
         axes.set_xlabel("toxicity probability (TP)")
         axes.set_xlim(-0.03, 1.03)
         _category_axis(axes, names)
-    figure.legend(*grid[0].get_legend_handles_labels(), loc="outside upper right", ncols=2)
+    handles = _legend_of(grid)
+    figure.legend(handles.values(), handles.keys(), loc="outside upper right", ncols=len(handles))
     return figure
 
 
@@ -92,7 +162,10 @@ def pareto_front(cost: np.ndarray, harm: np.ndarray) -> np.ndarray:
 
 @styled
 def toxicity_against_perplexity(
-    summary: pd.DataFrame, benchmark: str = "realtoxicityprompts", split: str = "toxic"
+    summary: pd.DataFrame,
+    benchmark: str = "realtoxicityprompts",
+    split: str = "toxic",
+    continuations: Mapping[str, int] = NO_COUNTS,
 ) -> Figure:
     """Draw explicit TP on `split` against held-out perplexity, one panel a model, with fronts.
 
@@ -121,6 +194,7 @@ def toxicity_against_perplexity(
         layout="constrained",
     )
     grid = figure.subplots(1, len(models), sharey=True, squeeze=False)[0]
+    floor = false_alarm_floor(summary, LEADING[0], continuations.get(benchmark))
     for axes, model in zip(grid, models, strict=True):
         mine = both[(both["model"] == model) & both["value_perplexity"].notna()]
         cost, harm = mine["value_perplexity"].to_numpy(), mine["value"].to_numpy()
@@ -143,6 +217,7 @@ def toxicity_against_perplexity(
             label="Pareto front",
             zorder=1,
         )
+        _draw_floor(axes, floor, upright=False)
         for place, (_, row) in zip(cost, mine.iterrows(), strict=True):
             beyond = row["value_perplexity"] > edge
             sideways = row[["value_perplexity", "ci_low_perplexity", "ci_high_perplexity"]]
@@ -168,17 +243,17 @@ def toxicity_against_perplexity(
         axes.set_ylim(-0.03, top * 1.03)
     words = dict((name, label) for name, label, *_ in SPLITS).get(split, split)
     grid[0].set_ylabel(f"explicit TP, {words}")
-    handles: dict[str, object] = {}
-    for axes in grid:
-        for handle, label in zip(*axes.get_legend_handles_labels(), strict=True):
-            handles.setdefault(label, handle)
+    handles = _legend_of(grid)
     figure.legend(handles.values(), handles.keys(), loc="outside right upper")
     return figure
 
 
 @styled
 def toxicity_against_share(
-    summary: pd.DataFrame, benchmark: str = "realtoxicityprompts", split: str = "toxic"
+    summary: pd.DataFrame,
+    benchmark: str = "realtoxicityprompts",
+    split: str = "toxic",
+    continuations: Mapping[str, int] = NO_COUNTS,
 ) -> Figure:
     """Draw explicit and implicit TP on `split` against the share of tokens that a method takes.
 
@@ -192,7 +267,7 @@ def toxicity_against_share(
     both = toxicity.merge(
         taken[["model", "method", "value"]], on=["model", "method"], suffixes=("", "_share")
     )
-    panels = [metric for metric in ("explicit_tp", "implicit_tp") if metric in set(both["metric"])]
+    panels = [f"{judge}_tp" for judge in LEADING if f"{judge}_tp" in set(both["metric"])]
     if not panels:
         return nothing_to_draw("no method keeps a share of the tokens from the model")
     models = list(dict.fromkeys(both["model"]))
@@ -204,7 +279,6 @@ def toxicity_against_share(
     figure = Figure(figsize=(WIDTH, height), layout="constrained")
     figure.get_layout_engine().set(wspace=0.06)
     grid = figure.subplots(len(models), len(panels), sharex=True, sharey=True, squeeze=False)
-    handles: dict[str, object] = {}
     for (row, model), (column, metric) in itertools.product(enumerate(models), enumerate(panels)):
         axes = grid[row, column]
         chosen = (toxicity["model"] == model) & (toxicity["metric"] == metric)
@@ -215,14 +289,15 @@ def toxicity_against_share(
         places = _side_by_side(points["value_share"].to_numpy(), widest)
         for place, (_, point) in zip(places, points.iterrows(), strict=True):
             _draw_method(axes, place, point, looks, markersize=5.5)
-        words = f"{metric.removesuffix('_tp')} toxicity"
+        floor = false_alarm_floor(summary, _judge_of(metric), continuations.get(benchmark))
+        _draw_floor(axes, floor, upright=False)
+        words = _title_of(metric)
         axes.set_title(words if len(models) == 1 else f"{model}, {words}")
         axes.set_xlim(0.0, 1.12 * widest)
         axes.xaxis.set_major_locator(MaxNLocator(5))
         axes.xaxis.set_major_formatter(lambda share, _: f"{100 * share:g}%")
         axes.set_ylim(-0.03, 1.03)
-        for handle, label in zip(*axes.get_legend_handles_labels(), strict=True):
-            handles.setdefault(label, handle)
+    handles = _legend_of(grid.ravel())
     figure.supxlabel("share of the training tokens suppressed or dropped", fontsize=9)
     words = dict((name, label) for name, label, *_ in SPLITS).get(split, split)
     for axes in grid[:, 0]:
@@ -305,41 +380,55 @@ def training_losses(losses: dict[str, pd.DataFrame]) -> Figure:
 
 @styled
 def toxicity_by_group(
-    summary: pd.DataFrame, benchmark: str = "toxigen", metric: str = "implicit_tp"
+    summary: pd.DataFrame,
+    benchmark: str = "toxigen",
+    metric: str = "implicit_tp",
+    continuations: Mapping[str, int] = NO_COUNTS,
 ) -> Figure:
     """Draw `metric` of each method on the prompts about each target group of `benchmark`."""
     rows = over_seeds(summary[(summary["benchmark"] == benchmark) & (summary["metric"] == metric)])
     rows = rows[~rows["split"].isin(["all", "toxic", "nontoxic"])]
     if rows.empty:
         return nothing_to_draw(f"{benchmark} names no target groups here")
+    judge = _judge_of(metric)
     return _methods_by_row(
         rows.assign(row=rows["split"]),
         sorted(set(rows["split"])),
-        f"{metric.split('_')[0]} TP: prompts with a toxic continuation",
+        f"{judge} TP: prompts with a toxic continuation",
+        floor=false_alarm_floor(summary, judge, continuations.get(benchmark)),
     )
 
 
 @styled
 def toxicity_by_category(
-    summary: pd.DataFrame, benchmark: str = "realtoxicityprompts", split: str = "toxic"
+    summary: pd.DataFrame,
+    benchmark: str = "realtoxicityprompts",
+    split: str = "toxic",
+    judges: Sequence[str] = LEADING,
 ) -> Figure:
     """Draw TP of each method by category of explicit toxicity, on the prompts of `split`.
 
-    The categories are the fields of the explicit classifier; toxicity itself comes first.
+    The categories are the fields of the explicit judge; toxicity itself comes first. No other of
+    the `judges` is one of them, whatever its name. A judge with categories is given, not trained
+    here, so that its false alarms are not known.
     """
     rows = over_seeds(summary[(summary["benchmark"] == benchmark) & (summary["split"] == split)])
+    others = [f"{judge}_tp" for judge in judges if judge != LEADING[0]]
+    rows = rows[~rows["metric"].isin(others)]
     category = rows["metric"].str.extract(r"^explicit_(?:(.+)_)?tp$")[0]
     rows = rows.assign(row=category.fillna("toxicity").str.replace("_", " "))
     rows = rows[rows["metric"].str.fullmatch(r"explicit_(.+_)?tp")]
     first = rows["metric"] == "explicit_tp"
     names = list(dict.fromkeys([*rows.loc[first, "row"], *rows.loc[~first, "row"]]))
     if len(names) < 2:
-        return nothing_to_draw("the explicit classifier tells no categories of toxicity apart")
+        return nothing_to_draw("the explicit judge tells no categories of toxicity apart")
     words = dict((name, label) for name, label, *_ in SPLITS).get(split, split)
     return _methods_by_row(rows, names, f"explicit TP, {words}")
 
 
-def _methods_by_row(rows: pd.DataFrame, names: Sequence[str], label: str) -> Figure:
+def _methods_by_row(
+    rows: pd.DataFrame, names: Sequence[str], label: str, floor: float | None = None
+) -> Figure:
     """Draw shares with intervals: a band for each of `names` (column row), a marker a method."""
     rows = rows.assign(label=_method_labels(rows))
     methods = list(dict.fromkeys(rows["label"]))
@@ -361,6 +450,7 @@ def _methods_by_row(rows: pd.DataFrame, names: Sequence[str], label: str) -> Fig
             elinewidth=1.0,
             label=method,
         )
+    _draw_floor(axes, floor, upright=True)
     for boundary in range(1, len(names)):
         axes.axhline(boundary - 0.5, color="#CFCFCF", linewidth=0.6)
     _category_axis(axes, names)

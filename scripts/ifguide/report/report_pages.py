@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 
 from ifguide.errors import InputError
+from ifguide.evaluation.judge import LEADING
 from ifguide.report.results_table import Table, row_labels
 from ifguide.report.score_shades import STEPS, score_scale, shade
 from ifguide.report.templating import render
@@ -129,12 +130,17 @@ def choose_prompts(
 
 
 def continuations_page(
-    generations: dict[str, list[dict]], prompts: int = 12, samples: int = 4, seed: int = 0
+    generations: dict[str, list[dict]],
+    judges: Sequence[str] = LEADING,
+    prompts: int = 12,
+    samples: int = 4,
+    seed: int = 0,
 ) -> str:
     """Return continuations of the same prompts and seeds, one column a method.
 
     `generations`: method -> records of its generations file. Shows `prompts` prompts of each
-    split, chosen at random by `seed`, with their first `samples` continuations and scores.
+    split, chosen at random by `seed`, with their first `samples` continuations and the scores of
+    the `judges`.
     """
     chosen = choose_prompts(generations, prompts, seed)
     wanted = set(chosen)
@@ -146,6 +152,7 @@ def continuations_page(
                 lookup[method, key, record["sample"]] = record
     return render(
         "continuations.html",
+        judges=judges,
         methods=list(generations),
         prompts=[_prompt(key, list(generations), lookup, samples) for key in chosen],
     )

@@ -7,8 +7,9 @@ from pathlib import Path
 
 from ifguide.data.repositories import check_patterns
 from ifguide.errors import InputError
+from ifguide.evaluation.sequence_labels import class_of
 from ifguide.files.artifacts import read_json
-from ifguide.methods.step import Mask, Pairs, Ranking, Reward
+from ifguide.methods.step import DocumentToxicity, Mask, Pairs, Ranking, Reward
 from ifguide.models.architectures import longest_block, read_architecture
 from ifguide.models.devices import CALIBRATED, DEVICES
 from ifguide.workflow.experiment import Experiment
@@ -91,7 +92,7 @@ class Checks:
         self.check_methods()
         self.check_bounds()
         self.check_paths()
-        self.check_implicit_classifier()
+        self.check_sequence_classifiers()
         self.check_agreement()
 
     def check_names(self) -> None:
@@ -129,8 +130,10 @@ class Checks:
         for name, method in methods.items():
             if isinstance(method.get("start_from"), str):
                 named.append((f"methods.{name}.start_from", method["start_from"], methods))
-            for needed in self.methods.needs(name, Mask, Ranking, Reward):
+            for needed in self.methods.needs(name, DocumentToxicity, Mask, Ranking, Reward):
                 match needed.need:
+                    case DocumentToxicity(classifier=wanted):
+                        named.append((needed.key, wanted, config["classifiers"]))
                     case Mask(selection=str(wanted)) | Ranking(selection=wanted):
                         named.append((needed.key, wanted, influence["selections"]))
                     case Reward(name=wanted):
@@ -309,10 +312,12 @@ class Checks:
             else:
                 self.sources.paths(entry, key)
         config = self.config
-        explicit, implicit = config["classifiers"]["explicit"], config["classifiers"]["implicit"]
         for key, path in [
-            ("classifiers.explicit.checkpoint", explicit.get("checkpoint")),
-            ("classifiers.implicit.path", implicit.get("path")),
+            *(
+                (f"classifiers.{name}.{key}", entry.get(key))
+                for name, entry in config["classifiers"].items()
+                for key in ("checkpoint", "path")
+            ),
             *(
                 (f"tokenizers.{name}.path", entry.get("path"))
                 for name, entry in config["tokenizers"].items()
@@ -337,28 +342,25 @@ class Checks:
             if path and not os.path.exists(path):
                 refuse_config(key, f"{path} does not exist")
 
-    def check_implicit_classifier(self) -> None:
+    def check_sequence_classifiers(self) -> None:
         """Refuse a directory that is not the classifier that the config describes."""
-        implicit = self.config["classifiers"]["implicit"]
-        folder = implicit.get("path")
-        if not folder:
-            return
-        try:
-            described = read_json(Path(folder, "config.json"))
-        except (OSError, InputError):
-            refuse_config(
-                "classifiers.implicit.path", f"{folder} has no config.json that can be read"
-            )
-        if not glob.glob(os.path.join(glob.escape(folder), "*.safetensors")):
-            refuse_config(
-                "classifiers.implicit.path",
-                f"{folder} has no .safetensors weights; pickled ones are never loaded",
-            )
-        labels = list(described.get("id2label", {0: "LABEL_0", 1: "LABEL_1"}).values())
-        label = implicit.get("toxic_label", 1)
-        if not 2 <= len(labels) > label:
-            refuse_config(
-                "classifiers.implicit.toxic_label",
-                f"{label}, but the classifier in {folder} has the labels "
-                f"{', '.join(map(str, labels))}",
-            )
+        for name, judge in self.config["classifiers"].items():
+            if "path" in judge:
+                _check_sequence_classifier(f"classifiers.{name}", judge)
+
+
+def _check_sequence_classifier(key: str, judge: dict) -> None:
+    folder = judge["path"]
+    try:
+        described = read_json(Path(folder, "config.json"))
+    except (OSError, InputError):
+        refuse_config(f"{key}.path", f"{folder} has no config.json that can be read")
+    if not glob.glob(os.path.join(glob.escape(folder), "*.safetensors")):
+        refuse_config(
+            f"{key}.path", f"{folder} has no .safetensors weights; pickled ones are never loaded"
+        )
+    names = described.get("id2label", {0: "LABEL_0", 1: "LABEL_1"})
+    try:
+        class_of(judge["toxic_label"], names, described.get("problem_type"))
+    except InputError as error:
+        refuse_config(f"{key}.toxic_label", f"{folder}: {error}")

@@ -1,18 +1,34 @@
-"""The judges of toxicity: where their files lie, trained here or given."""
+"""The judges of toxicity: where their files lie, trained here or given, and what a job is told."""
+
+import os
+from collections.abc import Iterator
 
 from ifguide.data.repositories import Repository
+from ifguide.evaluation.published_detoxify import PUBLISHED
 from ifguide.workflow.experiment import Experiment
-from ifguide.workflow.sources import CLASSIFIER_FILES, Sources, detoxify_base, model_repository
+from ifguide.workflow.sources import (
+    CLASSIFIER_FILES,
+    Sources,
+    detoxify_base,
+    is_repository,
+    model_repository,
+    words_entry,
+)
+
+# The class of a sequence classifier that is trained here.
+TRAINED_TOXIC = 1
 
 
 class Judges:
     """The section `classifiers` of an experiment."""
 
     def __init__(self, experiment: Experiment, sources: Sources) -> None:
-        self.settings = experiment.config["classifiers"]
+        self.settings: dict[str, dict] = experiment.config["classifiers"]
         self.layout = experiment.layout
         self.sources = sources
-        self.explicit, self.implicit = self.settings["explicit"], self.settings["implicit"]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.settings)
 
     @property
     def trained(self) -> list[str]:
@@ -21,41 +37,66 @@ class Judges:
     def quality(self, classifier: str) -> str:
         return f"{self.layout.classifier(classifier)}/quality.json"
 
-    @property
-    def explicit_checkpoint(self) -> str:
-        made = f"{self.layout.classifier('explicit')}/model.ckpt"
-        return self.explicit.get("checkpoint", made)
+    # --- published Detoxify models ---
 
     @property
-    def explicit_ready(self) -> str:
-        """What a rule waits for: the last file of it that is written."""
-        return self.quality("explicit") if "train" in self.explicit else self.explicit_checkpoint
+    def published(self) -> list[str]:
+        return [name for name, entry in self.settings.items() if entry.get("hub") in PUBLISHED]
 
-    @property
-    def published_weights(self) -> str | None:
-        """The download of a published Detoxify model's weights."""
-        return f"detoxify-{self.explicit['hub']}" if "hub" in self.explicit else None
+    def published_weights(self, classifier: str) -> str:
+        """Return the download of a published Detoxify model's weights."""
+        return f"detoxify-{self.settings[classifier]['hub']}"
 
-    @property
-    def published_base(self) -> Repository:
-        return detoxify_base(self.explicit["hub"])
+    def published_base(self, classifier: str) -> Repository:
+        return detoxify_base(self.settings[classifier]["hub"])
 
-    @property
-    def _implicit_repository(self) -> Repository | None:
-        hub = "hub" in self.implicit
-        return model_repository(self.implicit, CLASSIFIER_FILES) if hub else None
+    # --- what a job is told and waits for ---
 
-    @property
-    def implicit_directory(self) -> str:
-        if repository := self._implicit_repository:
-            return self.sources.directory_of(repository)
-        return self.implicit.get("path", self.layout.classifier("implicit"))
+    def given(self, classifier: str) -> dict:
+        """Return what opens a judge: settings of `evaluation.judge.open_judge`."""
+        entry = self.settings[classifier]
+        made = self.layout.classifier(classifier)
+        if "checkpoint" in entry:
+            return {"checkpoint": entry["checkpoint"]}
+        if classifier in self.published:
+            return {"checkpoint": f"{made}/model.ckpt"}
+        if is_repository(entry):
+            folder = self.sources.directory_of(model_repository(entry, CLASSIFIER_FILES))
+            return {"directory": folder, "toxic_label": entry["toxic_label"]}
+        if "path" in entry:
+            return {"directory": entry["path"], "toxic_label": entry["toxic_label"]}
+        if "planted" in entry:
+            return {"planted": entry["planted"]}
+        if "words" in entry:
+            key = f"classifiers.{classifier}.words"
+            return {"words": self.sources.arguments(words_entry(entry), key)}
+        if entry["train"]["kind"] == "detoxify":
+            return {"checkpoint": f"{made}/model.ckpt"}
+        return {"directory": made, "toxic_label": TRAINED_TOXIC}
 
-    @property
-    def implicit_ready(self) -> str:
-        """What a rule waits for before it reads the implicit classifier."""
-        if "train" in self.implicit:
-            return self.quality("implicit")
-        if repository := self._implicit_repository:
-            return self.sources.record_of(repository)
-        return f"{self.implicit_directory}/config.json"
+    def ready(self, classifier: str) -> list[str]:
+        """Return what a rule waits for before it opens a judge: the last file that is written."""
+        entry = self.settings[classifier]
+        if "train" in entry:
+            return [self.quality(classifier)]
+        if "words" in entry:
+            return self.sources.inputs(words_entry(entry), f"classifiers.{classifier}.words")
+        if is_repository(entry):
+            return [self.sources.record_of(model_repository(entry, CLASSIFIER_FILES))]
+        given = self.given(classifier)
+        if "directory" in given:
+            return [f"{given['directory']}/config.json"]
+        return [given["checkpoint"]] if "checkpoint" in given else []
+
+    def all_given(self) -> dict[str, dict]:
+        return {name: self.given(name) for name in self.settings}
+
+    def all_ready(self) -> list[str]:
+        return list(dict.fromkeys(path for name in self.settings for path in self.ready(name)))
+
+    def directory(self, classifier: str) -> str | None:
+        """Return where a judge's configuration lies, None of one that has none."""
+        given = self.given(classifier)
+        if "checkpoint" in given:
+            return os.path.dirname(given["checkpoint"])
+        return given.get("directory")

@@ -113,8 +113,13 @@ class Layout:
     def token_parts(self, tokenizer: str = "{tokenizer}") -> str:
         return f"{self.corpus(tokenizer)}/parts"
 
-    def document_toxicity(self, tokenizer: str = "{tokenizer}", unit: str = "{unit}") -> str:
-        return f"{self.corpus(tokenizer)}/toxicity/{unit}"
+    def document_toxicity(
+        self,
+        tokenizer: str = "{tokenizer}",
+        classifier: str = "{classifier}",
+        unit: str = "{unit}",
+    ) -> str:
+        return f"{self.corpus(tokenizer)}/toxicity/{classifier}/{unit}"
 
     def queries(self, queries: str = "{queries}") -> str:
         return f"{self.root}/queries/{queries}.jsonl"

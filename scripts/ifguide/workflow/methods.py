@@ -304,8 +304,8 @@ class Methods:
             case Ranking(selection):
                 folder = influence.selection_folder(selection)
                 return [f"{folder}/selection.json", f"{folder}/documents.csv"]
-            case DocumentToxicity(unit):
-                folder = self.layout.document_toxicity(tokenizer, unit)
+            case DocumentToxicity(unit, classifier):
+                folder = self.layout.document_toxicity(tokenizer, classifier, unit)
                 return shard_files(folder, experiment.shards)
             case Words() as words:
                 return self.sources.inputs(entry_of(words), needed.key)

@@ -1,7 +1,5 @@
 """What a plan is told beside the config: where files lie, and settings as rules resolve them."""
 
-import os
-
 from ifguide.data.file_lists import LONGEST_LIST
 from ifguide.methods.step import Pairs
 from ifguide.workflow.experiment import Experiment
@@ -35,10 +33,7 @@ def planned_facts(
         },
         "trains": {method: methods.trains(method) for method in config["methods"]},
         "proxies": [[proxy, UNCENSORED, str(experiment.proxy_seed)] for proxy in influence.proxies],
-        "classifiers": {
-            "explicit": os.path.dirname(judges.explicit_checkpoint),
-            "implicit": judges.implicit_directory,
-        },
+        "classifiers": {name: judges.directory(name) for name in judges},
         "records": planned_records(experiment, sources, methods, longest),
     }
 

@@ -96,7 +96,7 @@ def named_data(experiment: Experiment, sources: Sources, judges: Judges) -> set[
     for directory in named_directories(experiment.config, judges):
         for pattern in CLASSIFIER_FILES:
             found += glob.glob(os.path.join(glob.escape(directory), pattern))
-    found.append(judges.explicit_checkpoint)
+    found += [given["checkpoint"] for given in judges.all_given().values() if "checkpoint" in given]
     return {path for path in found if not path.startswith(f"{experiment.layout.root}/")}
 
 
@@ -107,11 +107,10 @@ def named_directories(config: dict, judges: Judges) -> list[str]:
         *config["tokenizers"].values(),
         *config["models"].values(),
         *(start for start in starts if isinstance(start, dict)),
-        judges.implicit,
     ]
-    # The configuration and the tokenizer of the explicit classifier lie beside its weights.
-    beside = os.path.dirname(judges.explicit_checkpoint)
-    return [beside, *(entry["path"] for entry in entries if "path" in entry)]
+    # Of a Detoxify model, the configuration and the tokenizer lie beside its weights.
+    opened = [directory for name in judges if (directory := judges.directory(name))]
+    return [*opened, *(entry["path"] for entry in entries if "path" in entry)]
 
 
 def print_results(layout: Layout) -> None:

@@ -76,8 +76,18 @@ class Shown:
 
     @property
     def has_categories(self) -> bool:
-        """Whether the explicit classifier tells categories apart: one trained here does not."""
-        return "train" not in self.config["classifiers"]["explicit"]
+        """Whether the explicit judge tells categories apart: a given Detoxify model does."""
+        return not {"checkpoint", "hub"}.isdisjoint(self.config["classifiers"]["explicit"])
+
+    @property
+    def continuations(self) -> dict[str, int]:
+        """The continuations of each prompt, by benchmark."""
+        return {
+            benchmark: self.config["benchmarks"][benchmark]
+            .get("generation", {})
+            .get("continuations", self.config["generation"]["continuations"])
+            for benchmark in self.experiment.benchmarks_of("prompts")
+        }
 
     @property
     def figures(self) -> list[str]:

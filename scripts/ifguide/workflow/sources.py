@@ -38,6 +38,16 @@ def detoxify_base(name: str) -> Repository:
     return model_repository(PUBLISHED[name]["base"], TOKENIZER_FILES)
 
 
+def is_repository(judge: dict) -> bool:
+    """Whether a judge is a classifier in a hub repository: published Detoxify models are not."""
+    return "hub" in judge and judge["hub"] not in PUBLISHED
+
+
+def words_entry(judge: dict) -> dict:
+    """Return the word list of a judge as an entry with `files`."""
+    return {"files": judge["words"]}
+
+
 class Sources:
     """The files that a config names, and what a rule must wait for before it reads them."""
 
@@ -81,13 +91,13 @@ class Sources:
             if "hub" in entry.get("architecture", {}):
                 instead = f"give a local config.json in models.{name}.architecture.file"
                 found.append((model_repository(entry["architecture"], ARCHITECTURE_FILES), instead))
-        classifiers = config["classifiers"]
-        if "hub" in classifiers["implicit"]:
-            instead = "give a local directory in classifiers.implicit.path"
-            found.append((model_repository(classifiers["implicit"], CLASSIFIER_FILES), instead))
-        if "hub" in classifiers["explicit"]:
-            instead = "give a local checkpoint in classifiers.explicit.checkpoint"
-            found.append((detoxify_base(classifiers["explicit"]["hub"]), instead))
+        for name, entry in config["classifiers"].items():
+            if is_repository(entry):
+                instead = f"give a local directory in classifiers.{name}.path"
+                found.append((model_repository(entry, CLASSIFIER_FILES), instead))
+            elif "hub" in entry:
+                instead = f"give a local checkpoint in classifiers.{name}.checkpoint"
+                found.append((detoxify_base(entry["hub"]), instead))
         return {repository_name(repository): (repository, instead) for repository, instead in found}
 
     # --- tokenizers and architectures ---
@@ -127,14 +137,14 @@ class Sources:
     # --- files ---
 
     def _downloads(self) -> dict[str, dict]:
-        """Return the downloads of the config, and the weights of a published Detoxify model."""
+        """Return the downloads of the config, and the weights of published Detoxify models."""
         downloads = dict(self.config["downloads"])
-        name = self.config["classifiers"]["explicit"].get("hub")
-        if name:
-            url = PUBLISHED[name]["url"]
-            weights = {"url": url, "sha256": None, "path": f"detoxify/{Path(url).name}"}
-            # A download of this name in the config stands for a mirror, or pins the checksum.
-            downloads.setdefault(f"detoxify-{name}", weights)
+        for entry in self.config["classifiers"].values():
+            if (name := entry.get("hub")) in PUBLISHED:
+                url = PUBLISHED[name]["url"]
+                weights = {"url": url, "sha256": None, "path": f"detoxify/{Path(url).name}"}
+                # A download of this name in the config stands for a mirror, or pins the checksum.
+                downloads.setdefault(f"detoxify-{name}", weights)
         return downloads
 
     def download_path(self, name: str) -> str:
@@ -233,6 +243,11 @@ class Sources:
                 (f"classifiers.{name}.train.sources.{source['format']}.files", source)
                 for name, entry in config["classifiers"].items()
                 for source in entry.get("train", {}).get("sources", [])
+            ),
+            *(
+                (f"classifiers.{name}.words", words_entry(entry))
+                for name, entry in config["classifiers"].items()
+                if "words" in entry
             ),
         ]
 

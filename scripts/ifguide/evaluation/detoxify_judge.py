@@ -1,0 +1,76 @@
+"""The judge that is a Detoxify model, published or trained here: all of its fields."""
+
+import logging
+import pickle
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+
+from ifguide.errors import InputError
+from ifguide.evaluation.judge import Judge, Scores
+from ifguide.evaluation.text_batches import (
+    in_length_order,
+    peak_of_pieces,
+    read_special_tokens_as_text,
+)
+from ifguide.files.checksums import verify_directory
+
+log = logging.getLogger(__name__)
+
+
+class DetoxifyJudge(Judge):
+    """A checkpoint of Detoxify, with its configuration and tokenizer beside it.
+
+    Detoxify unpickles its checkpoints. One that holds anything but tensors and plain values, which
+    no code has to run for, is refused before Detoxify sees it.
+    """
+
+    def __init__(self, checkpoint: str | Path, *, key: str = "classifiers.*") -> None:
+        """Load a checkpoint offline; key: of the judge in the config, for messages.
+
+        Raises InputError where the checkpoint does not exist or is refused.
+        """
+        from detoxify import Detoxify
+
+        checkpoint = Path(checkpoint)
+        if not checkpoint.is_file():
+            raise InputError(f"config key {key}.checkpoint: {checkpoint} does not exist")
+        verify_directory(checkpoint.parent)
+        _require_plain(checkpoint)
+        self.detoxify = Detoxify(
+            checkpoint=str(checkpoint),
+            huggingface_config_path=str(checkpoint.parent),
+            device="cuda" if torch.cuda.is_available() else "cpu",
+        )
+        self.tokenizer = self.detoxify.tokenizer
+        read_special_tokens_as_text(self.tokenizer)
+
+    def scores(self, prompts: Sequence[str], continuations: Sequence[str]) -> Scores:
+        return in_length_order(continuations, self.predict)
+
+    def peaks(self, texts: Sequence[str]) -> list[float]:
+        return peak_of_pieces(
+            self.tokenizer, texts, lambda pieces: in_length_order(pieces, self.predict)
+        )
+
+    def predict(self, batch: list[str]) -> Scores:
+        """Return every field for one batch of texts."""
+        fields = self.detoxify.predict(batch)
+        # Detoxify returns a bare number for a list of one.
+        return {
+            field: values if isinstance(values, list) else [values]
+            for field, values in fields.items()
+        }
+
+
+def _require_plain(checkpoint: Path) -> None:
+    """Refuse a checkpoint that the restricted unpickler refuses, or cannot read."""
+    try:
+        torch.load(checkpoint, map_location="cpu", weights_only=True)
+    except (pickle.UnpicklingError, RuntimeError, EOFError) as error:
+        raise InputError(
+            f"{checkpoint}: damaged, or a pickle that holds more than tensors and plain values, "
+            "and not loaded; delete it and run again, or give a plain one"
+        ) from error
+    log.warning("%s is a pickle, loaded because it holds only tensors and plain values", checkpoint)

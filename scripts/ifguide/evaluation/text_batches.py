@@ -1,0 +1,55 @@
+"""What classifiers of texts share: batches of similar length, pieces of long texts, and tokenizers.
+
+A special token that is written in a text is text to them.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+
+from ifguide.data.special_tokens import break_special_tokens, special_tokens
+from ifguide.evaluation.judge import TOXICITY, Scores
+
+LONGEST_PIECE = 512  # tokens; some published tokenizers name no limit
+
+
+def in_length_order(
+    texts: Sequence[str], score: Callable[[list[str]], Scores], *, batch_size: int = 256
+) -> Scores:
+    """Score texts in batches of similar length, each distinct text once; keep the given order."""
+    distinct = sorted(set(texts), key=lambda text: (len(text), text))
+    found: dict[str, dict[str, float]] = {}
+    for start in range(0, len(distinct), batch_size):
+        batch = distinct[start : start + batch_size]
+        scores = score(batch)
+        for row, text in enumerate(batch):
+            found[text] = {field: values[row] for field, values in scores.items()}
+    fields = found[texts[0]] if texts else [TOXICITY]
+    return {field: [found[text][field] for text in texts] for field in fields}
+
+
+def peak_of_pieces(
+    tokenizer, texts: Sequence[str], score: Callable[[list[str]], Scores]
+) -> list[float]:
+    """Return the toxicity of each text, however long: that of its most toxic piece.
+
+    A text is cut into pieces that fit the classifier, which ignores what follows the first.
+    """
+    pieces = [_pieces(tokenizer, text) for text in texts]
+    scores: Iterator[float] = iter(score(sum(pieces, []))[TOXICITY])
+    return [max(next(scores) for _ in parts) for parts in pieces]
+
+
+def _pieces(tokenizer, text: str) -> list[str]:
+    room = min(tokenizer.model_max_length, LONGEST_PIECE) - tokenizer.num_special_tokens_to_add()
+    offsets = tokenizer(text, add_special_tokens=False, return_offsets_mapping=True, verbose=False)[
+        "offset_mapping"
+    ]
+    groups = [offsets[start : start + room] for start in range(0, len(offsets), room)]
+    return [text[group[0][0] : group[-1][1]] for group in groups] or [text]
+
+
+def read_special_tokens_as_text(tokenizer) -> None:
+    """Let no text become a special token; those around a sequence stay."""
+    # A setting of the tokenizer itself, which sets `encode_special_tokens` back in every call.
+    tokenizer.split_special_tokens = True
+    if tokenizer.is_fast:
+        break_special_tokens(tokenizer.backend_tokenizer, special_tokens(tokenizer))
