@@ -336,7 +336,8 @@ def test_methods_keep_one_look_each():
         lambda: figures.toxicity_by_group(summary().iloc[:0]),
         lambda: figures.toxicity_by_category(summary().iloc[:0]),
         lambda: figures.toxicity_by_category(
-            summary()[lambda rows: ~rows["metric"].str.contains("insult|threat|severe")]
+            summary()[lambda rows: ~rows["metric"].str.contains("insult|threat|severe")],
+            judges=JUDGES,
         ),
         lambda: figures.toxicity_against_share(summary().iloc[:0]),
         lambda: figures.training_losses({}),
