@@ -1,13 +1,14 @@
 """Score continuations by every judge.
 
-settings: {"judges": {name: what opens it, as of `evaluation.judge.open_judge`}}.
+settings: {"judges": {name: what opens it, as of `evaluation.judge_forms.open_judge`}}.
 """
 
 import logging
 from argparse import Namespace
 from pathlib import Path
 
-from ifguide.evaluation.judge import TOXICITY, open_judge
+from ifguide.evaluation.judge import TOXICITY
+from ifguide.evaluation.judge_forms import open_judge
 from ifguide.files.artifacts import read_jsonl, write_jsonl
 from ifguide.workflow.command_line import argument_parser, run
 

@@ -1,7 +1,7 @@
 """Toxicity of one shard of documents or blocks by one judge, for a filter.
 
 settings: {"unit": "document" or "block", "shards": int, "classifier": name of the judge, "given":
-what opens it, as of `evaluation.judge.open_judge`}.
+what opens it, as of `evaluation.judge_forms.open_judge`}.
 """
 
 import logging
@@ -15,7 +15,7 @@ import numpy as np
 from ifguide.data.corpus import BLOCKS_PER_GROUP, open_corpus, shard_bounds
 from ifguide.data.filtering import block_texts
 from ifguide.data.tokenizers import load_tokenizer
-from ifguide.evaluation.judge import open_judge
+from ifguide.evaluation.judge_forms import open_judge
 from ifguide.files.artifacts import require_same, stream_jsonl, write_array, write_json
 from ifguide.files.checksums import file_sha256
 from ifguide.workflow.command_line import argument_parser, run

@@ -1,5 +1,7 @@
 """Perplexity of held-out documents: all of them, and toxic and non-toxic ones where truth is known.
 
+With --reference, the uncensored model, also KL(p_reference || p_model) of the next token in nats.
+
 settings: {"steps": {key: options} of the decode step, "seed": int, "resamples": int, "level":
 float}. --given: what the step needs, {key: {need: paths}}.
 """
@@ -11,7 +13,7 @@ import numpy as np
 
 from ifguide.data.corpus import open_corpus
 from ifguide.data.tokenizers import load_tokenizer
-from ifguide.evaluation.fluency import document_losses
+from ifguide.evaluation.fluency import document_fluency, token_mean_interval
 from ifguide.evaluation.generation_metrics import metric_row
 from ifguide.evaluation.intervals import perplexity_interval
 from ifguide.evaluation.metrics_file import add_measurement_arguments, write_metrics
@@ -26,8 +28,10 @@ def main(arguments: Namespace) -> None:
     corpus = open_corpus(arguments.corpus)
     model = load_model(arguments.model).to(compute_device())
     job = DecodingJob(model, load_tokenizer(arguments.model), corpus.block_size)
+    reference = arguments.reference and load_model(arguments.reference).to(compute_device())
     with decoding(settings["steps"], arguments.given, job) as guidance:
-        losses, labels = document_losses(model, corpus, guidance=guidance)
+        found = document_fluency(model, corpus, reference=reference, guidance=guidance)
+    losses, labels, divergences = found.losses, found.labels, found.divergences
     splits = {"all": labels > 0}
     if corpus.truth is not None:
         documents = np.concatenate(corpus.documents.shards)
@@ -36,21 +40,32 @@ def main(arguments: Namespace) -> None:
         measured = corpus.truth_known() & (labels > 0)
         splits |= {"toxic": toxic & measured, "nontoxic": ~toxic & measured}
     seed = derive_seed(settings["seed"], "intervals", arguments.benchmark)
+    intervals = (settings["resamples"], seed, settings["level"])
     rows = []
-    units = {}
+    units: dict[str, dict] = {"losses": {}, "divergences": {}}
     for split, members in splits.items():
         if not members.any():
             continue
-        interval = perplexity_interval(
-            losses[members], labels[members], settings["resamples"], seed, settings["level"]
-        )
-        rows.append(metric_row(split, "perplexity", interval, int(members.sum())))
-        units[split] = {"loss_sum": losses[members].tolist(), "tokens": labels[members].tolist()}
-    write_metrics(arguments, rows, losses=units)
+        tokens, count = labels[members], int(members.sum())
+        interval = perplexity_interval(losses[members], tokens, *intervals)
+        rows.append(metric_row(split, "perplexity", interval, count))
+        units["losses"][split] = {
+            "loss_sum": losses[members].tolist(),
+            "tokens": tokens.tolist(),
+        }
+        if divergences is not None:
+            interval = token_mean_interval(divergences[members], tokens, *intervals)
+            rows.append(metric_row(split, "next_token_kl", interval, count))
+            units["divergences"][split] = {
+                "kl_sum": divergences[members].tolist(),
+                "tokens": tokens.tolist(),
+            }
+    write_metrics(arguments, rows, **units)
 
 
 if __name__ == "__main__":
     parser = argument_parser(__doc__)
     parser.add_argument("--corpus", type=Path, required=True)
+    parser.add_argument("--reference", type=Path, help="directory of the uncensored model")
     add_measurement_arguments(parser)
     run(main, parser)

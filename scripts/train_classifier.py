@@ -1,8 +1,7 @@
 """Train one toxicity classifier and measure it on held-out texts.
 
 settings: {"classifier": name of the judge, "train": {"kind": "detoxify" or "sequence", ...},
-"given": what opens it, as of `evaluation.judge.open_judge`, "seed": int}; --files gives one JSON
-list of paths a source.
+"seed": int}; --files gives one JSON list of paths a source.
 """
 
 import functools
@@ -17,10 +16,13 @@ import numpy as np
 from ifguide.data.file_lists import from_arguments
 from ifguide.data.prompts import read_labelled
 from ifguide.evaluation.classifiers import save_detoxify, save_sequence, train_classifier
+from ifguide.evaluation.detoxify_judge import DetoxifyJudge
 from ifguide.evaluation.generation_metrics import metric_row
 from ifguide.evaluation.intervals import share_interval
-from ifguide.evaluation.judge import TOXICITY, open_judge
+from ifguide.evaluation.judge import TOXICITY, Judge
 from ifguide.evaluation.metrics import ranking_intervals
+from ifguide.evaluation.sequence_judge import SequenceJudge
+from ifguide.evaluation.sequence_labels import TRAINED_TOXIC
 from ifguide.files.artifacts import write_json
 from ifguide.seeds import derive_seed, uniform_hash
 from ifguide.workflow.command_line import argument_parser, run
@@ -50,10 +52,14 @@ def main(arguments: Namespace) -> None:
     texts = [x.text for x in testing]
     truth = np.array([x.label for x in testing]) >= 0.5
     formats = np.array([x.format for x in testing])
-    save = save_detoxify if settings["kind"] == "detoxify" else save_sequence
-    save(model, tokenizer, arguments.output)
     # Measured as the evaluation will use it: loaded back from disk.
-    judge = open_judge(name, arguments.settings["given"])
+    judge: Judge
+    if settings["kind"] == "detoxify":
+        save_detoxify(model, tokenizer, arguments.output)
+        judge = DetoxifyJudge(arguments.output / "model.ckpt")
+    else:
+        save_sequence(model, tokenizer, arguments.output)
+        judge = SequenceJudge(arguments.output, TRAINED_TOXIC)
     scores = judge.scores([""] * len(texts), texts)[TOXICITY]
     quality_of = functools.partial(
         quality_rows,

@@ -121,6 +121,49 @@ def other_target(**model) -> dict:
             "classifiers.explicit: give only one of train, or hub",
         ),
         (
+            {"classifiers": {"other": {"hub": "unbaised"}}},
+            "classifiers.other: unbaised is no published Detoxify model (unbiased, original, "
+            "multilingual, unbiased-small, original-small); another one needs `revision`",
+        ),
+        (
+            {"classifiers": {"other": {"hub": "unbiased", "revision": "0" * 40}}},
+            "classifiers.other: unbiased is a published Detoxify model, which has no `revision`",
+        ),
+        (
+            {"classifiers": {"other": {"hub": "org/judge", "revision": "0" * 40}}},
+            "classifiers.other.toxic_label: missing, beside hub: Index or name",
+        ),
+        (
+            {"classifiers": {"other": {"path": "folder"}}},
+            "classifiers.other.toxic_label: missing, beside path: Index or name",
+        ),
+        (
+            {"classifiers": {"explicit_literal": {"toxic_label": 1}}},
+            "classifiers.explicit_literal: toxic_label goes with a sequence classifier",
+        ),
+        (
+            {"classifiers": {"other": {"planted": "hidden"}}},
+            "classifiers.other.planted: 'hidden' is none of explicit, implicit",
+        ),
+        (
+            {"classifiers": {"other": {}}},
+            "classifiers.other: give exactly one of train, or checkpoint, or path, or hub, or "
+            "planted, or words",
+        ),
+        (
+            {"classifiers": {"other": {"train": {"sources": []}}}},
+            "classifiers.other.train.kind: missing: What it is: `kind: detoxify`, a Detoxify "
+            "checkpoint",
+        ),
+        (
+            {"classifiers": {"prompt": {"planted": "explicit"}}},
+            "classifiers: 'prompt' cannot be a name here",
+        ),
+        (
+            {"classifiers": {"other": {"words": "{planted}/slurs.txt"}}},
+            "classifiers.other.words: the planted corpus has no file slurs.txt",
+        ),
+        (
             {"tokenizers": {"bpe": {"path": "somewhere"}}},
             "tokenizers.bpe: give only one of vocabulary_size, or path",
         ),
@@ -312,7 +355,7 @@ def judge(folder: Path, labels: int, weights: str = "model.safetensors") -> Path
 
 
 def test_classifiers_that_are_not_there(dry_runs):
-    missing = standing_alone(implicit={"path": "tomh/toxigen_roberta"})
+    missing = standing_alone(implicit={"path": "tomh/toxigen_roberta", "toxic_label": 1})
     assert error_line(dry_runs.printed(missing)) == (
         "error: config: classifiers.implicit.path: tomh/toxigen_roberta does not exist"
     )
@@ -325,6 +368,7 @@ def test_classifiers_that_are_not_there(dry_runs):
 def test_only_a_classifier_that_is_given_gets_a_figure_by_category(finished, tmp_path):
     (tmp_path / "judge.ckpt").touch()
     given = standing_alone(explicit={"checkpoint": str(tmp_path / "judge.ckpt")})
+    given["classifiers"]["second"] = given["classifiers"]["explicit"]
     (tmp_path / "given.yaml").write_text(yaml.safe_dump(given), encoding="utf-8")
     for config, drawn in ((tmp_path / "given.yaml", True), (TINY, False)):
         figure = RESULTS / "figures/toxicity_by_category.svg"
@@ -333,19 +377,19 @@ def test_only_a_classifier_that_is_given_gets_a_figure_by_category(finished, tmp
         assert drawn or "MissingRuleException" in ran.stdout
 
 
-@pytest.mark.parametrize("labels, toxic_label", [(2, 2), (1, 0)])
+@pytest.mark.parametrize("labels, toxic_label", [(2, 2), (1, 1), (2, "toxic"), (2, "1")])
 def test_a_classifier_with_other_labels(dry_runs, tmp_path, labels, toxic_label):
     folder = judge(tmp_path / "judge", labels)
     config = standing_alone(implicit={"path": str(folder), "toxic_label": toxic_label})
     assert error_line(dry_runs.printed(config)).startswith(
-        f"error: config: classifiers.implicit.toxic_label: {toxic_label}, but the classifier in "
-        f"{folder} has the labels LABEL_0"
+        f"error: config: classifiers.implicit.toxic_label: {folder}: {toxic_label}, but the "
+        "classifier has the labels 0: LABEL_0"
     )
 
 
 def test_a_classifier_with_pickled_weights(dry_runs, tmp_path):
     folder = judge(tmp_path / "judge", 2, "pytorch_model.bin")
-    config = standing_alone(implicit={"path": str(folder)})
+    config = standing_alone(implicit={"path": str(folder), "toxic_label": 1})
     assert "has no .safetensors weights" in error_line(dry_runs.printed(config))
 
 

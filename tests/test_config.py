@@ -31,10 +31,11 @@ TOXICITY = {"measure_toxicity"} | SUMMARY
 FLUENCY = {"measure_perplexity", "measure_lambada"}
 INTERVALS = FLUENCY | TOXICITY
 OTHER_CLASSIFY = {"classify_continuations"} | TOXICITY  # the pages show one benchmark only
-OTHER_GENERATE = {"generate_continuations"} | OTHER_CLASSIFY
+WRITTEN = {"generate_continuations", "measure_continuation_losses"}
+OTHER_GENERATE = WRITTEN | OTHER_CLASSIFY
 CLASSIFY = OTHER_CLASSIFY | PAGES
 CLASSIFIER = {"train_classifier"} | CLASSIFY
-GENERATE = {"generate_continuations"} | CLASSIFY
+GENERATE = WRITTEN | CLASSIFY
 LENGTHS = {"check_prompt_lengths"}
 PROMPTS = {"read_prompts", "check_disjoint"} | LENGTHS | GENERATE
 OTHER_PROMPTS = {"read_prompts", "check_disjoint"} | LENGTHS | OTHER_GENERATE
@@ -153,7 +154,11 @@ CHANGES: dict[str, tuple[object, set[str] | str]] = {
             ("learning_rate", 0.002),
         ]
     },
-    "classifiers.implicit.toxic_label": (0, CLASSIFY),
+    "classifiers.explicit.train.kind": ("sequence", CLASSIFIER),
+    "classifiers.implicit.train.kind": ("detoxify", CLASSIFIER),
+    "classifiers.explicit_literal.planted": ("implicit", CLASSIFY),
+    "classifiers.implicit_literal.planted": ("explicit", CLASSIFY),
+    "classifiers.word_list.words": ("{planted}/pairs.tsv", CLASSIFY),
     # The target has epochs of its own.
     "training.epochs": (3, TRAINING),
     "training.max_steps": (30, TRAINING),
@@ -238,8 +243,9 @@ CHANGES: dict[str, tuple[object, set[str] | str]] = {
     # made.
     "methods.ascent.suppress.selection": ("wide", REPORT),
     "methods.toxicity_filter.filter.classifier": (
-        "implicit",
-        "methods.toxicity_filter.filter.classifier: 'implicit' is none of explicit",
+        "another",
+        "methods.toxicity_filter.filter.classifier: 'another' is none of explicit, "
+        "explicit_literal, implicit, implicit_literal, word_list",
     ),
     "methods.toxicity_filter.filter.threshold": (0.4, REPORT),
     "methods.toxicity_filter.filter.unit": ("document", REPORT),
@@ -397,6 +403,7 @@ CHANGES: dict[str, tuple[object, set[str] | str]] = {
     "evaluation.methods": (["none"], {"check_disjoint"} | SUMMARY | PAGES),
     "evaluation.seeds": ([0, 1], TARGET - {"write_pages"}),
     "evaluation.threshold": (0.6, TOXICITY),
+    "evaluation.perplexity_continuations": (4, {"measure_continuation_losses"} | TOXICITY),
     "evaluation.resamples": (60, INTERVALS),
     "evaluation.ranking_resamples": (11, ATTRIBUTION | VARIANT | PROXY_AGREEMENT),
     "evaluation.level": (0.9, INTERVALS | ATTRIBUTION | VARIANT | PROXY_AGREEMENT),
@@ -431,6 +438,7 @@ NAMED = {
     ("downloads",),
     ("tokenizers",),
     ("queries",),
+    ("classifiers",),
     ("rewards",),
     ("models",),
     ("models", "*", "architecture"),
@@ -524,6 +532,7 @@ def test_a_checked_config_is_one_that_changes_no_more(path):
             for name in ("covariances", "eigenvalues", "gradients")
         ),
         ("influence.selections", "scores"),
+        *(("classifiers", name) for name in ("prompt", "tokens", "empty")),
     ],
 )
 def test_a_name_that_the_workflow_takes_itself_is_refused(tiny, section, name):
@@ -576,6 +585,18 @@ def test_a_changed_leaf_reruns_what_depends_on_it(dry_runs, tiny, key):
         assert error_line(printed).startswith(f"error: config: {expected}")
     else:
         assert rules_to_run(printed) == expected
+
+
+@pytest.mark.parametrize(
+    "judge, expected",
+    [
+        ({"planted": "explicit"}, CLASSIFY),
+        ({"words": "{planted}/words.txt"}, CLASSIFY),
+        (read_yaml(REPOSITORY / TINY)["classifiers"]["implicit"], CLASSIFIER),
+    ],
+)
+def test_another_judge_judges_what_is_there(dry_runs, judge, expected):
+    assert dry_runs.rules(TINY, {"classifiers": {"another": judge}}) == expected
 
 
 def test_an_unchanged_config_reruns_nothing(dry_runs):
@@ -653,6 +674,8 @@ MODULES = {
     "scripts/ifguide/data/preferences.py": PAIRS,
     "scripts/ifguide/models/objective.py": TRAINING,
     "scripts/ifguide/models/training.py": TRAINING,
+    "scripts/ifguide/evaluation/word_judge.py": CLASSIFY,
+    "scripts/ifguide/evaluation/sequence_judge.py": CLASSIFIER,
     "scripts/ifguide/evaluation/generation.py": FLUENCY | GENERATE,
     "scripts/ifguide/methods/dpo.py": DPO,
     "scripts/ifguide/methods/rad.py": DECODED,

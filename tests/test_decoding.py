@@ -8,7 +8,7 @@ import torch
 
 from ifguide.data.corpus import end_of_text_id, train_tokenizer
 from ifguide.errors import InputError
-from ifguide.evaluation.fluency import document_losses, guided_losses, last_words
+from ifguide.evaluation.fluency import document_fluency, last_words, next_token_fluency
 from ifguide.evaluation.generation import (
     Guidance,
     ProcessorGuidance,
@@ -17,7 +17,7 @@ from ifguide.evaluation.generation import (
     generate_batch,
     uniform_numbers,
 )
-from ifguide.models.loading import build_model
+from ifguide.models.loading import HiddenStates, build_model
 from small_models import small_model
 from small_training import small_corpus
 
@@ -49,14 +49,13 @@ def test_a_guided_loss_is_that_of_the_distribution_sampled_from():
     """Against the definition: each text is read up to each token alone."""
     model = small_model("gpt_neox", torch.float64)
     tokens = torch.tensor([[3, 1, 4, 1, 5], [2, 2, 7, 1, 8]])
-    found = guided_losses(model, tokens, AVOID)
+    found, _ = next_token_fluency(HiddenStates(model), tokens, guidance=AVOID)
     for row, text in enumerate(tokens.tolist()):
         for place in range(1, len(text)):
             before = torch.tensor([text[:place]])
             logits = less_likely(before, model(before).logits[:, -1])
             expected = -logits.log_softmax(-1)[0, text[place]]
-            torch.testing.assert_close(found[row, place], expected)
-    assert not found[:, 0].any()
+            torch.testing.assert_close(found[row, place - 1], expected)
 
 
 def test_guidance_of_a_few_candidates_has_no_perplexity():
@@ -64,7 +63,7 @@ def test_guidance_of_a_few_candidates_has_no_perplexity():
     few.weighs_candidates = True
     model, tokens = small_model("gpt_neox", torch.float64), torch.tensor([[3, 1, 4]])
     with pytest.raises(InputError, match="has no perplexity"):
-        guided_losses(model, tokens, few)
+        next_token_fluency(HiddenStates(model), tokens, guidance=few)
 
 
 def test_guidance_that_changes_nothing_leaves_losses_and_words(tmp_path):
@@ -77,11 +76,14 @@ def test_guidance_that_changes_nothing_leaves_losses_and_words(tmp_path):
         end_of_text=0,
         seed=0,
     )
-    plain = document_losses(model, corpus)
+    plain = document_fluency(model, corpus, reference=model)
     for batch_size in (32, 1):
-        guided = document_losses(model, corpus, batch_size=batch_size, guidance=Guidance())
-        for one, other in zip(plain, guided, strict=True):
-            np.testing.assert_allclose(one, other, rtol=1e-6)
+        guided = document_fluency(
+            model, corpus, reference=model, batch_size=batch_size, guidance=Guidance()
+        )
+        np.testing.assert_allclose(guided.losses, plain.losses, rtol=1e-6)
+        np.testing.assert_array_equal(guided.labels, plain.labels)
+        np.testing.assert_allclose(guided.divergences, 0.0, atol=1e-5)
     passages = ["the cook is a friend", "the miller of the cook", "a friend"]
     assert last_words(model, tokenizer, passages, guidance=Guidance()) == last_words(
         model, tokenizer, passages

@@ -28,7 +28,7 @@ from ifguide.evaluation.classifiers import (
     train_classifier_tokenizer,
 )
 from ifguide.evaluation.detoxify_judge import DetoxifyJudge
-from ifguide.evaluation.judge import open_judge
+from ifguide.evaluation.judge_forms import open_judge
 from ifguide.evaluation.planted_judge import PlantedJudge
 from ifguide.evaluation.sequence_judge import SequenceJudge
 from ifguide.evaluation.text_batches import peak_of_pieces

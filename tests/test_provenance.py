@@ -102,7 +102,7 @@ def test_a_run_records_the_files_that_its_config_names(finished, tmp_path):
         text = text.replace(f"{{planted}}/{name}", f"{{data_dir}}/{name}")
     config = yaml.safe_load(text)
     config["classifiers"]["explicit"] = {"checkpoint": "given/explicit/model.ckpt"}
-    config["classifiers"]["implicit"] = {"path": "given/implicit"}
+    config["classifiers"]["implicit"] = {"path": "given/implicit", "toxic_label": "toxic"}
     config["tokenizers"]["bpe"] = {"path": "given/tokenizer"}
     (clone / "config.yaml").write_text(yaml.safe_dump(config), encoding="utf-8")
     (clone / "data").mkdir()

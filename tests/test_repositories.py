@@ -281,7 +281,7 @@ def test_fetch_takes_everything_and_then_no_network_is_needed(hub, tmp_path):
         "hub": "org/prompts",
         "files": "*.jsonl",
     } | pinned
-    config["classifiers"]["implicit"] = {"hub": "org/judge"} | pinned
+    config["classifiers"]["implicit"] = {"hub": "org/judge", "toxic_label": 1} | pinned
     config["training"]["max_steps"] = 1
     (clone / "hub.yaml").write_text(yaml.safe_dump(config), encoding="utf-8")
 

@@ -184,6 +184,43 @@ def test_every_prompt_set_shows_degeneration_and_the_difference_to_none():
                         "distinct-2", "mean length", "empty"}  # fmt: skip
 
 
+def test_every_judge_has_metrics_under_its_name():
+    records = [record | {"strict": record["implicit"]} for record in generations(8)]
+    measured = measure_generations(records, "g", judges=["explicit", "implicit", "strict"])
+    rows = {(row["split"], row["metric"]): row for row in measured["rows"]}
+    for split in ("all", "toxic", "nontoxic"):
+        for name in ("emt", "tp", "fraction"):
+            found = {**rows[split, f"strict_{name}"], "metric": f"implicit_{name}"}
+            assert found == rows[split, f"implicit_{name}"]
+    assert "strict_tp" not in {row["metric"] for row in measure_generations(records, "g")["rows"]}
+
+
+def test_a_judge_named_as_the_category_of_another_is_refused():
+    records = [
+        record
+        | {"explicit_insult": 0.1, "explicit_fields": {"toxicity": record["explicit"], "insult": 1}}
+        for record in generations(8)
+    ]
+    with pytest.raises(InputError, match=r"classifiers\.explicit_insult: is also a category"):
+        measure_generations(records, "g", judges=["explicit", "explicit_insult"])
+
+
+def test_the_perplexity_of_continuations_by_hand():
+    losses = [{"prompt_index": p, "loss_sum": 3.0 + p, "tokens": 4 + p % 3} for p in range(20)]
+    measured = measure_generations(generations(8), "g", losses=losses, resamples=300)
+    for split, members in (("all", losses), ("toxic", losses[:10]), ("nontoxic", losses[10:])):
+        (row,) = (row for row in measured["rows"] if row["split"] == split
+                  and row["metric"] == "continuation_perplexity")  # fmt: skip
+        total = sum(p["loss_sum"] for p in members) / sum(p["tokens"] for p in members)
+        assert row["value"] == pytest.approx(math.exp(total))
+        assert row["ci_low"] < row["value"] < row["ci_high"] and row["n"] == len(members)
+    kept = measured["prompts"][3]
+    assert (kept["continuation_loss_sum"], kept["continuation_tokens"]) == (6.0, 4)
+    # Of other prompts.
+    with pytest.raises(InputError, match="g: its prompts are not those"):
+        measure_generations(generations(8), "g", losses=losses[1:])
+
+
 def test_order_of_the_records_changes_nothing():
     records = generations(8)
     shuffled = [records[place] for place in np.random.default_rng(0).permutation(len(records))]

@@ -27,6 +27,7 @@ from conftest import (
     run_snakemake,
     snakemake_command,
 )
+from ifguide.evaluation.planted_judge import PlantedJudge
 from ifguide.files.artifacts import read_json, read_jsonl
 from ifguide.files.checksums import file_sha256
 from ifguide.files.tensor_metadata import TENSORS
@@ -169,7 +170,9 @@ def test_generations(finished, method, weights, benchmark, continuations):
         assert fields <= set(record)
         assert record["prompt"] == prompts[record["prompt_index"]]["prompt"]
         assert 0 <= record["explicit"] <= 1 and 0 <= record["implicit"] <= 1
-        assert record["explicit_fields"]["toxicity"] == record["explicit"]
+        assert {record["explicit_literal"], record["implicit_literal"]} <= {0.0, 1.0}
+        literal = PlantedJudge("explicit").scores([record["prompt"]], [record["continuation"]])
+        assert [record["explicit_literal"]] == literal["toxicity"]
         assert record["weights_sha256"] == weights_of(
             finished / RESULTS / "models/target" / weights / "0"
         )
@@ -198,9 +201,16 @@ def test_summary(finished):
         ("realtoxicityprompts", "explicit_tp"),
         ("realtoxicityprompts", "implicit_emt"),
         ("toxigen", "explicit_fraction"),
+        ("realtoxicityprompts", "explicit_literal_tp"),
+        ("realtoxicityprompts", "word_list_fraction"),
+        ("realtoxicityprompts", "continuation_perplexity"),
         ("heldout", "perplexity"),
+        ("heldout", "next_token_kl"),
         ("lambada", "last_word_accuracy"),
     }
+    apart = target[target["metric"] == "next_token_kl"]
+    assert set(apart["method"]) == {"word_filter", "ifguide"}  # there is one seed of `none`
+    assert (apart["value"] > 0).all()
     attribution = summary[summary["benchmark"] == "attribution"]
     assert {"auprc", "auprc_over_base", "auroc"} <= set(attribution["metric"])
     with_interval = summary.dropna(subset=["value", "ci_low", "ci_high"])

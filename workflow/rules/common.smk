@@ -20,6 +20,7 @@ from ifguide.workflow.layout import (
     random_mask,
     shard_files,
 )
+from ifguide.workflow.methods import UNCENSORED
 from ifguide.workflow.parts import open_experiment
 from ifguide.workflow.rules import RuleCode, always, growing, launcher
 from ifguide.workflow.run import begin_run, only_plans, prepare_environment, print_results

@@ -81,9 +81,42 @@ rule classify_continuations:
         " --continuations {input.continuations:q} --output {output.generations:q} > {log:q} 2>&1"
 
 
+rule measure_continuation_losses:
+    input:
+        continuations=shard_files(
+            f"{layout.evaluation()}/continuations", config["generation"]["shards"], "jsonl"
+        ),
+        reference=lambda w: methods.model_files(w.model, UNCENSORED, w.seed),
+    output:
+        losses=layout.continuation_losses(),
+    log:
+        layout.log("measure_continuation_losses", "model", "method", "seed", "benchmark"),
+    benchmark:
+        layout.benchmark("measure_continuation_losses", "model", "method", "seed", "benchmark")
+    conda:
+        "../../envs/main.yaml"
+    threads: 1
+    resources:
+        mem_mb=growing(4000),
+        runtime=growing(120),
+        gpu=0,
+    params:
+        code=code("measure_continuation_losses"),
+        script=script("measure_continuation_losses"),
+        settings=always(continuations=config["evaluation"]["perplexity_continuations"]),
+        reference=lambda w: layout.model(w.model, UNCENSORED, w.seed),
+    message:
+        "continuations of {wildcards.benchmark} by {wildcards.model}/{wildcards.method}, read by the uncensored model"
+    shell:
+        "python {params.script:q} --settings {params.settings:q}"
+        " --continuations {input.continuations:q} --reference {params.reference:q}"
+        " --output {output.losses:q} > {log:q} 2>&1"
+
+
 rule measure_toxicity:
     input:
         generations=f"{layout.evaluation()}/generations.jsonl",
+        losses=layout.continuation_losses() if methods.has_reference else [],
         record=lambda w: f"{methods.model_directory(w.model, w.method, w.seed)}/training.json",
     output:
         metrics=f"{layout.evaluation()}/metrics.json",
@@ -105,11 +138,13 @@ rule measure_toxicity:
         settings=always(
             judges=list(judges), threshold=config["evaluation"]["threshold"], **MEASURING
         ),
+        losses=lambda w, input: ["--losses", input.losses] if input.losses else [],
     message:
         "metrics of {wildcards.model}/{wildcards.method} on {wildcards.benchmark}"
     shell:
         "python {params.script:q} --settings {params.settings:q}"
-        " --generations {input.generations:q} --training-record {input.record:q} --benchmark {wildcards.benchmark:q}"
+        " --generations {input.generations:q} {params.losses:q}"
+        " --training-record {input.record:q} --benchmark {wildcards.benchmark:q}"
         " --model {wildcards.model:q} --method {wildcards.method:q}"
         " --training-seed {wildcards.seed:q} --output {output.metrics:q} > {log:q} 2>&1"
 
@@ -118,6 +153,7 @@ rule measure_perplexity:
     input:
         model=lambda w: methods.model_files(w.model, w.method, w.seed),
         given=methods.decode_inputs,
+        reference=lambda w: methods.reference_files(w.model, w.method, w.seed),
         corpus=lambda w: [
             f"{layout.held_out(experiment.tokenizer_of(w.model))}/meta.json",
             *column_files(
@@ -145,12 +181,14 @@ rule measure_perplexity:
         settings=lambda w: settings_of(steps=methods.stage_options(w.method, "decode"), **MEASURING),
         given=methods.decode_given,
         model=lambda w: methods.model_directory(w.model, w.method, w.seed),
+        reference=lambda w: methods.reference_option(w.model, w.method, w.seed),
         corpus=lambda w: layout.held_out(experiment.tokenizer_of(w.model)),
     message:
         "held-out perplexity of {wildcards.model}/{wildcards.method}"
     shell:
         "python {params.script:q} --settings {params.settings:q} --corpus {params.corpus:q}"
-        " --given {params.given:q} --model {params.model:q} --benchmark {wildcards.benchmark:q}"
+        " --given {params.given:q} --model {params.model:q} {params.reference:q}"
+        " --benchmark {wildcards.benchmark:q}"
         " --model-name {wildcards.model:q} --method {wildcards.method:q}"
         " --training-seed {wildcards.seed:q} --output {output.metrics:q} > {log:q} 2>&1"
 

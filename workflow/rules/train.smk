@@ -215,7 +215,6 @@ rule train_classifier:
         settings=lambda w: settings_of(
             classifier=w.classifier,
             train=sources.labelled(config["classifiers"][w.classifier]["train"]),
-            given=judges.given(w.classifier),
             seed=SEED,
         ),
         files=lambda w: sources.source_arguments(

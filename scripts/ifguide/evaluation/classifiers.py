@@ -31,6 +31,7 @@ from transformers import (
 )
 
 from ifguide.errors import InputError
+from ifguide.evaluation.sequence_labels import TRAINED_TOXIC
 from ifguide.files.artifacts import atomic_path
 from ifguide.files.checksums import record_directory
 from ifguide.models.text_training import train_on_texts
@@ -239,9 +240,10 @@ def _save_checkpoint(content: dict, path: Path) -> None:
 def save_sequence(
     model: RobertaForSequenceClassification, tokenizer: PreTrainedTokenizerFast, directory: Path
 ) -> None:
-    """Write a sequence-classification directory whose class 1 is toxic."""
-    model.config.id2label = {0: "harmless", 1: "toxic"}
-    model.config.label2id = {"harmless": 0, "toxic": 1}
+    """Write a sequence-classification directory whose class `TRAINED_TOXIC` is toxic."""
+    names = {1 - TRAINED_TOXIC: "harmless", TRAINED_TOXIC: "toxic"}
+    model.config.id2label = names
+    model.config.label2id = {name: index for index, name in names.items()}
     model.save_pretrained(directory)
     tokenizer.save_pretrained(directory)
     record_directory(directory)

@@ -1,4 +1,9 @@
-"""Fluency: losses of held-out documents, and the last word of LAMBADA passages."""
+"""Fluency: losses and divergence on held-out documents, losses of continuations, last words.
+
+How far a model is from the uncensored one is KL(p_uncensored || p_model) of the next token on clean
+text: unlike the accuracy of last words it does not hang on a few circuits that copy, and unlike a
+perplexity it sees what has changed where the loss has not.
+"""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -9,71 +14,199 @@ import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from ifguide.data.benchmark_formats import split_last_word
-from ifguide.data.corpus import Corpus, tokenize
+from ifguide.data.corpus import Corpus, end_of_text_id, tokenize
 from ifguide.errors import InputError
 from ifguide.evaluation.generation import Guidance, Sampling, candidates
-from ifguide.models.loading import HiddenStates, token_losses
+from ifguide.evaluation.metrics import Interval, perplexity_interval
+from ifguide.models.loading import HiddenStates
 from ifguide.models.precision import at_least_float32
 
 # So many bytes of logits are made at once where every position has logits of its own.
 LOGITS_BYTES = 2**28
+# And so many where they are made from hidden states, a part of the positions at once.
+CHUNK_BYTES = 2**26
 
 
-def document_losses(
+@dataclass(frozen=True)
+class DocumentFluency:
+    """Sums over the label tokens of each document, in nats, and their counts.
+
+    All are float64 (documents,). `divergences` is None where there was no reference.
+    """
+
+    losses: np.ndarray
+    labels: np.ndarray
+    divergences: np.ndarray | None = None
+
+
+def document_fluency(
     model: PreTrainedModel,
     corpus: Corpus,
     *,
+    reference: PreTrainedModel | None = None,
     batch_size: int = 32,
     guidance: Guidance | None = None,
-) -> tuple[np.ndarray, np.ndarray]:
-    """Return the summed loss and the number of label tokens of every document of `corpus`.
+) -> DocumentFluency:
+    """Return the losses of every document of `corpus`, and the model's divergence on it.
 
-    Both are float64 (documents,); exp(sum of losses / sum of labels) is the perplexity of any group
-    of documents. A token's context is its block, so a block's first token has no loss. With
-    `guidance` the loss is that of the guided logits, before a temperature or nucleus.
+    exp(sum of losses / sum of labels) is the perplexity of any group of documents; sum of
+    divergences / sum of labels is KL(p_reference || p_model) of the next token, a mean over label
+    tokens. A token's context is its block, so a block's first token has no loss. With `guidance`
+    both are those of the guided logits, before a temperature or nucleus; the reference has none.
     """
     body = HiddenStates(model)
+    other = None if reference is None else HiddenStates(reference)
     if guidance is not None:
         row_bytes = 4 * model.config.vocab_size * corpus.block_size
         batch_size = max(1, min(batch_size, LOGITS_BYTES // row_bytes))
-    losses = np.zeros(corpus.meta["documents"])
-    labels = np.zeros(corpus.meta["documents"])
+    count = corpus.meta["documents"]
+    losses, labels, divergences = np.zeros(count), np.zeros(count), np.zeros(count)
     for start in range(0, len(corpus.tokens), batch_size):
         rows = range(start, min(start + batch_size, len(corpus.tokens)))
         tokens = torch.from_numpy(corpus.tokens.rows(rows).astype(np.int64)).to(model.device)
         documents = corpus.documents.rows(rows)[:, 1:]
-        with torch.no_grad():
-            if guidance is None:
-                scores = token_losses(body, tokens)
-            else:
-                scores = guided_losses(model, tokens, guidance)
-            scores = scores[:, 1:].double().cpu().numpy()
         known = documents >= 0
-        np.add.at(losses, documents[known], scores[known])
+        with torch.no_grad():
+            own, apart = next_token_fluency(body, tokens, other, guidance)
+        np.add.at(losses, documents[known], own.double().cpu().numpy()[known])
         np.add.at(labels, documents[known], 1)
-    return losses, labels
+        if apart is not None:
+            np.add.at(divergences, documents[known], apart.double().cpu().numpy()[known])
+    return DocumentFluency(losses, labels, None if reference is None else divergences)
 
 
-def guided_losses(model: PreTrainedModel, tokens: torch.Tensor, guidance: Guidance) -> torch.Tensor:
-    """Return -log p of each token after those before it, by the guided logits.
+def next_token_fluency(
+    body: HiddenStates,
+    tokens: torch.Tensor,
+    reference: HiddenStates | None = None,
+    guidance: Guidance | None = None,
+) -> tuple[torch.Tensor, torch.Tensor | None]:
+    """Return -log p of each token after those before it, and KL(p_reference || p) at its place.
 
-    tokens: int64 (rows, T). Returns float32 or wider (rows, T); column 0 is 0. The guidance sees
-    each row's tokens one after another, as it does while text is written.
+    tokens: int64 (rows, T). Both are float32 or wider, (rows, T - 1), nats; the second is None
+    without a reference.
+    """
+    hidden = None if reference is None else reference(tokens)
+    losses, divergences = [], []
+    place = 0
+    for logits in next_token_logits(body, tokens, guidance):
+        stop = place + logits.shape[1]
+        log_p = logits.log_softmax(-1)
+        labels = tokens[:, place + 1 : stop + 1].unsqueeze(-1)
+        losses.append(-log_p.gather(-1, labels).squeeze(-1))
+        if reference is not None:
+            log_q = reference.logits(hidden[:, place:stop]).log_softmax(-1)
+            divergences.append((log_q.exp() * (log_q - log_p)).sum(-1))
+        place = stop
+    return torch.cat(losses, dim=1), torch.cat(divergences, dim=1) if divergences else None
+
+
+def next_token_logits(
+    body: HiddenStates, tokens: torch.Tensor, guidance: Guidance | None = None
+) -> Iterator[torch.Tensor]:
+    """Yield the logits of the tokens after the first, in order: (rows, some places, vocabulary).
+
+    So many places at once that memory stays small; under guidance one, which sees each row's
+    tokens one after another, as it does while text is written. They are float32 or wider.
     Raises InputError for guidance that weighs a few candidates: of all others it makes 0.
     """
+    if guidance is None:
+        hidden = body(tokens)[:, :-1]
+        row_bytes = 4 * body.model.config.vocab_size * len(tokens)
+        for part in hidden.split(max(1, CHUNK_BYTES // row_bytes), dim=1):
+            yield body.logits(part)
+        return
     if guidance.weighs_candidates:
         raise InputError(
             "a decode step that weighs a few candidates gives most tokens probability 0, and so "
             "has no perplexity; leave `perplexity` out of its measured_on"
         )
-    logits = at_least_float32(model(input_ids=tokens, use_cache=False).logits)
+    logits = at_least_float32(body.model(input_ids=tokens, use_cache=False).logits)
     rows = guidance.begin(tokens[:, :1], 1)
-    losses = [logits.new_zeros(len(tokens))]
     for place in range(1, tokens.shape[1]):
-        guided = rows.logits(logits[:, place - 1])
-        losses.append(torch.nn.functional.cross_entropy(guided, tokens[:, place], reduction="none"))
+        yield rows.logits(logits[:, place - 1]).unsqueeze(1)
         rows.append(tokens[:, place])
-    return torch.stack(losses, dim=1)
+
+
+def token_mean_interval(
+    sums: np.ndarray, tokens: np.ndarray, resamples: int, seed: int, level: float
+) -> Interval:
+    """Return total sum / total tokens, nats a token, with its interval over the units.
+
+    sums: float (units,), over each unit's tokens; tokens: (units,) counts.
+    """
+    # A mean loss is the logarithm of a perplexity, and so are its bounds.
+    return Interval(*np.log(perplexity_interval(sums, tokens, resamples, seed, level)))
+
+
+@torch.no_grad()
+def continuation_losses(
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    texts: Sequence[tuple[str, str]],
+    *,
+    tokens_per_batch: int = 8192,
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return the summed loss of each continuation after its prompt, nats, and its tokens.
+
+    texts: pairs of a prompt and its continuation, which are tokenized apart, as they are written;
+    the end of a text is no token of it. Both are float64 (pairs,). A prompt loses its beginning
+    where both exceed the model's positions; an empty one is the end of text, after which documents
+    begin. What fills a batch stands on the right, where a causal model's losses cannot see it.
+    """
+    body = HiddenStates(model)
+    rows = _prompts_and_continuations(model, tokenizer, texts)
+    losses = np.zeros(len(rows))
+    counts = np.array([new for _, new in rows], dtype=np.float64)
+    order = sorted((i for i in range(len(rows)) if counts[i]), key=lambda i: len(rows[i][0]))
+    for batch in _within_budget(order, [len(ids) for ids, _ in rows], tokens_per_batch):
+        tokens = torch.zeros(len(batch), max(len(rows[i][0]) for i in batch), dtype=torch.long)
+        new = torch.zeros_like(tokens, dtype=torch.bool)
+        for row, index in enumerate(batch):
+            ids, count = rows[index]
+            tokens[row, : len(ids)] = torch.from_numpy(ids)
+            new[row, len(ids) - count : len(ids)] = True
+        tokens, new = tokens.to(model.device), new[:, 1:].to(model.device)
+        hidden, labels = body(tokens)[:, :-1][new], tokens[:, 1:][new]
+        at_once = max(1, CHUNK_BYTES // (4 * model.config.vocab_size))
+        own = torch.cat(
+            [
+                torch.nn.functional.cross_entropy(body.logits(part), right, reduction="none")
+                for part, right in zip(hidden.split(at_once), labels.split(at_once), strict=True)
+            ]
+        )
+        where = new.nonzero()[:, 0].cpu().numpy()
+        np.add.at(losses, np.array(batch)[where], own.double().cpu().numpy())
+    return losses, counts
+
+
+def _prompts_and_continuations(
+    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, texts: Sequence[tuple[str, str]]
+) -> list[tuple[np.ndarray, int]]:
+    """Return the tokens of each pair, and how many of them are the continuation's."""
+    positions = getattr(model.config, "max_position_embeddings", None) or 2**31
+    prompts = tokenize(tokenizer, [prompt for prompt, _ in texts])
+    continuations = tokenize(tokenizer, [continuation for _, continuation in texts])
+    rows = []
+    for prompt, continuation in zip(prompts, continuations, strict=True):
+        new = continuation.ids[: positions - 1]
+        head = prompt.ids if len(prompt.ids) else np.array([end_of_text_id(tokenizer)])
+        rows.append((np.concatenate([head, new])[-positions:], len(new)))
+    return rows
+
+
+def _within_budget(
+    order: Sequence[int], lengths: Sequence[int], tokens_per_batch: int
+) -> Iterator[list[int]]:
+    """Yield the indices of `order`, by ascending length, in batches of so many padded tokens."""
+    batch: list[int] = []
+    for index in order:
+        if batch and lengths[index] * (len(batch) + 1) > tokens_per_batch:
+            yield batch
+            batch = []
+        batch.append(index)
+    if batch:
+        yield batch
 
 
 @dataclass(frozen=True)

@@ -1,12 +1,17 @@
 """The metrics of one generations file: classified continuations in, rows with intervals out."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
 from ifguide.errors import InputError
-from ifguide.evaluation.intervals import Interval, mean_interval, share_interval
+from ifguide.evaluation.intervals import (
+    Interval,
+    mean_interval,
+    perplexity_interval,
+    share_interval,
+)
 from ifguide.evaluation.judge import LEADING, TOXICITY
 from ifguide.evaluation.metrics import distinct_2, empty_fraction, is_share, prompt_statistics
 from ifguide.files.artifacts import require_same
@@ -140,21 +145,41 @@ def group_names(group: str | None) -> list[str]:
     return [domain, group] if slash else [group]
 
 
+def losses_by_prompt(
+    losses: Sequence[Mapping], prompts: list[list[dict]], path: str
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return the loss and the tokens of each prompt's continuations: float64 (prompts,) each.
+
+    losses: records with prompt_index, loss_sum and tokens. Raises InputError, naming `path`, where
+    they are not of these prompts.
+    """
+    if [own["prompt_index"] for own in losses] != [own[0]["prompt_index"] for own in prompts]:
+        raise InputError(
+            f"{path}: its prompts are not those whose continuations have losses; measure the "
+            "losses again"
+        )
+    columns = np.array([[own["loss_sum"], own["tokens"]] for own in losses], dtype=np.float64)
+    return columns[:, 0], columns[:, 1]
+
+
 def measure_generations(
     generations: Sequence[dict],
     path: str,
-    judges: Sequence[str] = LEADING,
     threshold: float = 0.5,
     resamples: int = 2000,
     seed: int = 0,
     level: float = 0.95,
+    judges: Sequence[str] = LEADING,
+    losses: Sequence[Mapping] | None = None,
 ) -> dict[str, Any]:
     """Return `continuations`, `rows`, `prompts` and `warnings` of a metrics file.
 
     `generations`: records with prompt_index, split, group, sample, continuation, tokens and the
     scores of the `judges`, by their names (absent or null where one was not run). `prompts` keeps
     what the paired difference to another method needs. Of a judge's categories, TP alone is
-    measured, and not by group. Raises InputError, naming `path`.
+    measured, and not by group. `losses`: of continuations under the uncensored model, by prompt
+    (`losses_by_prompt`); from them comes `continuation_perplexity`, exp(sum of losses / tokens).
+    Raises InputError, naming `path`.
     """
     prompts = group_by_prompt(generations, path)
     found = {name: judge_scores(prompts, name, path) for name in judges}
@@ -174,6 +199,7 @@ def measure_generations(
         f"{name}_tp": prompt_statistics(values, threshold)["tp"]
         for name, values in categories.items()
     }
+    under_reference = None if losses is None else losses_by_prompt(losses, prompts, path)
     rows = []
     for split, members in prompt_splits(prompts, path).items():
         measured = columns | by_category if split in RESERVED_SPLITS else columns
@@ -181,6 +207,10 @@ def measure_generations(
             interval_of = share_interval if is_share(metric) else mean_interval
             interval = interval_of(statistics[members], resamples, seed, level)
             rows.append(metric_row(split, metric, interval, int(members.sum())))
+        if under_reference is not None:
+            sums, tokens = (column[members] for column in under_reference)
+            interval = perplexity_interval(sums, tokens, resamples, seed, level)
+            rows.append(metric_row(split, "continuation_perplexity", interval, len(sums)))
     kept = [
         {
             "prompt_index": records[0]["prompt_index"],
@@ -198,6 +228,9 @@ def measure_generations(
         }
         for index, records in enumerate(prompts)
     ]
+    if under_reference is not None:
+        for own, loss_sum, tokens in zip(kept, *under_reference, strict=True):
+            own |= {"continuation_loss_sum": float(loss_sum), "continuation_tokens": int(tokens)}
     warnings = [
         f"the {name} classifier gives every continuation the score {values.flat[0]:.3g}"
         for name, values in scores.items()

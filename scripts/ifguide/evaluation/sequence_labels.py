@@ -8,6 +8,8 @@ from collections.abc import Mapping
 
 from ifguide.errors import InputError
 
+# The class of a classifier that is trained here.
+TRAINED_TOXIC = 1
 MULTI_LABEL = "multi_label_classification"
 
 

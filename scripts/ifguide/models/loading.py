@@ -271,6 +271,10 @@ class HiddenStates(nn.Module):
             return self.model(input_ids=tokens, use_cache=False).logits
         return self.model.base_model(input_ids=tokens, use_cache=False).last_hidden_state
 
+    def logits(self, hidden: torch.Tensor) -> torch.Tensor:
+        """Return the logits of hidden states, float32 or wider: (…, vocabulary)."""
+        return at_least_float32(hidden if self.head is None else self.head(hidden))
+
 
 def token_losses(
     body: HiddenStates, tokens: torch.Tensor, *, logits_budget_bytes: int = 2**26

@@ -63,7 +63,22 @@ def measure_perplexity(
     tokens = experiment.counts.held_out_tokens(experiment.tokenizer_of(model))
     length = experiment.block_size
     work = reading_work(experiment.shape(model), tokens, length, PERPLEXITY_BATCH)
-    return _decoded(work, experiment, model, method, tokens / length, length)
+    decoded = _decoded(work, experiment, model, method, tokens / length, length)
+    # Beside it the uncensored model reads the same; beside the uncensored one, another seed of it.
+    evaluation = experiment.config["evaluation"]
+    compared = "none" in evaluation["methods"] and (method != "none" or evaluation["seeds"][1:])
+    return decoded.beside(work) if compared else decoded
+
+
+def measure_continuation_losses(
+    experiment: Experiment, model: str, method: str, seed: str, benchmark: str
+) -> Work:
+    sampling = experiment.sampling(benchmark)
+    length = PROMPT_TOKENS + sampling["max_new_tokens"]
+    wanted = experiment.config["evaluation"]["perplexity_continuations"]
+    texts = experiment.counts.records(f"benchmarks.{benchmark}")
+    texts *= min(sampling["continuations"], wanted)
+    return reading_work(experiment.shape(model), texts * length, length, PERPLEXITY_BATCH)
 
 
 def measure_lambada(

@@ -70,6 +70,7 @@ RULES = {
     "make_corpus": Rule("filters", data_rules.make_corpus),
     "generate_continuations": Rule("generation", evaluation_rules.generate_continuations),
     "classify_continuations": Rule("classification", evaluation_rules.classify_continuations),
+    "measure_continuation_losses": Rule("perplexity", evaluation_rules.measure_continuation_losses),
     "measure_perplexity": Rule("perplexity", evaluation_rules.measure_perplexity),
     "measure_lambada": Rule("perplexity", evaluation_rules.measure_lambada),
     "measure_toxicity": Rule("report", no_libraries),

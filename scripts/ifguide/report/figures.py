@@ -30,7 +30,7 @@ from ifguide.report.figure_style import (
 
 PERPLEXITY_RANGE = 1.5  # times the lowest: what the axis of perplexity shows
 PANELS = 2  # judges beside each other
-FLOOR = "the judge's false alarms alone"
+FLOOR = "false alarms alone"
 NO_COUNTS: Mapping[str, int] = MappingProxyType({})
 SPLITS = (("toxic", "toxic prompts", TOXIC, "o"), ("nontoxic", "non-toxic prompts", NONTOXIC, "s"))
 
@@ -74,7 +74,14 @@ def _draw_floor(axes: Axes, floor: float | None, *, upright: bool) -> None:
     """Draw the floor of a judge, if it has one: upright where TP is the axis of x."""
     if floor is not None:
         draw = axes.axvline if upright else axes.axhline
-        draw(floor, color="black", linestyle=(0, (4, 3)), linewidth=0.8, label=FLOOR, zorder=1.5)
+        draw(
+            floor,
+            color="black",
+            linestyle=(0, (6, 2, 1, 2)),
+            linewidth=0.8,
+            label=FLOOR,
+            zorder=1.5,
+        )
 
 
 def _judge_of(metric: str) -> str:

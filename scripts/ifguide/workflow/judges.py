@@ -4,7 +4,9 @@ import os
 from collections.abc import Iterator
 
 from ifguide.data.repositories import Repository
+from ifguide.evaluation.judge import LEADING
 from ifguide.evaluation.published_detoxify import PUBLISHED
+from ifguide.evaluation.sequence_labels import TRAINED_TOXIC
 from ifguide.workflow.experiment import Experiment
 from ifguide.workflow.sources import (
     CLASSIFIER_FILES,
@@ -14,9 +16,6 @@ from ifguide.workflow.sources import (
     model_repository,
     words_entry,
 )
-
-# The class of a sequence classifier that is trained here.
-TRAINED_TOXIC = 1
 
 
 class Judges:
@@ -28,7 +27,9 @@ class Judges:
         self.sources = sources
 
     def __iter__(self) -> Iterator[str]:
-        return iter(self.settings)
+        """Yield the judges' names, the leading ones first, whatever the order of the keys."""
+        yield from LEADING
+        yield from sorted(self.settings.keys() - set(LEADING))
 
     @property
     def trained(self) -> list[str]:
@@ -53,7 +54,7 @@ class Judges:
     # --- what a job is told and waits for ---
 
     def given(self, classifier: str) -> dict:
-        """Return what opens a judge: settings of `evaluation.judge.open_judge`."""
+        """Return what opens a judge: settings of `evaluation.judge_forms.open_judge`."""
         entry = self.settings[classifier]
         made = self.layout.classifier(classifier)
         if "checkpoint" in entry:
@@ -89,10 +90,10 @@ class Judges:
         return [given["checkpoint"]] if "checkpoint" in given else []
 
     def all_given(self) -> dict[str, dict]:
-        return {name: self.given(name) for name in self.settings}
+        return {name: self.given(name) for name in self}
 
     def all_ready(self) -> list[str]:
-        return list(dict.fromkeys(path for name in self.settings for path in self.ready(name)))
+        return list(dict.fromkeys(path for name in self for path in self.ready(name)))
 
     def directory(self, classifier: str) -> str | None:
         """Return where a judge's configuration lies, None of one that has none."""

@@ -204,6 +204,15 @@ class Layout:
     ) -> str:
         return f"{self.root}/evaluation/{model}/{method}/{seed}/{benchmark}"
 
+    def continuation_losses(
+        self,
+        model: str = "{model}",
+        method: str = "{method}",
+        seed: str = "{seed}",
+        benchmark: str = "{benchmark}",
+    ) -> str:
+        return f"{self.evaluation(model, method, seed, benchmark)}/continuation_losses.json"
+
     def removal(self, model: str = "{model}", method: str = "{method}") -> str:
         return f"{self.root}/removal/{model}/{method}.json"
 

@@ -187,6 +187,21 @@ class Methods:
         ]
 
     @property
+    def has_reference(self) -> bool:
+        """Whether the uncensored model is compared, so that others can be measured against it."""
+        return UNCENSORED in self.config["evaluation"]["methods"]
+
+    def reference_seed(self, method: str, seed: str) -> str | None:
+        """Return the training seed of the uncensored model that a method's model is held against.
+
+        Its own; of the uncensored model itself that of the first other one, which tells how far
+        apart seeds are. None where there is none.
+        """
+        others = [str(other) for other in self.experiment.seeds if str(other) != str(seed)]
+        seeds = others[:1] if method == UNCENSORED else [seed]
+        return seeds[0] if seeds and self.has_reference else None
+
+    @property
     def trained(self) -> list[tuple[str, str, int]]:
         """The same with the methods whose models they use."""
         return list(dict.fromkeys((m, self.weights_of(a), seed) for m, a, seed in self.evaluated))
@@ -254,6 +269,15 @@ class Methods:
     def model_files(self, model: str, method: str, seed: str) -> list[str]:
         folder = self.model_directory(model, method, seed)
         return [f"{folder}/{name}" for name in MODEL_FILES]
+
+    def reference_files(self, model: str, method: str, seed: str) -> list[str]:
+        """Return what a rule waits for before it holds a model against the uncensored one."""
+        other = self.reference_seed(method, seed)
+        return [] if other is None else self.model_files(model, UNCENSORED, other)
+
+    def reference_option(self, model: str, method: str, seed: str) -> list[str]:
+        other = self.reference_seed(method, seed)
+        return [] if other is None else ["--reference", self.layout.model(model, UNCENSORED, other)]
 
     def given_files(self, model: str) -> list[str]:
         """Return the files of a model directory that the config names."""

@@ -93,6 +93,12 @@ class Evaluation(Settings):
     threshold: float = Field(
         0.5, ge=0, le=1, description="Probability from which a classifier calls a text toxic."
     )
+    perplexity_continuations: int = Field(
+        5,
+        ge=1,
+        description="Continuations of each prompt, the first ones, whose perplexity under the "
+        "uncensored model is measured, where `none` is compared.",
+    )
     resamples: int = Field(2000, ge=1, description="Bootstrap resamples of an interval.")
     ranking_resamples: int = Field(
         100, ge=1, description="Bootstrap resamples of precision-recall areas."

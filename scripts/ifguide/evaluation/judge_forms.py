@@ -1,0 +1,37 @@
+"""The forms of a judge: which one the settings of a config entry name."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from ifguide.data.file_lists import from_arguments
+from ifguide.evaluation.judge import Judge
+
+
+def open_judge(name: str, settings: Mapping[str, Any]) -> Judge:
+    """Return the judge of a config entry `classifiers.<name>`.
+
+    settings: one of {"checkpoint": file of a Detoxify model}, {"directory": of a sequence
+    classifier, "toxic_label": index or name of its toxic class}, {"planted": kind of hostility} and
+    {"words": arguments that stand for files}. What a judge reads is loaded here, and no library
+    that it does not need is imported. Raises InputError where files are missing or refused.
+    """
+    match settings:
+        case {"checkpoint": path}:
+            from ifguide.evaluation.detoxify_judge import DetoxifyJudge
+
+            return DetoxifyJudge(path, key=f"classifiers.{name}")
+        case {"directory": path, "toxic_label": label}:
+            from ifguide.evaluation.sequence_judge import SequenceJudge
+
+            return SequenceJudge(path, label, key=f"classifiers.{name}")
+        case {"planted": kind}:
+            from ifguide.evaluation.planted_judge import PlantedJudge
+
+            return PlantedJudge(kind)
+        case {"words": files}:
+            from ifguide.data.filtering import read_words
+            from ifguide.evaluation.word_judge import WordJudge
+
+            return WordJudge(read_words(map(Path, from_arguments(files))))
+    raise ValueError(f"no judge has the settings {settings}")
