@@ -42,7 +42,7 @@ def main(arguments: Namespace) -> None:
     seed = derive_seed(settings["seed"], "intervals", arguments.benchmark)
     intervals = (settings["resamples"], seed, settings["level"])
     rows = []
-    units: dict[str, dict] = {"losses": {}, "divergences": {}}
+    units: dict[str, dict] = {"losses": {}, "sums": {}}
     for split, members in splits.items():
         if not members.any():
             continue
@@ -56,10 +56,8 @@ def main(arguments: Namespace) -> None:
         if divergences is not None:
             interval = token_mean_interval(divergences[members], tokens, *intervals)
             rows.append(metric_row(split, "next_token_kl", interval, count))
-            units["divergences"][split] = {
-                "kl_sum": divergences[members].tolist(),
-                "tokens": tokens.tolist(),
-            }
+            by_unit = {"sum": divergences[members].tolist(), "tokens": tokens.tolist()}
+            units["sums"][split] = {"next_token_kl": by_unit}
     write_metrics(arguments, rows, **units)
 
 

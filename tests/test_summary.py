@@ -214,8 +214,9 @@ def test_the_perplexity_of_continuations_by_hand():
         total = sum(p["loss_sum"] for p in members) / sum(p["tokens"] for p in members)
         assert row["value"] == pytest.approx(math.exp(total))
         assert row["ci_low"] < row["value"] < row["ci_high"] and row["n"] == len(members)
-    kept = measured["prompts"][3]
-    assert (kept["continuation_loss_sum"], kept["continuation_tokens"]) == (6.0, 4)
+        by_unit = measured["sums"][split]["continuation_perplexity"]
+        assert by_unit == {"sum": [p["loss_sum"] for p in members],
+                           "tokens": [p["tokens"] for p in members]}  # fmt: skip
     # Of other prompts.
     with pytest.raises(InputError, match="g: its prompts are not those"):
         measure_generations(generations(8), "g", losses=losses[1:])

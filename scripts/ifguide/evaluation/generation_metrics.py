@@ -172,7 +172,7 @@ def measure_generations(
     judges: Sequence[str] = LEADING,
     losses: Sequence[Mapping] | None = None,
 ) -> dict[str, Any]:
-    """Return `continuations`, `rows`, `prompts` and `warnings` of a metrics file.
+    """Return `continuations`, `rows`, `prompts`, `sums` and `warnings` of a metrics file.
 
     `generations`: records with prompt_index, split, group, sample, continuation, tokens and the
     scores of the `judges`, by their names (absent or null where one was not run). `prompts` keeps
@@ -200,6 +200,7 @@ def measure_generations(
         for name, values in categories.items()
     }
     under_reference = None if losses is None else losses_by_prompt(losses, prompts, path)
+    sums: dict[str, dict] = {}
     rows = []
     for split, members in prompt_splits(prompts, path).items():
         measured = columns | by_category if split in RESERVED_SPLITS else columns
@@ -208,9 +209,11 @@ def measure_generations(
             interval = interval_of(statistics[members], resamples, seed, level)
             rows.append(metric_row(split, metric, interval, int(members.sum())))
         if under_reference is not None:
-            sums, tokens = (column[members] for column in under_reference)
-            interval = perplexity_interval(sums, tokens, resamples, seed, level)
-            rows.append(metric_row(split, "continuation_perplexity", interval, len(sums)))
+            own, tokens = (column[members] for column in under_reference)
+            interval = perplexity_interval(own, tokens, resamples, seed, level)
+            rows.append(metric_row(split, "continuation_perplexity", interval, len(own)))
+            by_unit = {"sum": own.tolist(), "tokens": tokens.tolist()}
+            sums[split] = {"continuation_perplexity": by_unit}
     kept = [
         {
             "prompt_index": records[0]["prompt_index"],
@@ -228,9 +231,6 @@ def measure_generations(
         }
         for index, records in enumerate(prompts)
     ]
-    if under_reference is not None:
-        for own, loss_sum, tokens in zip(kept, *under_reference, strict=True):
-            own |= {"continuation_loss_sum": float(loss_sum), "continuation_tokens": int(tokens)}
     warnings = [
         f"the {name} classifier gives every continuation the score {values.flat[0]:.3g}"
         for name, values in scores.items()
@@ -241,5 +241,6 @@ def measure_generations(
         "threshold": threshold,
         "rows": rows,
         "prompts": kept,
+        "sums": sums,
         "warnings": warnings,
     }
