@@ -223,6 +223,11 @@ OTHER_READERS = {
         "measure_toxicity.py",
         EVALUATION / "toxigen/metrics.json",
     ),
+    "evaluation/target/ifguide/0/toxigen/continuation_losses.json": (
+        "measure_continuation_losses",
+        "measure_toxicity.py",
+        EVALUATION / "toxigen/metrics.json",
+    ),
     "evaluation/target/ifguide/0/toxigen/metrics.json": (
         "measure_toxicity",
         "summarize.py",
