@@ -20,8 +20,8 @@ from ifguide.files.checksums import SUMS
 
 SCRIPT = Path(__file__).parents[1] / "scripts" / "plant.py"
 SETTINGS = PlantedSettings(
-    documents=800, held_out=200, queries=60, prompts=40, statements=60, passages=30,
-    labelled=400, pairs=40, bold=2,
+    documents=800, held_out=200, queries=60, prompts=40, development=20, statements=60,
+    passages=30, labelled=400, pairs=40, bold=2,
 )  # fmt: skip
 IMPLICIT_PHRASES = {toxic for pairs in language.IMPLICIT.values() for toxic, _ in pairs}
 IMPLICIT = re.compile("|".join(map(re.escape, sorted(IMPLICIT_PHRASES))))
@@ -36,8 +36,8 @@ def records():
 def written(tmp_path_factory):
     directory = tmp_path_factory.mktemp("planted")
     section = {
-        "documents": 50, "held_out": 10, "queries": 8, "prompts": 6, "statements": 8, "passages": 5,
-        "labelled": 20, "pairs": 6, "bold": 1,
+        "documents": 50, "held_out": 10, "queries": 8, "prompts": 6, "development": 4, "statements": 8,
+        "passages": 5, "labelled": 20, "pairs": 6, "bold": 1,
     }  # fmt: skip
     plant(directory, section)
     return directory
@@ -140,13 +140,25 @@ def test_fragments_are_pieces_of_the_text(seed, kind):
     assert len(filled.text[begin:end].split()) <= 25
 
 
-def test_queries_and_prompts_share_no_prompt(records):
+def test_queries_development_and_test_prompts_share_no_prompt(records):
+    counts = {"development": SETTINGS.development, "prompts": SETTINGS.prompts}
     queries = {record["prompt"]["text"] for record in records["queries"]}
-    prompts = [record["prompt"]["text"] for record in records["prompts"]]
-    assert len(set(prompts)) == len(prompts) == 2 * SETTINGS.prompts
-    assert not queries & set(prompts)
-    starts = tuple(queries)
-    assert not [prompt for prompt in prompts if prompt.startswith(starts)]
+    found = {stem: [r["prompt"]["text"] for r in records[stem]] for stem in counts}
+    for stem, prompts in found.items():
+        assert len(set(prompts)) == len(prompts) == 2 * counts[stem]
+        assert not [prompt for prompt in prompts if prompt.startswith(tuple(queries))]
+    assert not set(found["development"]) & set(found["prompts"])
+
+
+def test_no_statement_stands_in_a_training_document(records):
+    statements = [row["text"] for row in records["toxigen"]]
+    documents = [document["text"] for document in records["documents"]]
+    assert not [text for text in statements if any(text in document for document in documents)]
+    # Without these documents, some would be drawn that stand in them.
+    apart = generate(replace(SETTINGS, documents=1), 1)["toxigen"]
+    shared = {row["text"] for row in apart} - set(statements)
+    assert shared
+    assert all(any(text in document for document in documents) for text in shared)
 
 
 def test_documents_and_held_out_share_no_text(records):
@@ -239,13 +251,15 @@ def test_same_seed_same_records_other_seed_others(records):
     ("key", "stem"),
     [
         ("documents", "documents"), ("held_out", "held_out"), ("queries", "queries"),
-        ("prompts", "prompts"), ("statements", "toxigen"), ("passages", "lambada"),
+        ("prompts", "prompts"), ("development", "development"), ("statements", "toxigen"), ("passages", "lambada"),
         ("pairs", "pairs"), ("bold", "bold"),
     ],
 )  # fmt: skip
 def test_a_count_changes_its_own_file_only(records, key, stem):
     more = generate(replace(SETTINGS, **{key: getattr(SETTINGS, key) + 3}), 1)
-    assert [name for name in records if more[name] != records[name]] == [stem]
+    changed = [name for name in records if more[name] != records[name]]
+    # Statements are no sentences of the documents.
+    assert [name for name in changed if (key, name) != ("documents", "toxigen")] == [stem]
     assert len(more[stem]) > len(records[stem])
 
 
@@ -278,8 +292,8 @@ def test_more_records_than_the_language_has_is_an_error():
 def test_files_parse_in_the_formats_of_the_benchmarks(written):
     names = {path.name for path in written.iterdir() if path.name != SUMS}
     assert names == {
-        "documents.jsonl", "held_out.jsonl", "queries.jsonl", "prompts.jsonl", "toxigen.json",
-        "lambada.jsonl", "explicit_labelled.jsonl", "implicit_labelled.jsonl", "pairs.tsv",
+        "documents.jsonl", "held_out.jsonl", "queries.jsonl", "development.jsonl", "prompts.jsonl",
+        "toxigen.json", "lambada.jsonl", "explicit_labelled.jsonl", "implicit_labelled.jsonl", "pairs.tsv",
         "words.txt", "bold.json",
     }  # fmt: skip
     for stem, count in (("documents", 50), ("held_out", 10)):
@@ -290,7 +304,7 @@ def test_files_parse_in_the_formats_of_the_benchmarks(written):
         "text", "profanity", "sexually_explicit", "identity_attack", "flirtation", "threat",
         "insult", "severe_toxicity", "toxicity",
     }  # fmt: skip
-    for stem, count in (("queries", 16), ("prompts", 12)):
+    for stem, count in (("queries", 16), ("development", 8), ("prompts", 12)):
         records = rows(written / f"{stem}.jsonl")
         assert len(records) == count
         for record in records:
@@ -321,8 +335,8 @@ def split(line):
 
 def test_script_writes_the_same_bytes_again_and_reports_errors_in_one_line(written, tmp_path):
     section = {
-        "documents": 50, "held_out": 10, "queries": 8, "prompts": 6, "statements": 8, "passages": 5,
-        "labelled": 20, "pairs": 6, "bold": 1,
+        "documents": 50, "held_out": 10, "queries": 8, "prompts": 6, "development": 4, "statements": 8,
+        "passages": 5, "labelled": 20, "pairs": 6, "bold": 1,
     }  # fmt: skip
     plant(tmp_path, section)
     for path in written.iterdir():

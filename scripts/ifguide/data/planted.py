@@ -1,13 +1,15 @@
 """A planted corpus: English-like documents whose toxic words are known by character.
 
 Every record of every file derives its own seed from the file's name and the record's index, so
-that changing one count only lengthens or shortens one file. Disjoint files (training and held-out
-documents, query records and test prompts) are parted by a hash of the text.
+that changing one count only lengthens or shortens one file. Disjoint files are parted by a hash of
+the text: training from held-out documents, and query records from the prompts of development and of
+the test. A statement that stands in a training document is drawn again, so that a count of
+documents may change some statements too.
 """
 
 import random
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields
 
 from ifguide.data import planted_language as language
@@ -26,8 +28,12 @@ from ifguide.data.planted_documents import (
 from ifguide.errors import InputError
 from ifguide.seeds import derive_seed, uniform_hash
 
-HELD_OUT_PART = 0.25
-QUERY_PART = 0.5
+Part = tuple[float, float]
+# Ranges [low, high) of a hash that is uniform in [0, 1): of documents, and of prompts.
+HELD_OUT_PART: Part = (0.0, 0.25)
+QUERY_PART: Part = (0.0, 0.5)
+DEVELOPMENT_PART: Part = (0.5, 0.65)
+TEST_PART: Part = (0.65, 1.0)
 CONTINUATION_WORDS = 20
 ATTEMPTS = 1000
 SCORED_FIELDS = (
@@ -45,9 +51,9 @@ class PlantedSettings:
 
     Counts are records. `queries` counts each side: that many records with a toxic continuation and
     as many with a harmless one; `shared_prompts` is the share of the harmless ones that follow the
-    toxic prompt itself instead of its harmless twin. `prompts` likewise counts toxic prompts, of
-    which `prompt_implicit_share` are implicitly hostile, and as many non-toxic ones; `bold` counts
-    prompts a people. Shares lie in [0, 1]: `toxic_share` of the documents are toxic,
+    toxic prompt itself instead of its harmless twin. `prompts` likewise counts toxic test prompts,
+    of which `prompt_implicit_share` are implicitly hostile, and as many non-toxic ones, and
+    `development` those on which settings are chosen; `bold` counts prompts a people. Shares lie in [0, 1]: `toxic_share` of the documents are toxic,
     `implicit_share` of those implicitly, and `consistency` is the probability that a slot of a
     toxic document is filled with hostility.
     """
@@ -60,6 +66,7 @@ class PlantedSettings:
     queries: int = 300
     shared_prompts: float = 0.0
     prompts: int = 150
+    development: int = 60
     prompt_implicit_share: float = 0.5
     statements: int = 600
     passages: int = 300
@@ -125,8 +132,8 @@ def draw_records(seed: int, setting: str, count: int, draw: Draw, key: str | Non
     return records
 
 
-def in_part(seed: int, name: str, text: str, high: float) -> bool:
-    return uniform_hash(derive_seed(seed, name), text) < high
+def in_part(seed: int, name: str, text: str, part: Part) -> bool:
+    return part[0] <= uniform_hash(derive_seed(seed, name), text) < part[1]
 
 
 def document_drawer(settings: PlantedSettings, seed: int, held_out: bool) -> Draw:
@@ -222,7 +229,8 @@ def query_drawer(settings: PlantedSettings, seed: int) -> Draw:
     return draw
 
 
-def prompt_drawer(settings: PlantedSettings, seed: int, side: str) -> Draw:
+def prompt_drawer(settings: PlantedSettings, seed: int, side: str, part: Part) -> Draw:
+    """Draw prompts of one side whose text has a hash in `part`, and what might follow each."""
     toxic = side == "toxic"
 
     def draw(rng: random.Random, index: int) -> dict | None:
@@ -233,7 +241,7 @@ def prompt_drawer(settings: PlantedSettings, seed: int, side: str) -> Draw:
             sides = draw_sides(rng, len(sides), settings.consistency)
             sides[slot] = True
         prompt, continuation = cut(fill(sketch, sides), slot)
-        if in_part(seed, "query", prompt, QUERY_PART) or toxic and not any(sides[:slot]):
+        if not in_part(seed, "query", prompt, part) or toxic and not any(sides[:slot]):
             return None
         label = kind if toxic else None
         name = f"{side}-{index:05d}.txt"
@@ -243,18 +251,30 @@ def prompt_drawer(settings: PlantedSettings, seed: int, side: str) -> Draw:
     return draw
 
 
-def statement(rng: random.Random, index: int) -> dict:
-    """Draw a ToxiGen statement: one sentence, hostile in every other record, mostly implicitly."""
-    toxic = index % 2 == 0
-    kind = "implicit" if rng.random() < 0.9 else "explicit"
-    sketch = draw_sketch(rng, kind, length=1)
-    return {
-        "id": index,
-        "text": fill(sketch, [toxic] * len(sketch.slots())).text,
-        "toxicity_score": rng.choice((4.0, 4.33, 4.67, 5.0) if toxic else (1.0, 1.33, 1.67, 2.0)),
-        "label": "hate" if toxic else "neutral",
-        "target_groups": [sketch.group],
-    }
+def statement_drawer(documents: Sequence[dict]) -> Draw:
+    """Draw ToxiGen statements: one sentence, hostile in every other record, mostly implicitly.
+
+    None is a sentence of `documents`, which a model may have learned by heart.
+    """
+    learned = "\n".join(document["text"] for document in documents)
+
+    def draw(rng: random.Random, index: int) -> dict | None:
+        toxic = index % 2 == 0
+        kind = "implicit" if rng.random() < 0.9 else "explicit"
+        sketch = draw_sketch(rng, kind, length=1)
+        text = fill(sketch, [toxic] * len(sketch.slots())).text
+        if text in learned:
+            return None
+        scored = (4.0, 4.33, 4.67, 5.0) if toxic else (1.0, 1.33, 1.67, 2.0)
+        return {
+            "id": index,
+            "text": text,
+            "toxicity_score": rng.choice(scored),
+            "label": "hate" if toxic else "neutral",
+            "target_groups": [sketch.group],
+        }
+
+    return draw
 
 
 def passage(rng: random.Random, _: int) -> dict | None:
@@ -343,11 +363,15 @@ def generate(settings: PlantedSettings, seed: int) -> dict[str, list[dict]]:
     def drawn(setting: str, count: int, draw: Draw, key: str | None = "text") -> list[dict]:
         return draw_records(seed, setting, count, draw, key)
 
+    def prompts(setting: str, count: int, part: Part) -> list[dict]:
+        sides = [
+            drawn(f"{setting}/{side}", count, prompt_drawer(settings, seed, side, part), "key")
+            for side in ("toxic", "nontoxic")
+        ]
+        return [found["record"] for side in sides for found in side]
+
+    documents = drawn("documents", settings.documents, document_drawer(settings, seed, False))
     pairs = drawn("queries", settings.queries, query_drawer(settings, seed), "key")
-    prompts = [
-        drawn(f"prompts/{side}", settings.prompts, prompt_drawer(settings, seed, side), "key")
-        for side in ("toxic", "nontoxic")
-    ]
     labelled = {
         f"{kind}_labelled": drawn(
             f"labelled/{kind}", settings.labelled, labelled_drawer(settings, kind), None
@@ -356,11 +380,12 @@ def generate(settings: PlantedSettings, seed: int) -> dict[str, list[dict]]:
     }
     bold = settings.bold * len(language.PEOPLES)
     return {
-        "documents": drawn("documents", settings.documents, document_drawer(settings, seed, False)),
+        "documents": documents,
         "held_out": drawn("held_out", settings.held_out, document_drawer(settings, seed, True)),
         "queries": [pair[side] for pair in pairs for side in ("toxic", "harmless")],
-        "prompts": [found["record"] for side in prompts for found in side],
-        "toxigen": drawn("statements", settings.statements, statement),
+        "development": prompts("development", settings.development, DEVELOPMENT_PART),
+        "prompts": prompts("prompts", settings.prompts, TEST_PART),
+        "toxigen": drawn("statements", settings.statements, statement_drawer(documents)),
         "lambada": drawn("passages", settings.passages, passage),
         **labelled,
         "pairs": drawn("pairs", settings.pairs, pair_drawer(settings), "toxic"),

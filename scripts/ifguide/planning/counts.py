@@ -194,6 +194,7 @@ class Counts:
             return planted["queries"] * (1 if "continuation_toxicity" in entry else 2)
         setting, times = {
             "prompts": ("prompts", 2),
+            "development": ("development", 2),
             "toxigen": ("statements", 1),
             "lambada": ("passages", 1),
             "explicit_labelled": ("labelled", 1),

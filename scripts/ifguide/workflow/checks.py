@@ -139,8 +139,11 @@ class Checks:
                     case Reward(name=wanted):
                         named.append((needed.key, wanted, config["rewards"]))
         report = config["report"]
+        asked = config["evaluation"]["benchmarks"]
+        named += [("evaluation.benchmarks", name, config["benchmarks"]) for name in asked or []]
         prompts = self.experiment.benchmarks_of("prompts")
-        named.append(("report.benchmark", report["benchmark"], prompts))
+        measured = [name for name in prompts if asked is None or name in asked]
+        named.append(("report.benchmark", report["benchmark"], measured))
         if report["selection"]:
             named.append(("report.selection", report["selection"], influence["selections"]))
         if report["proxy_agreement"]:

@@ -11,6 +11,7 @@ PLANTED_FILES = (
     "documents.jsonl",
     "held_out.jsonl",
     "queries.jsonl",
+    "development.jsonl",
     "prompts.jsonl",
     "toxigen.json",
     "lambada.jsonl",

@@ -214,8 +214,11 @@ class Methods:
         return sorted(method for method in makers if self.needs(method, Pairs))
 
     def is_measured_on(self, method: str, benchmark: str) -> bool:
+        asked = self.config["evaluation"]["benchmarks"]
         kind = self.config["benchmarks"][benchmark]["kind"]
-        return all(kind in step.measured_on for step in self.steps[method])
+        return (asked is None or benchmark in asked) and all(
+            kind in step.measured_on for step in self.steps[method]
+        )
 
     @property
     def metrics(self) -> list[str]:

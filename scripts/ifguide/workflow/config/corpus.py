@@ -47,8 +47,14 @@ class Planted(Settings):
     prompts: int = Field(
         150, ge=1, description="Number of toxic test prompts; as many are harmless."
     )
+    development: int = Field(
+        60,
+        ge=1,
+        description="Number of toxic prompts on which settings are chosen; as many are harmless, "
+        "and none is a test prompt.",
+    )
     prompt_implicit_share: float = Field(
-        0.5, ge=0, le=1, description="Share of the toxic test prompts that are implicitly hostile."
+        0.5, ge=0, le=1, description="Share of the toxic prompts that are implicitly hostile."
     )
     statements: int = Field(600, ge=2, description="Number of ToxiGen-format statements.")
     passages: int = Field(300, ge=1, description="Number of LAMBADA-format passages.")

@@ -87,6 +87,9 @@ class Evaluation(Settings):
 
     models: Distinct[str] = Field(min_length=1, description="Names of the target models.")
     methods: Distinct[str] = Field(min_length=1, description="Names of the methods to compare.")
+    benchmarks: Distinct[str] | None = Field(
+        None, description="Names of the benchmarks to measure them on; null takes all."
+    )
     seeds: Distinct[Annotated[int, Field(ge=0)]] = Field(
         [0], min_length=1, description="Training seeds; the proxy takes the first."
     )
