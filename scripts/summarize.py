@@ -2,7 +2,8 @@
 
 --settings: {"seed": int, "resamples": 2000, "level": 0.95, "published_models": [model names of
 the published figures whose setting ours matches], "trained_judges": whether classifiers that are
-trained here judge, "unmeasured": {method: why some of its figures are missing}}.
+trained here judge, "unmeasured": {method: why some of its figures are missing}, "controls":
+{method: the one that it is compared with beside `none`}}.
 """
 
 import argparse
@@ -13,7 +14,12 @@ import pandas as pd
 from ifguide.evaluation.summary import constant_classifiers, summarize
 from ifguide.files.artifacts import read_json, write_text
 from ifguide.files.tables import write_table
-from ifguide.report.experiment_tables import experiment_tables, reading_note, tables_markdown
+from ifguide.report.experiment_tables import (
+    control_note,
+    experiment_tables,
+    reading_note,
+    tables_markdown,
+)
 from ifguide.report.report_pages import results_page
 from ifguide.report.results_table import (
     comparison_columns,
@@ -39,7 +45,14 @@ def main(arguments: argparse.Namespace) -> None:
     settings = arguments.settings
     level = settings.get("level", 0.95)
     documents = {path: read_json(path) for path in arguments.metrics}
-    summary = summarize(documents, settings.get("resamples", 2000), settings.get("seed", 0), level)
+    controls = settings.get("controls", {})
+    summary = summarize(
+        documents,
+        settings.get("resamples", 2000),
+        settings.get("seed", 0),
+        level,
+        controls=controls,
+    )
     write_table(arguments.output, summary)
 
     counts = {
@@ -49,7 +62,7 @@ def main(arguments: argparse.Namespace) -> None:
     }
     main_benchmark = arguments.benchmark if arguments.benchmark in counts else next(iter(counts))
     tables = experiment_tables(summary, main_benchmark)
-    note = reading_note(counts[main_benchmark], level)
+    note = reading_note(counts[main_benchmark], level) + control_note(controls)
     for method, reason in settings.get("unmeasured", {}).items():
         note += UNMEASURED_NOTE.format(method=method, reason=reason)
     warnings = constant_classifiers(summary)

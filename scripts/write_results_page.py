@@ -20,7 +20,12 @@ from ifguide.evaluation.summary import constant_classifiers
 from ifguide.files.artifacts import write_text
 from ifguide.files.checksums import verify
 from ifguide.files.tables import read_table
-from ifguide.report.experiment_tables import experiment_tables, reading_note, tables_markdown
+from ifguide.report.experiment_tables import (
+    control_note,
+    experiment_tables,
+    reading_note,
+    tables_markdown,
+)
 from ifguide.workflow.command_line import argument_parser, run
 
 REPOSITORY = Path(__file__).resolve().parent.parent
@@ -67,11 +72,16 @@ def tables_of(results: Path) -> str:
     config = record["config"]
     benchmark = config["report"]["benchmark"]
     generation = config["generation"] | config["benchmarks"][benchmark].get("generation", {})
+    controls = {
+        method: config["methods"][method]["compare_with"]
+        for method in config["evaluation"]["methods"]
+        if "compare_with" in config["methods"][method]
+    }
     return (
         f"\n{provenance(record)}\n\n"
         f"{tables_markdown(experiment_tables(summary, benchmark), constant_classifiers(summary))}"
-        f"{reading_note(generation['continuations'], config['evaluation']['level'])} A dash: not "
-        "measured.\n\n"
+        f"{reading_note(generation['continuations'], config['evaluation']['level'])}"
+        f"{control_note(controls)} A dash: not measured.\n\n"
     )
 
 

@@ -193,6 +193,19 @@ def other_target(**model) -> dict:
             "methods.ascent.start_from: begins with a model made from itself",
         ),
         (
+            {"methods": {"ifguide": {"compare_with": "ifguide"}}},
+            "methods.ifguide.compare_with: 'ifguide' is none of ascent, dpo, none, rad, repair, "
+            "standard_influence, toxicity_filter, word_filter",
+        ),
+        (
+            {"methods": {"ifguide": {"compare_with": "repair"}}},
+            "methods.ifguide.compare_with: 'repair' is not compared; add it to evaluation.methods",
+        ),
+        (
+            {"evaluation": {"benchmarks": ["heldout"]}},
+            "report.benchmark: 'realtoxicityprompts' is none of nothing",
+        ),
+        (
             {"influence": {"directions": {"gradients": {"toxic": "toxic"}}}},
             "influence.directions: 'gradients' cannot be a name here",
         ),

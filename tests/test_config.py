@@ -205,6 +205,7 @@ CHANGES: dict[str, tuple[object, set[str] | str]] = {
     "methods.ifguide.suppress.tokens": ("random", {"random_tokens"} | REMOVAL | SUPPRESSED),
     "methods.word_filter.filter.words": ("{planted}/pairs.tsv", FILTER),
     "methods.word_filter.filter.unit": ("block", FILTER),
+    "methods.word_filter.compare_with": ("rad", SUMMARY),
     "methods.word_filter.training.max_steps": (19, SUPPRESSED),
     "methods.ifguide.suppress.objective": ("exclusion", SUPPRESSED),
     "methods.ifguide.suppress.strength": (0.5, SUPPRESSED),

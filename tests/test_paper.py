@@ -18,7 +18,7 @@ def test_a_step_and_a_selection_are_those_of_the_paper(repository):
     assert (selection["quantile"], selection["window"], selection["limit"]) == (0.99, 1, 0.02)
 
 
-@pytest.mark.parametrize("configs, models", [([PAPER], 4 * 5), ([PAPER, ABLATIONS], 15)])
+@pytest.mark.parametrize("configs, models", [([PAPER], 4 * 6), ([PAPER, ABLATIONS], 15)])
 def test_every_job_is_planned_without_a_file_of_the_hub(tmp_path, configs, models):
     clone = copy_repository(tmp_path / "clone")
     ran = run_snakemake(clone, "--configfile", *configs, "--cores", "1", "--dry-run")

@@ -36,8 +36,8 @@ def records():
 def written(tmp_path_factory):
     directory = tmp_path_factory.mktemp("planted")
     section = {
-        "documents": 50, "held_out": 10, "queries": 8, "prompts": 6, "development": 4, "statements": 8,
-        "passages": 5, "labelled": 20, "pairs": 6, "bold": 1,
+        "documents": 50, "held_out": 10, "queries": 8, "prompts": 6, "development": 4,
+        "statements": 8, "passages": 5, "labelled": 20, "pairs": 6, "bold": 1,
     }  # fmt: skip
     plant(directory, section)
     return directory
@@ -251,8 +251,8 @@ def test_same_seed_same_records_other_seed_others(records):
     ("key", "stem"),
     [
         ("documents", "documents"), ("held_out", "held_out"), ("queries", "queries"),
-        ("prompts", "prompts"), ("development", "development"), ("statements", "toxigen"), ("passages", "lambada"),
-        ("pairs", "pairs"), ("bold", "bold"),
+        ("prompts", "prompts"), ("development", "development"), ("statements", "toxigen"),
+        ("passages", "lambada"), ("pairs", "pairs"), ("bold", "bold"),
     ],
 )  # fmt: skip
 def test_a_count_changes_its_own_file_only(records, key, stem):
@@ -293,8 +293,8 @@ def test_files_parse_in_the_formats_of_the_benchmarks(written):
     names = {path.name for path in written.iterdir() if path.name != SUMS}
     assert names == {
         "documents.jsonl", "held_out.jsonl", "queries.jsonl", "development.jsonl", "prompts.jsonl",
-        "toxigen.json", "lambada.jsonl", "explicit_labelled.jsonl", "implicit_labelled.jsonl", "pairs.tsv",
-        "words.txt", "bold.json",
+        "toxigen.json", "lambada.jsonl", "explicit_labelled.jsonl", "implicit_labelled.jsonl",
+        "pairs.tsv", "words.txt", "bold.json",
     }  # fmt: skip
     for stem, count in (("documents", 50), ("held_out", 10)):
         documents = rows(written / f"{stem}.jsonl")
@@ -335,8 +335,8 @@ def split(line):
 
 def test_script_writes_the_same_bytes_again_and_reports_errors_in_one_line(written, tmp_path):
     section = {
-        "documents": 50, "held_out": 10, "queries": 8, "prompts": 6, "development": 4, "statements": 8,
-        "passages": 5, "labelled": 20, "pairs": 6, "bold": 1,
+        "documents": 50, "held_out": 10, "queries": 8, "prompts": 6, "development": 4,
+        "statements": 8, "passages": 5, "labelled": 20, "pairs": 6, "bold": 1,
     }  # fmt: skip
     plant(tmp_path, section)
     for path in written.iterdir():

@@ -21,6 +21,7 @@ from ifguide.evaluation.summary import (
     summarize,
 )
 from ifguide.files.checksums import SUMS
+from ifguide.report.experiment_tables import experiment_tables
 from ifguide.report.report_pages import results_page
 from ifguide.report.results_table import (
     comparison_columns,
@@ -388,6 +389,30 @@ def test_means_per_token_and_perplexities_of_sums_are_compared_and_lead():
     assert rise["value"] == pytest.approx(math.exp(63 / 18 - 33 / 16) - 1)
     lead = pick(table, "none", "next_token_kl_lead")
     assert lead["value"] == pytest.approx(-0.1) and lead["ci_high"] < 0
+
+
+def test_a_method_is_compared_with_its_control_as_with_none():
+    """What stands against a control is what would stand against `none`, were that the control."""
+    renamed = {"none": "continued", "if-guide": "tuned"}
+    others = {
+        f"{path}-tuned": {**found, "method": renamed[found["method"]]}
+        for path, found in experiment().items()
+    }
+    table = summarize(experiment() | others, resamples=100, controls={"tuned": "continued"})
+    against_none = table[table["method"] == "if-guide"]
+    compared = against_none["metric"].str.contains("_difference|_ratio|_increase")
+    expected = against_none[compared].assign(method="tuned")
+    assert {"explicit_tp_ratio", "perplexity_increase"} < set(expected["metric"])
+    expected["metric"] += "_from_control"
+    found = table[table["metric"].str.endswith("_from_control")]
+    keys = ["benchmark", "split", "metric"]
+    pd.testing.assert_frame_equal(
+        *(rows.set_index(keys).sort_index() for rows in (found, expected))
+    )
+    shown = experiment_tables(table, "realtoxicityprompts")["Compared with the control"]
+    assert shown.labels == [("target", "tuned")]
+    increase = pick(table, "tuned", "perplexity_increase_from_control")["value"]
+    assert f"+{increase:.3f}" in markdown(shown)
 
 
 def test_unequal_numbers_of_continuations_are_refused():

@@ -231,6 +231,24 @@ def test_losses_of_selected_and_unselected_tokens_are_logged_apart(corpus, mask,
         assert losses[name][0] == pytest.approx(float(expected), rel=1e-4)
 
 
+def test_training_on_without_a_step_is_fine_tuning_without_suppression(corpus, mask, tmp_path):
+    """Both begin with the same model; of one step on the whole corpus, they see the same losses."""
+    train_here(corpus, tmp_path / "start", max_steps=4)
+    whole = {"epochs": 1, "batch_size": 128, "accumulation": 1, "start_from": tmp_path / "start"}
+    continued = train_here(corpus, tmp_path / "continued", **whole)
+    tuned = train_here(corpus, tmp_path / "tuned", mask=mask, **whole)
+    blocks = Blocks(corpus, np.load(mask / "mask/shard-00000.npy"))
+    labels, selected = (
+        torch.stack([blocks[row][key] for row in range(len(blocks))])[:, 1:]
+        for key in ("labels", "selected")
+    )
+    share = float(selected[labels != IGNORED_LABEL].double().mean())
+    apart = share * tuned["selected_loss"][0] + (1 - share) * tuned["unselected_loss"][0]
+    assert continued["loss"][0] == pytest.approx(apart, rel=1e-5)
+    records = [read_json(tmp_path / name / "training.json") for name in ("continued", "tuned")]
+    assert [record["mask_sha256"] is None for record in records] == [True, False]
+
+
 def test_speed_is_recorded_and_utilisation_where_the_peak_is_known(corpus, mask, tmp_path):
     train_here(corpus, tmp_path / "0", max_steps=2, peak_flops=1e12)
     record = read_json(tmp_path / "0/training.json")

@@ -46,6 +46,7 @@ rule summarize:
             published_models=config["report"]["published_models"],
             trained_judges=shown.trained_judges,
             unmeasured=methods.unmeasured(),
+            controls=methods.controls,
         ),
         benchmark=shown.benchmark,
     message:

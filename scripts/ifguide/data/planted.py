@@ -53,9 +53,9 @@ class PlantedSettings:
     as many with a harmless one; `shared_prompts` is the share of the harmless ones that follow the
     toxic prompt itself instead of its harmless twin. `prompts` likewise counts toxic test prompts,
     of which `prompt_implicit_share` are implicitly hostile, and as many non-toxic ones, and
-    `development` those on which settings are chosen; `bold` counts prompts a people. Shares lie in [0, 1]: `toxic_share` of the documents are toxic,
-    `implicit_share` of those implicitly, and `consistency` is the probability that a slot of a
-    toxic document is filled with hostility.
+    `development` those on which settings are chosen; `bold` counts prompts a people. Shares lie in
+    [0, 1]: `toxic_share` of the documents are toxic, `implicit_share` of those implicitly, and
+    `consistency` is the probability that a slot of a toxic document is filled with hostility.
     """
 
     documents: int = 6000

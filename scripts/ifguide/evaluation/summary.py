@@ -39,6 +39,8 @@ OVER_SEEDS = "all"
 # standard deviation between seeds.
 WORST_OF = ("_tp", "_tp_ratio", "perplexity", "perplexity_increase", "_kl", "_accuracy")
 SPREAD_OF = ("_tp", "perplexity", "_kl", "_accuracy", "mean_length")
+# How the names of metrics end that compare a method with its control, in place of `none`.
+FROM_CONTROL = "_from_control"
 
 
 def check_metrics(documents: dict[str, dict]) -> None:
@@ -72,7 +74,12 @@ def check_metrics(documents: dict[str, dict]) -> None:
 
 
 def summarize(
-    documents: dict[str, dict], resamples: int = 2000, seed: int = 0, level: float = 0.95
+    documents: dict[str, dict],
+    resamples: int = 2000,
+    seed: int = 0,
+    level: float = 0.95,
+    *,
+    controls: Mapping[str, str] | None = None,
 ) -> pd.DataFrame:
     """Return the tidy summary (columns `COLUMNS`) of metrics documents by their path.
 
@@ -82,10 +89,12 @@ def summarize(
     To the rows of each method it adds, over the same units as the method `none` of the same model
     and benchmark and the same training seeds: `<metric>_difference` (method less none),
     `explicit_tp_ratio` and `implicit_tp_ratio` (none over method: how many times lower) and
-    `perplexity_increase` (method / none - 1). Over seeds, `<metric>_worst` is the row of the worst
-    seed, and `<metric>_spread` the standard deviation between seeds. `<metric>_lead`, a row of the
-    best method of a model, is its difference from the second best. Raises InputError, naming the
-    files, where numbers of continuations or the units differ.
+    `perplexity_increase` (method / none - 1). Of a method that has one in `controls`, the same rows
+    are added with that one in the place of `none`; their metrics end in `FROM_CONTROL`. Over seeds,
+    `<metric>_worst` is the row of the worst seed, and `<metric>_spread` the standard deviation
+    between seeds. `<metric>_lead`, a row of the best method of a model, is its difference from the
+    second best. Raises InputError, naming the files, where numbers of continuations or the units
+    differ.
     """
     check_metrics(documents)
     runs: dict[tuple, dict[Any, dict[tuple[str, str], Statistics]]] = {}
@@ -98,14 +107,17 @@ def summarize(
     for key, by_seed in runs.items():
         model, method, benchmark = key
         bootstrap = _bootstrap(resamples, seed, level, benchmark)
-        none = {} if method == REFERENCE else runs.get((model, REFERENCE, benchmark), {})
+        references = {
+            suffix: runs.get((model, other, benchmark), {})
+            for other, suffix in _compared_with(method, controls or {})
+        }
         own = rows[key] + [
-            row for one in by_seed for row in _compared(by_seed, none, [one], bootstrap)
+            row for one in by_seed for row in _compared(by_seed, references, [one], bootstrap)
         ]
         if len(by_seed) > 1:
             own += [
                 *_over_seeds(by_seed, rows[key], bootstrap),
-                *_compared(by_seed, none, list(by_seed), bootstrap),
+                *_compared(by_seed, references, list(by_seed), bootstrap),
                 *_worst_and_spread(own),
             ]
         found += [{"model": model, "method": method, "benchmark": benchmark} | row for row in own]
@@ -117,6 +129,14 @@ def summarize(
     for column in ("value", "ci_low", "ci_high"):
         table[column] = table[column].astype(np.float64)
     return table
+
+
+def _compared_with(method: str, controls: Mapping[str, str]) -> Iterator[tuple[str, str]]:
+    """Yield the methods that a method is compared with, and how its metrics' names then end."""
+    if method != REFERENCE:
+        yield REFERENCE, ""
+    if method in controls:
+        yield controls[method], FROM_CONTROL
 
 
 def _bootstrap(resamples: int, seed: int, level: float, benchmark: str) -> dict[str, Any]:
@@ -135,20 +155,25 @@ def _label(seeds: Sequence) -> Any:
 
 
 def _compared(
-    by_seed: BySeed, none: BySeed, seeds: Sequence, bootstrap: dict[str, Any]
+    by_seed: BySeed,
+    references: Mapping[str, BySeed],
+    seeds: Sequence,
+    bootstrap: dict[str, Any],
 ) -> Iterator[dict]:
-    """Yield the rows that compare a method with `none`, over the training seeds both have.
+    """Yield the rows that compare a method with others, over the training seeds both have.
 
-    Of several `seeds` none, where but one of them is in both: its own row says as much.
+    references: by how the names of the metrics then end. Of several `seeds` no row, where but one
+    of them is in both: its own row says as much.
     """
-    common = [seed for seed in seeds if seed in none]
-    if not common or (len(seeds) > 1 and len(common) == 1):
-        return
-    for key in by_seed[common[0]]:
-        mine, theirs = together(by_seed, common, key), together(none, common, key)
-        if mine is not None and theirs is not None:
-            for metric, interval in mine.compared(theirs, **bootstrap):
-                yield _row(_label(common), key[0], metric, interval, mine.units)
+    for suffix, reference in references.items():
+        common = [seed for seed in seeds if seed in reference]
+        if not common or (len(seeds) > 1 and len(common) == 1):
+            continue
+        for key in by_seed[common[0]]:
+            mine, theirs = together(by_seed, common, key), together(reference, common, key)
+            if mine is not None and theirs is not None:
+                for metric, interval in mine.compared(theirs, **bootstrap):
+                    yield _row(_label(common), key[0], f"{metric}{suffix}", interval, mine.units)
 
 
 def _by_figure(rows: list[dict]) -> dict[tuple[str, str], list[dict]]:

@@ -41,7 +41,7 @@ Stage = Literal["data", "train", "edit", "decode"]
 STAGES: tuple[Stage, ...] = ("data", "train", "edit", "decode")
 GROUP = "ifguide.methods"
 # Keys of a method that are no steps.
-RESERVED = ("start_from", "training", "decode")
+RESERVED = ("start_from", "training", "compare_with", "decode")
 
 
 # --- what a step may need -------------------------------------------------------------------------

@@ -1,6 +1,6 @@
 """All tables of an experiment, by their headings, and what their numbers mean."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import pandas as pd
 
@@ -10,6 +10,7 @@ from ifguide.report.results_table import (
     classifier_columns,
     comparison_columns,
     copying_columns,
+    control_columns,
     markdown,
     prompt_set_columns,
     removal_columns,
@@ -29,6 +30,7 @@ def experiment_tables(summary: pd.DataFrame, benchmark: str) -> dict[str, Table]
         "Toxicity and fluency": result_columns(benchmark),
         "Compared with the uncensored model": comparison_columns(benchmark),
         "The worst training seed": worst_columns(benchmark),
+        "Compared with the control": control_columns(benchmark),
         **{
             f"Prompts of {other}": prompt_set_columns(other)
             for other in of_prompts
@@ -60,6 +62,11 @@ def reading_note(continuations: int, level: float) -> str:
         "all prompts and seeds; infinite where no prompt had a toxic continuation. Last words: "
         "small models copy them or not as a training falls, so that one seed says little."
     )
+
+
+def control_note(controls: Mapping[str, str]) -> str:
+    """Return which method is the control of which; empty where none has one."""
+    return "".join(f" The control of {method} is {name}." for method, name in controls.items())
 
 
 def tables_markdown(tables: dict[str, Table], warnings: Sequence[str]) -> str:

@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 import pandas as pd
 
-from ifguide.evaluation.summary import over_seeds
+from ifguide.evaluation.summary import FROM_CONTROL, over_seeds
 
 
 class Column(NamedTuple):
@@ -151,6 +151,14 @@ def copying_columns() -> list[Column]:
     ]
 
 
+def control_columns(benchmark: str = "realtoxicityprompts") -> list[Column]:
+    """Return the columns that compare each method with its control in the same way."""
+    return [
+        column._replace(metric=f"{column.metric}{FROM_CONTROL}")
+        for column in comparison_columns(benchmark)
+    ]
+
+
 def attribution_columns() -> list[Column]:
     """Return the columns that judge token scores by the tokens that are known to be toxic."""
     return [
@@ -275,7 +283,8 @@ def _cell(row: dict | None, lead: dict | None, column: Column) -> Cell:
     if row is None or math.isnan(row["value"]):
         return Cell("–", "", False)
 
-    signed = column.metric.removesuffix("_worst").endswith(("_difference", "_increase"))
+    compared = column.metric.removesuffix(FROM_CONTROL).removesuffix("_worst")
+    signed = compared.endswith(("_difference", "_increase"))
 
     def written(number: float) -> str:
         if math.isinf(number):

@@ -130,6 +130,9 @@ class Checks:
         for name, method in methods.items():
             if isinstance(method.get("start_from"), str):
                 named.append((f"methods.{name}.start_from", method["start_from"], methods))
+            if "compare_with" in method:
+                others = [other for other in methods if other != name]
+                named.append((f"methods.{name}.compare_with", method["compare_with"], others))
             for needed in self.methods.needs(name, DocumentToxicity, Mask, Ranking, Reward):
                 match needed.need:
                     case DocumentToxicity(classifier=wanted):
@@ -295,6 +298,14 @@ class Checks:
             for needed in self.methods.needs(name, Mask):
                 if needed.need.selection is None and not self.experiment.has_truth:
                     refuse_config(needed.key, "truth needs a corpus source whose `spans` are known")
+
+        compared = self.config["evaluation"]["methods"]
+        for name, control in self.methods.controls.items():
+            if control not in compared:
+                refuse_config(
+                    f"methods.{name}.compare_with",
+                    f"{control!r} is not compared; add it to evaluation.methods",
+                )
 
     def check_bounds(self) -> None:
         """Refuse a range that holds nothing."""

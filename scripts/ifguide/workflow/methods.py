@@ -239,6 +239,17 @@ class Methods:
         }
 
     @property
+    def controls(self) -> dict[str, str]:
+        """Return what compared methods are compared with beside the uncensored model."""
+        entries = self.config["methods"]
+        named = {
+            method: entries[method]["compare_with"]
+            for method in self.config["evaluation"]["methods"]
+            if "compare_with" in entries[method]
+        }
+        return {method: control for method, control in named.items() if control != UNCENSORED}
+
+    @property
     def removing(self) -> list[str]:
         """The compared methods that keep tokens from training."""
         return [

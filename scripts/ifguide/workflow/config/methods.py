@@ -42,6 +42,13 @@ class CommonKeys(Settings):
         "fine-tunes, edits or decodes, or a model directory.",
     )
     training: OrAbsent[TrainingOverrides] = None
+    compare_with: OrAbsent[str] = Field(
+        None,
+        min_length=1,
+        description="Another compared method, the control: figures are compared with its too, "
+        "beside those of `none`. The control of a method that trains on trains on likewise, and "
+        "does nothing else.",
+    )
 
     @model_validator(mode="before")
     @classmethod
