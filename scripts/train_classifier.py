@@ -9,12 +9,14 @@ import json
 import logging
 import shutil
 from argparse import Namespace
+from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
 
 from ifguide.data.file_lists import from_arguments
 from ifguide.data.prompts import read_labelled
+from ifguide.evaluation.calibration import fit_calibration
 from ifguide.evaluation.classifiers import save_detoxify, save_sequence, train_classifier
 from ifguide.evaluation.detoxify_judge import DetoxifyJudge
 from ifguide.evaluation.generation_metrics import metric_row
@@ -61,6 +63,8 @@ def main(arguments: Namespace) -> None:
         save_sequence(model, tokenizer, arguments.output)
         judge = SequenceJudge(arguments.output, TRAINED_TOXIC)
     scores = judge.scores([""] * len(texts), texts)[TOXICITY]
+    calibration = fit_calibration(np.array(scores), truth)
+    write_json(arguments.output / "calibration.json", asdict(calibration))
     quality_of = functools.partial(
         quality_rows,
         truth=truth,

@@ -195,7 +195,7 @@ def other_target(**model) -> dict:
         (
             {"methods": {"ifguide": {"compare_with": "ifguide"}}},
             "methods.ifguide.compare_with: 'ifguide' is none of ascent, dpo, none, rad, repair, "
-            "standard_influence, toxicity_filter, word_filter",
+            "standard_influence, toxicity_filter, word_filter, word_filter_equal",
         ),
         (
             {"methods": {"ifguide": {"compare_with": "repair"}}},
@@ -220,7 +220,7 @@ def other_target(**model) -> dict:
         (
             {"evaluation": {"methods": ["none", "if-guide"]}},
             "evaluation.methods: 'if-guide' is none of ascent, dpo, ifguide, none, rad, "
-            "repair, standard_influence, toxicity_filter, word_filter",
+            "repair, standard_influence, toxicity_filter, word_filter, word_filter_equal",
         ),
         (
             {"methods": {"ifguide": {"suppress": {"selection": "bottom"}}}},

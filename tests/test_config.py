@@ -249,8 +249,12 @@ CHANGES: dict[str, tuple[object, set[str] | str]] = {
         "methods.toxicity_filter.filter.classifier: 'another' is none of explicit, "
         "explicit_literal, implicit, implicit_literal, word_list",
     ),
-    "methods.toxicity_filter.filter.threshold": (0.4, REPORT),
+    "methods.toxicity_filter.filter.by": ("worst", REPORT),
+    "methods.toxicity_filter.filter.threshold.false_alarms": (0.4, REPORT),
     "methods.toxicity_filter.filter.unit": ("document", REPORT),
+    "methods.word_filter_equal.filter.words": ("{planted}/pairs.tsv", REPORT),
+    "methods.word_filter_equal.filter.drop_tokens_of": ("top", REPORT),
+    "methods.word_filter_equal.filter.unit": ("block", REPORT),
     "methods.standard_influence.filter.selection": ("top", REPORT),
     "methods.standard_influence.filter.share": (0.2, REPORT),
     "methods.ascent.suppress.tokens": ("random", REPORT),
@@ -573,6 +577,20 @@ def test_every_method_can_run(repository, tmp_path, configs):
     assert table["make_model"] == len(methods) - 2 + 1
     assert (table["read_pairs"], table["train_reward"]) == (2, 1)
     assert (table["make_corpus"], table["random_tokens"]) == (3, 1)
+
+
+@pytest.mark.parametrize("below", [[], ["config/real_text.yaml"]])
+def test_filters_at_equal_tokens_wait_for_the_mask(repository, tmp_path, below):
+    arguments = ["--snakefile", repository / "workflow/Snakefile", "--directory", tmp_path]
+    arguments += ["--cores", "1", "--dry-run", "--configfile"]
+    configs = [*below, "config/overlays/equal_tokens.yaml"]
+    ran = run_snakemake(repository, *arguments, *(repository / config for config in configs))
+    assert ran.returncode == 0, ran.stdout
+    table = {rule: int(count) for rule, count in re.findall(r"^(\w+) +(\d+)$", ran.stdout, re.M)}
+    # The documents are judged once for both filters; the four of them leave four corpora.
+    assert (table["make_corpus"], table["select_tokens"], table["random_tokens"]) == (4, 1, 1)
+    shards = read_yaml(repository / "config/real_text.yaml")["corpus"]["shards"] if below else 1
+    assert table["classify_documents"] == shards
 
 
 def test_expectations_change_something(tiny):

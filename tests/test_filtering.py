@@ -1,6 +1,7 @@
 """Filters drop what they say, and nothing else reaches training."""
 
 from argparse import Namespace
+from dataclasses import asdict
 
 import numpy as np
 import pandas as pd
@@ -20,15 +21,16 @@ from ifguide.data.corpus import (
 from ifguide.data.documents import Document
 from ifguide.data.filtering import (
     block_texts,
-    first_of_share,
+    first_of_tokens,
     kept_streams,
+    listed_words,
     read_words,
     removed_tokens,
     unit_tokens,
-    word_finder,
 )
 from ifguide.data.removal import removal_quality
 from ifguide.errors import InputError
+from ifguide.evaluation.calibration import fit_calibration
 from ifguide.files.artifacts import read_json, write_array, write_json, write_jsonl
 from ifguide.files.checksums import file_sha256
 from make_corpus import main as make_corpus
@@ -55,7 +57,7 @@ END = 0
     ],
 )
 def test_words_stand_alone_whatever_their_case(word, text, found):
-    assert (word_finder([word])(text) is not None) == found
+    assert bool(listed_words([word])(text)) == found
 
 
 @settings(max_examples=300, deadline=None)
@@ -83,16 +85,16 @@ def test_words_are_found_where_a_search_letter_by_letter_finds_them(words, text)
         text = text.replace("  ", " ").replace("\n\n", "\n").replace("\n ", "\n")
         text = text.replace(" \n", "\n")
     expected = any(stands_at(word, start) for word in words for start in range(len(text)))
-    assert (word_finder(words)(text) is not None) == expected
+    assert bool(listed_words(words)(text)) == expected
 
 
 def test_every_entry_of_the_real_list_finds_itself(real_text):
     words = read_words([real_text / "ldnoobw_en.txt"])
     assert len(words) > 400
-    find = word_finder(words)
+    find = listed_words(words)
     for word in words:
         assert find(f"He said: {word.upper()}!"), word
-    assert find("Scunthorpe is a cockney's class of assassins, a basement and a shitake") is None
+    assert find("Scunthorpe is a cockney's class of assassins, a basement and a shitake") == []
 
 
 def test_a_list_without_words_is_refused(tmp_path):
@@ -219,11 +221,10 @@ def test_quality_equals_counting_by_hand(tmp_path_factory, found, shards, seed):
     }
 
 
-def test_the_share_of_tokens_is_reached_and_not_overrun():
+def test_a_number_of_tokens_is_reached_and_not_overrun():
     tokens = np.array([4, 1, 5, 10])
-    assert [first_of_share(tokens, 20, share) for share in (0.01, 0.2, 0.21, 0.25, 0.5, 0.9)] == [
-        1, 1, 2, 2, 3, 4,
-    ]  # fmt: skip
+    found = [first_of_tokens(tokens, wanted) for wanted in (0, 0.2, 4, 4.2, 5, 10, 18, 99)]
+    assert found == [0, 1, 1, 2, 2, 3, 4, 4]
 
 
 TEXTS = ["You are a fool.", "A fine day.", "naïve fools", "Such a FOOL he is", "Nothing here."]
@@ -252,14 +253,17 @@ def corpus(tmp_path):
 
 
 # The option that names what each kind of filter needs.
-NAMED = {"words": "words.txt", "classifier": "explicit", "selection": "top"}
+NAMED = {
+    **{"words": "words.txt", "classifier": "explicit", "selection": "top"},
+    "drop_tokens_of": "top",
+}
 
 
 def run_filter(folder, settings, **given):
-    (kind,) = given
+    named = {kind: NAMED[kind] for kind in given if kind in NAMED}
     arguments = Namespace(
-        settings={"steps": {"filter": {kind: NAMED[kind], **settings}}, "method": "mine"},
-        given={"filter": {kind: list(map(str, given[kind]))}},
+        settings={"steps": {"filter": {**named, **settings}}, "method": "mine"},
+        given={"filter": {kind: list(map(str, paths)) for kind, paths in given.items()}},
         corpus=folder / "corpus",
         documents=folder / "documents.jsonl",
         tokenizer=folder / "tokenizer",
@@ -276,11 +280,22 @@ def words_file(folder, *words):
 
 
 def scores_file(folder, scores):
+    """Write (mean, share, worst) of each document; a number stands for all three."""
     path = folder / "scores.npy"
-    write_array(path, np.array(scores, np.float32))
+    scores = np.array([np.broadcast_to(score, 3) for score in scores], np.float32)
+    write_array(path, scores)
     tokens = read_json(folder / "corpus/meta.json")["content_sha256"]
-    write_json(path.with_suffix(".json"), {"tokens_sha256": tokens})
+    record = {"tokens_sha256": tokens, "columns": ["mean", "share", "worst"]}
+    write_json(path.with_suffix(".json"), record)
     return [path]
+
+
+def mask_of(folder, tokens):
+    """Write the record of a selection of so many tokens."""
+    (folder / "mask").mkdir(exist_ok=True)
+    record = {"tokens_sha256": read_json(folder / "corpus/meta.json")["content_sha256"]}
+    write_json(folder / "mask/selection.json", record | {"selected_tokens": int(tokens)})
+    return [folder / "mask"]
 
 
 def ranking_folder(folder, documents, **columns):
@@ -322,6 +337,63 @@ def test_toxic_documents_are_dropped(corpus):
     dropped, _ = run_filter(corpus, {"unit": "document", "threshold": 0.5}, classifier=scores)
     assert dropped["document"].tolist() == [0, 2]
     assert dropped["reason"].tolist() == ["toxicity 0.900", "toxicity 0.500"]
+
+
+@pytest.mark.parametrize("by, dropped", [("mean", [0]), ("share", [1]), ("worst", [0, 2])])
+def test_a_long_document_is_judged_as_asked(corpus, by, dropped):
+    scores = [(0.6, 0.4, 0.9), (0.4, 0.6, 0.4), (0.1, 0.1, 0.9), 0.0, 0.0]
+    found, _ = run_filter(corpus, {"by": by}, classifier=scores_file(corpus, scores))
+    assert found["document"].tolist() == dropped
+
+
+def test_the_threshold_follows_from_the_false_alarms_on_held_out_texts(corpus):
+    calibration = fit_calibration(np.array([0.1, 0.2, 0.3, 0.4, 0.9]), np.arange(5) == 4)
+    write_json(corpus / "calibration.json", asdict(calibration))
+    held_out = calibration.probabilities(np.array([0.1, 0.2, 0.3, 0.4]))
+    # Documents as toxic as the held-out harmless texts, and one more.
+    scores = scores_file(corpus, [*held_out, 0.99])
+    for false_alarms, dropped in ((0.0, [4]), (0.25, [3, 4]), (0.7, [2, 3, 4])):
+        settings = {"threshold": {"false_alarms": false_alarms}}
+        given = {"classifier": scores, "threshold": [corpus / "calibration.json"]}
+        found, _ = run_filter(corpus, settings, **given)
+        assert found["document"].tolist() == dropped
+
+
+def test_the_most_toxic_documents_are_dropped_until_the_mask_is_matched(corpus):
+    """Ties by share go by the mean; the document that reaches the number is the last."""
+    scores = scores_file(corpus, [(0.2, 0, 0), (0.9, 1, 1), (0.4, 0, 0), (0.3, 0, 0), (0.1, 0, 0)])
+    tokens = unit_tokens(open_corpus(corpus / "corpus"), "document")
+    for wanted, dropped in (
+        (1, [1]),
+        (tokens[1], [1]),
+        (tokens[1] + 1, [1, 2]),
+        (tokens[1] + tokens[2] + tokens[3], [1, 2, 3]),
+    ):
+        given = {"classifier": scores, "drop_tokens_of": mask_of(corpus, wanted)}
+        found, record = run_filter(corpus, {"by": "share"}, **given)
+        assert found["document"].tolist() == dropped
+        assert record["dropped_tokens"] == tokens[dropped].sum() >= wanted
+
+
+def test_the_documents_of_the_most_listed_words_go_first(corpus):
+    words = words_file(corpus, "fool", "fools", "a", "naïve")
+    tokens = unit_tokens(open_corpus(corpus / "corpus"), "document")
+    listed = np.array([2, 1, 2, 2, 0])  # "a" and "fool"; "A"; "naïve" and "fools"; "a" and "FOOL"
+    order = [row for row in np.argsort(-listed / tokens, kind="stable") if listed[row]]
+    first = sorted(order[:2])
+    wanted = tokens[first].sum()
+    found, _ = run_filter(corpus, {}, words=words, drop_tokens_of=mask_of(corpus, wanted))
+    assert found["document"].tolist() == first
+    # One without a listed word stays, however many tokens the mask has.
+    found, _ = run_filter(corpus, {}, words=words, drop_tokens_of=mask_of(corpus, tokens.sum()))
+    assert found["document"].tolist() == [0, 1, 2, 3]
+
+
+def test_a_mask_of_another_corpus_gives_no_number(corpus):
+    given = mask_of(corpus, 3)
+    write_json(corpus / "mask/selection.json", {"tokens_sha256": "0", "selected_tokens": 3})
+    with pytest.raises(InputError, match="tokens"):
+        run_filter(corpus, {}, words=words_file(corpus, "fool"), drop_tokens_of=given)
 
 
 def test_the_first_ranked_documents_are_dropped(corpus):

@@ -31,7 +31,7 @@ from ifguide.evaluation.detoxify_judge import DetoxifyJudge
 from ifguide.evaluation.judge_forms import open_judge
 from ifguide.evaluation.planted_judge import PlantedJudge
 from ifguide.evaluation.sequence_judge import SequenceJudge
-from ifguide.evaluation.text_batches import peak_of_pieces
+from ifguide.evaluation.text_batches import scores_of_pieces
 from ifguide.evaluation.word_judge import WordJudge
 from small_models import classifier_config
 
@@ -156,18 +156,25 @@ def test_pieces_of_a_long_text_hold_its_special_tokens(detoxify, sequence):
 
         token = judge.tokenizer.sep_token
         text = " ".join(f"a {token} b{token}" for _ in range(200))
-        peaks = peak_of_pieces(judge.tokenizer, [text, "a"], record)
+        scores = scores_of_pieces(judge.tokenizer, [text, "a"], record)
         assert len(judged) > 2 and judged.pop() == "a"
         assert "".join(judged).replace(" ", "") == text.replace(" ", "")
         longest = min(judge.tokenizer.model_max_length, 512)
         assert all(len(judge.tokenizer(piece)["input_ids"]) <= longest for piece in judged)
-        assert peaks == [max(map(len, judged)) / 10_000, 0.0001]
+        assert scores == [[len(piece) / 10_000 for piece in judged], [0.0001]]
+        # As few as fit, and no scrap at the end.
+        tokens = [len(judge.tokenizer.tokenize(piece)) for piece in judged]
+        room = longest - judge.tokenizer.num_special_tokens_to_add()
+        assert len(judged) == -(-sum(tokens) // room)
+        assert min(tokens) > 0.9 * max(tokens)
 
 
-def test_the_peak_of_a_text_that_fits_is_its_score(detoxify, sequence):
+def test_a_text_that_fits_is_one_piece(detoxify, sequence):
     for judge in (detoxify, sequence):
         texts = [text.strip() for text in PLAIN]
-        assert judge.peaks(texts) == pytest.approx(toxicity(judge, texts), abs=1e-6)
+        pieces = judge.piece_scores(texts)
+        assert [len(scores) for scores in pieces] == [1] * len(texts)
+        assert [scores[0] for scores in pieces] == pytest.approx(toxicity(judge, texts), abs=1e-6)
 
 
 def test_training_reads_what_judging_reads(tmp_path):
@@ -268,11 +275,11 @@ def test_the_literal_judge_finds_every_planted_span_and_nothing_else():
     )  # fmt: skip
     documents = generate(settings, 1)["documents"]
     texts = [document["text"] for document in documents]
-    found = {kind: PlantedJudge(kind).peaks(texts) for kind in ("explicit", "implicit")}
+    found = {kind: toxicity(PlantedJudge(kind), texts) for kind in ("explicit", "implicit")}
     for row, document in enumerate(documents):
         spans = [document["text"][start:end] for start, end in document["spans"]]
         for kind in found:
-            hostile = [PlantedJudge(kind).peaks([span])[0] for span in spans]
+            hostile = [toxicity(PlantedJudge(kind), [span])[0] for span in spans]
             assert found[kind][row] == max(hostile, default=0.0)
         assert found["explicit"][row] == has_insult(document["text"])
     assert {sum(scores) > 0 for scores in found.values()} == {True}
@@ -281,7 +288,7 @@ def test_the_literal_judge_finds_every_planted_span_and_nothing_else():
 def test_no_harmless_filling_is_hostile():
     for pairs in planted_language.IMPLICIT.values():
         for hostile, harmless in pairs:
-            assert PlantedJudge("implicit").peaks([hostile, harmless]) == [1.0, 0.0]
+            assert toxicity(PlantedJudge("implicit"), [hostile, harmless]) == [1.0, 0.0]
 
 
 @pytest.mark.parametrize(

@@ -154,6 +154,7 @@ rule classify_documents:
         documents=layout.documents,
         tokenizer=layout.tokenizer_file(),
         judge=lambda w: judges.ready(w.classifier),
+        calibration=lambda w: judges.calibration(w.classifier),
     output:
         scores=f"{layout.document_toxicity()}/shard-{{shard}}.npy",
         record=f"{layout.document_toxicity()}/shard-{{shard}}.json",
@@ -178,12 +179,16 @@ rule classify_documents:
         corpus=lambda w: layout.corpus(w.tokenizer),
         tokenizer=subpath(input.tokenizer, parent=True),
         shard=lambda w: int(w.shard),
+        calibration=lambda w, input: (
+            ["--calibration", input.calibration] if input.calibration else []
+        ),
     message:
         "toxicity of the corpus in the eyes of {wildcards.classifier}, shard {wildcards.shard}"
     shell:
         "python {params.script:q} --settings {params.settings:q} --corpus {params.corpus:q}"
         " --documents {input.documents:q} --tokenizer {params.tokenizer:q}"
-        " --shard {params.shard:q} --output {output.scores:q} > {log:q} 2>&1"
+        " {params.calibration:q} --shard {params.shard:q} --output {output.scores:q}"
+        " > {log:q} 2>&1"
 
 
 rule train_classifier:
@@ -196,6 +201,7 @@ rule train_classifier:
         tokenizer=f"{layout.classifier()}/tokenizer.json",
         architecture=f"{layout.classifier()}/config.json",
         quality=f"{layout.classifier()}/quality.json",
+        calibration=layout.calibration(),
     log:
         layout.log("train_classifier", "classifier"),
     benchmark:

@@ -32,13 +32,12 @@ def read_words(paths: Iterable[Path]) -> list[str]:
     return words
 
 
-def word_finder(words: Iterable[str]) -> Callable[[str], str | None]:
-    """Return a function from a text to the first listed word in it, or None."""
+def listed_words(words: Iterable[str]) -> Callable[[str], list[str]]:
+    """Return a function from a text to the listed words in it, in their order."""
     pattern = word_pattern(words)
 
-    def find(text: str) -> str | None:
-        found = pattern.search(folded(text))
-        return " ".join(found[0].split()) if found else None
+    def find(text: str) -> list[str]:
+        return [" ".join(found[0].split()) for found in pattern.finditer(folded(text))]
 
     return find
 
@@ -88,13 +87,13 @@ def unit_tokens(corpus: Corpus, unit: str) -> np.ndarray:
     return counts
 
 
-def first_of_share(tokens: np.ndarray, total: int, share: float) -> int:
-    """Return how many units, in order, are needed to reach `share` of `total` tokens.
+def first_of_tokens(tokens: np.ndarray, wanted: float) -> int:
+    """Return how many units, in order, are needed to reach so many tokens.
 
-    tokens: int (units,), the tokens of each. The unit that reaches the share is counted.
+    tokens: int (units,), the tokens of each. The unit that reaches the number is counted.
     """
     before = np.cumsum(tokens) - tokens
-    return int((before < share * total).sum())
+    return int((before < wanted).sum())
 
 
 def removed_tokens(corpus: Corpus, dropped: np.ndarray, unit: str) -> list[np.ndarray]:

@@ -27,6 +27,6 @@ class Judge(ABC):
         prompts: what stands right before each continuation.
         """
 
-    def peaks(self, texts: Sequence[str]) -> list[float]:
-        """Return the toxicity of whole texts, however long each is."""
-        return self.scores([""] * len(texts), texts)[TOXICITY]
+    def piece_scores(self, texts: Sequence[str]) -> list[list[float]]:
+        """Return the toxicity of each piece of whole texts, however long each is."""
+        return [[score] for score in self.scores([""] * len(texts), texts)[TOXICITY]]

@@ -11,8 +11,8 @@ from ifguide.evaluation.judge import TOXICITY, Judge, Scores
 from ifguide.evaluation.sequence_labels import class_of, has_sigmoid
 from ifguide.evaluation.text_batches import (
     in_length_order,
-    peak_of_pieces,
     read_special_tokens_as_text,
+    scores_of_pieces,
 )
 from ifguide.files.checksums import verify_directory
 
@@ -48,8 +48,8 @@ class SequenceJudge(Judge):
     def scores(self, prompts: Sequence[str], continuations: Sequence[str]) -> Scores:
         return in_length_order(continuations, self.predict)
 
-    def peaks(self, texts: Sequence[str]) -> list[float]:
-        return peak_of_pieces(
+    def piece_scores(self, texts: Sequence[str]) -> list[list[float]]:
+        return scores_of_pieces(
             self.tokenizer, texts, lambda pieces: in_length_order(pieces, self.predict)
         )
 

@@ -26,16 +26,17 @@ def in_length_order(
     return {field: [found[text][field] for text in texts] for field in fields}
 
 
-def peak_of_pieces(
+def scores_of_pieces(
     tokenizer, texts: Sequence[str], score: Callable[[list[str]], Scores]
-) -> list[float]:
-    """Return the toxicity of each text, however long: that of its most toxic piece.
+) -> list[list[float]]:
+    """Return the toxicity of the pieces of each text, however long, in their order.
 
-    A text is cut into pieces that fit the classifier, which ignores what follows the first.
+    A text is cut into as few pieces as fit the classifier, which ignores what follows the first;
+    all are about equally long, so that none is a scrap that it has never seen the like of.
     """
     pieces = [_pieces(tokenizer, text) for text in texts]
     scores: Iterator[float] = iter(score(sum(pieces, []))[TOXICITY])
-    return [max(next(scores) for _ in parts) for parts in pieces]
+    return [[next(scores) for _ in parts] for parts in pieces]
 
 
 def _pieces(tokenizer, text: str) -> list[str]:
@@ -43,8 +44,10 @@ def _pieces(tokenizer, text: str) -> list[str]:
     offsets = tokenizer(text, add_special_tokens=False, return_offsets_mapping=True, verbose=False)[
         "offset_mapping"
     ]
-    groups = [offsets[start : start + room] for start in range(0, len(offsets), room)]
-    return [text[group[0][0] : group[-1][1]] for group in groups] or [text]
+    count = -(-len(offsets) // room)
+    edges = [len(offsets) * piece // count for piece in range(count + 1)] if count else []
+    spans = zip(edges, edges[1:], strict=False)
+    return [text[offsets[start][0] : offsets[stop - 1][1]] for start, stop in spans] or [text]
 
 
 def read_special_tokens_as_text(tokenizer) -> None:

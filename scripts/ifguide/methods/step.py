@@ -71,6 +71,13 @@ class DocumentToxicity:
 
 
 @dataclass(frozen=True)
+class HeldOutScores:
+    """How a judge that is trained here, an entry of `classifiers`, scores held-out texts."""
+
+    classifier: str
+
+
+@dataclass(frozen=True)
 class Words:
     """Files of words and phrases, one a line."""
 
@@ -94,7 +101,7 @@ class Reward:
     name: str
 
 
-Need = Mask | Ranking | DocumentToxicity | Words | Pairs | Reward
+Need = Mask | Ranking | DocumentToxicity | HeldOutScores | Words | Pairs | Reward
 # Of each need, by name, the files and folders that a job is given.
 Given = Mapping[str, list[Path]]
 

@@ -9,7 +9,7 @@ from ifguide.data.repositories import check_patterns
 from ifguide.errors import InputError
 from ifguide.evaluation.sequence_labels import class_of
 from ifguide.files.artifacts import read_json
-from ifguide.methods.step import DocumentToxicity, Mask, Pairs, Ranking, Reward
+from ifguide.methods.step import DocumentToxicity, HeldOutScores, Mask, Pairs, Ranking, Reward
 from ifguide.models.architectures import longest_block, read_architecture
 from ifguide.models.devices import CALIBRATED, DEVICES
 from ifguide.workflow.experiment import Experiment
@@ -299,6 +299,13 @@ class Checks:
                 if needed.need.selection is None and not self.experiment.has_truth:
                     refuse_config(needed.key, "truth needs a corpus source whose `spans` are known")
 
+            for needed in self.methods.needs(name, HeldOutScores):
+                if "train" not in self.config["classifiers"][needed.need.classifier]:
+                    refuse_config(
+                        needed.key,
+                        f"no text was held out from {needed.need.classifier}, which is not trained "
+                        "here; give a number",
+                    )
         compared = self.config["evaluation"]["methods"]
         for name, control in self.methods.controls.items():
             if control not in compared:

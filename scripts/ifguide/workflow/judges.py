@@ -38,6 +38,10 @@ class Judges:
     def quality(self, classifier: str) -> str:
         return f"{self.layout.classifier(classifier)}/quality.json"
 
+    def calibration(self, classifier: str) -> list[str]:
+        """Return the calibration of a judge: one that is given, and not trained, has none."""
+        return [self.layout.calibration(classifier)] if classifier in self.trained else []
+
     # --- published Detoxify models ---
 
     @property

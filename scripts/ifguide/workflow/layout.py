@@ -161,6 +161,9 @@ class Layout:
     def classifier(self, classifier: str = "{classifier}") -> str:
         return f"{self.root}/classifiers/{classifier}"
 
+    def calibration(self, classifier: str = "{classifier}") -> str:
+        return f"{self.classifier(classifier)}/calibration.json"
+
     def reward(self, reward: str = "{reward}", tokenizer: str = "{tokenizer}") -> str:
         return f"{self.root}/rewards/{reward}/{tokenizer}"
 

@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 
 from ifguide.methods.step import (
     DocumentToxicity,
+    HeldOutScores,
     Mask,
     Need,
     Pairs,
@@ -345,6 +346,8 @@ class Methods:
             case DocumentToxicity(unit, classifier):
                 folder = self.layout.document_toxicity(tokenizer, classifier, unit)
                 return shard_files(folder, experiment.shards)
+            case HeldOutScores(classifier):
+                return [self.layout.calibration(classifier)]
             case Words() as words:
                 return self.sources.inputs(entry_of(words), needed.key)
             case Pairs():
