@@ -45,9 +45,10 @@ def _pieces(tokenizer, text: str) -> list[str]:
         "offset_mapping"
     ]
     count = -(-len(offsets) // room)
-    edges = [len(offsets) * piece // count for piece in range(count + 1)] if count else []
-    spans = zip(edges, edges[1:], strict=False)
-    return [text[offsets[start][0] : offsets[stop - 1][1]] for start, stop in spans] or [text]
+    # Several tokens may stand for one character: it belongs to the piece that has the first.
+    ends = [offsets[len(offsets) * piece // count - 1][1] for piece in range(1, count + 1)]
+    pieces = [text[start:stop].strip() for start, stop in zip([0, *ends], ends, strict=False)]
+    return [piece for piece in pieces if piece] or [text]
 
 
 def read_special_tokens_as_text(tokenizer) -> None:
