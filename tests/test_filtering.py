@@ -30,7 +30,7 @@ from ifguide.data.filtering import (
 )
 from ifguide.data.removal import removal_quality
 from ifguide.errors import InputError
-from ifguide.evaluation.calibration import fit_calibration
+from ifguide.evaluation.calibration import Calibration
 from ifguide.files.artifacts import read_json, write_array, write_json, write_jsonl
 from ifguide.files.checksums import file_sha256
 from make_corpus import main as make_corpus
@@ -347,12 +347,16 @@ def test_a_long_document_is_judged_as_asked(corpus, by, dropped):
 
 
 def test_the_threshold_follows_from_the_false_alarms_on_held_out_texts(corpus):
-    calibration = fit_calibration(np.array([0.1, 0.2, 0.3, 0.4, 0.9]), np.arange(5) == 4)
-    write_json(corpus / "calibration.json", asdict(calibration))
-    held_out = calibration.probabilities(np.array([0.1, 0.2, 0.3, 0.4]))
+    harmless = (0.2, 0.6, 0.7, 0.8)
+    write_json(corpus / "calibration.json", asdict(Calibration(harmless=harmless)))
     # Documents as toxic as the held-out harmless texts, and one more.
-    scores = scores_file(corpus, [*held_out, 0.99])
-    for false_alarms, dropped in ((0.0, [4]), (0.25, [3, 4]), (0.7, [2, 3, 4])):
+    scores = scores_file(corpus, [*harmless, 0.9])
+    for false_alarms, dropped in (
+        (0.0, [4]),
+        (0.25, [3, 4]),
+        (0.7, [2, 3, 4]),
+        (0.99, [1, 2, 3, 4]),  # what is likelier harmless stays
+    ):
         settings = {"threshold": {"false_alarms": false_alarms}}
         given = {"classifier": scores, "threshold": [corpus / "calibration.json"]}
         found, _ = run_filter(corpus, settings, **given)

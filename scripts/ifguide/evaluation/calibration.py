@@ -18,6 +18,8 @@ from ifguide.errors import InputError
 
 # A score of 0 or 1, which is rounded, stands for one that is this near.
 NEAREST = 1e-6
+# From this probability on, a text is likelier toxic than harmless.
+LIKELIER = 0.5
 
 
 @dataclass(frozen=True)
@@ -43,8 +45,9 @@ class Calibration:
     def threshold(self, false_alarms: float) -> float:
         """Return the lowest threshold that at most that share of the harmless texts reaches.
 
-        Probabilities are compared with it in float32. Raises InputError where there was no
-        harmless text.
+        It is no lower than LIKELIER: a judge that makes fewer mistakes than it may is not to make
+        more of them. Probabilities are compared with it in float32. Raises InputError where there
+        was no harmless text.
         """
         if not self.harmless:
             raise InputError(
@@ -54,7 +57,7 @@ class Calibration:
         # Rounded, because a share of 0.29 of 100 texts is a hair below 29.
         alarms = int(round(false_alarms * len(self.harmless), 6))
         highest = np.float32(self.harmless[len(self.harmless) - alarms - 1])
-        return float(np.nextafter(highest, np.float32(np.inf)))
+        return max(LIKELIER, float(np.nextafter(highest, np.float32(np.inf))))
 
 
 def fit_calibration(scores: np.ndarray, toxic: np.ndarray) -> Calibration:

@@ -2,8 +2,8 @@
 
 import numpy as np
 
-# A piece counts as toxic from this probability on.
-TOXIC = 0.5
+from ifguide.evaluation.calibration import LIKELIER
+
 COLUMNS = ("mean", "share", "worst")
 
 
@@ -12,5 +12,5 @@ def piece_statistics(probabilities: np.ndarray) -> np.ndarray:
 
     probabilities: of its pieces being toxic, (pieces,), one or more.
     """
-    toxic = probabilities >= TOXIC
+    toxic = probabilities >= LIKELIER
     return np.array([probabilities.mean(), toxic.mean(), probabilities.max()], np.float32)

@@ -63,8 +63,8 @@ class FalseAlarms(Settings):
         Field(
             ge=0,
             lt=1,
-            description="The lowest threshold that at most this share of the harmless texts "
-            "reaches which were held out when the judge was trained.",
+            description="The lowest threshold, from 0.5 on, that at most this share of the "
+            "harmless texts reaches which were held out when the judge was trained.",
         ),
     ]
 
