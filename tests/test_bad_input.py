@@ -247,6 +247,19 @@ def other_target(**model) -> dict:
             "methods.mine.filter.treshold: unknown key; did you mean threshold?",
         ),
         (
+            {
+                "methods": {
+                    "toxicity_filter": {"filter": {"classifier": "explicit_literal"}},
+                }
+            },
+            "methods.toxicity_filter.filter.threshold: no text was held out from "
+            "explicit_literal, which is not trained here; give a number",
+        ),
+        (
+            {"methods": {"word_filter_equal": {"filter": {"drop_tokens_of": "bottom"}}}},
+            "methods.word_filter_equal.filter.drop_tokens_of: 'bottom' is none of top, wide",
+        ),
+        (
             {"methods": {"mine": {"filter": {"selection": "bottom", "share": 0.1}}}},
             "methods.mine.filter.selection: 'bottom' is none of top, wide",
         ),
