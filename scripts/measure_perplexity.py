@@ -13,9 +13,9 @@ import numpy as np
 
 from ifguide.data.corpus import open_corpus
 from ifguide.data.tokenizers import load_tokenizer
-from ifguide.evaluation.fluency import document_fluency, token_mean_interval
+from ifguide.evaluation.fluency import document_fluency
 from ifguide.evaluation.generation_metrics import metric_row
-from ifguide.evaluation.intervals import perplexity_interval
+from ifguide.evaluation.intervals import perplexity_interval, weighted_mean_interval
 from ifguide.evaluation.metrics_file import add_measurement_arguments, write_metrics
 from ifguide.methods.step import DecodingJob, decoding
 from ifguide.models.loading import compute_device, load_model
@@ -54,7 +54,7 @@ def main(arguments: Namespace) -> None:
             "tokens": tokens.tolist(),
         }
         if divergences is not None:
-            interval = token_mean_interval(divergences[members], tokens, *intervals)
+            interval = weighted_mean_interval(divergences[members], tokens, *intervals)
             rows.append(metric_row(split, "next_token_kl", interval, count))
             by_unit = {"sum": divergences[members].tolist(), "tokens": tokens.tolist()}
             units["sums"][split] = {"next_token_kl": by_unit}

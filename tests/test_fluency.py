@@ -17,10 +17,8 @@ from ifguide.evaluation.fluency import (
     continuation_losses,
     document_fluency,
     next_token_fluency,
-    token_mean_interval,
 )
 from ifguide.evaluation.generation import ProcessorGuidance
-from ifguide.evaluation.metrics import bootstrap_means
 from ifguide.models.loading import HiddenStates, save_model
 from small_models import POSITIONS, random_tokens, small_model
 from small_training import small_corpus
@@ -81,16 +79,6 @@ def test_the_divergence_of_guided_logits_is_that_of_what_is_sampled_from(tmp_pat
         q = probabilities(model, text)[:-1]
         p = np.sqrt(q) / np.sqrt(q).sum(-1, keepdims=True)
         np.testing.assert_allclose(found[row], entropy(q, p, axis=-1), rtol=1e-8)
-
-
-def test_a_mean_over_tokens_has_the_interval_of_its_resampled_ratios():
-    generator = np.random.default_rng(0)
-    tokens = generator.integers(1, 30, 80).astype(float)
-    sums = generator.gamma(2.0, 0.01, 80) * tokens
-    found = token_mean_interval(sums, tokens, resamples=500, seed=3, level=0.9)
-    means = bootstrap_means(np.stack([sums, tokens], axis=1), 500, 3)
-    low, high = np.quantile(means[:, 0] / means[:, 1], [0.05, 0.95])
-    assert found == pytest.approx((sums.sum() / tokens.sum(), low, high), rel=1e-4)
 
 
 WORDS = "the cook is a friend of the miller and sings"

@@ -17,7 +17,6 @@ from ifguide.data.benchmark_formats import split_last_word
 from ifguide.data.corpus import Corpus, end_of_text_id, tokenize
 from ifguide.errors import InputError
 from ifguide.evaluation.generation import Guidance, Sampling, candidates
-from ifguide.evaluation.metrics import Interval, perplexity_interval
 from ifguide.models.loading import HiddenStates
 from ifguide.models.precision import at_least_float32
 
@@ -126,17 +125,6 @@ def next_token_logits(
     for place in range(1, tokens.shape[1]):
         yield rows.logits(logits[:, place - 1]).unsqueeze(1)
         rows.append(tokens[:, place])
-
-
-def token_mean_interval(
-    sums: np.ndarray, tokens: np.ndarray, resamples: int, seed: int, level: float
-) -> Interval:
-    """Return total sum / total tokens, nats a token, with its interval over the units.
-
-    sums: float (units,), over each unit's tokens; tokens: (units,) counts.
-    """
-    # A mean loss is the logarithm of a perplexity, and so are its bounds.
-    return Interval(*np.log(perplexity_interval(sums, tokens, resamples, seed, level)))
 
 
 @torch.no_grad()
