@@ -30,7 +30,7 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 import numpy as np
-from scipy.special import betaincinv, stdtrit
+from scipy.special import betaincinv, fdtri, stdtrit
 
 from ifguide.seeds import derive_seed
 
@@ -114,9 +114,15 @@ def seed_weights(seeds: int, resamples: int, seed: int) -> np.ndarray:
     if seeds == 1:
         return np.zeros((resamples, 1))
     generator = np.random.default_rng(derive_seed(seed, "bootstrap of training seeds", seeds))
-    normal = generator.standard_normal((resamples, seeds))
-    scale = np.sqrt(seeds * generator.chisquare(seeds - 1, size=(resamples, 1)))
-    return (normal - normal.mean(axis=1, keepdims=True)) / scale
+    # Tails as heavy as those of few seeds are noisy in 2,000 draws. Less so with the lengths of v,
+    # whose squares are F(k - 1, k - 1) / k, at even quantiles, and with v beside -v.
+    quantiles = (np.arange(resamples) + 0.5) / resamples
+    lengths = np.sqrt(fdtri(seeds - 1, seeds - 1, quantiles) / seeds)
+    normal = generator.standard_normal(((resamples + 1) // 2, seeds))
+    directions = np.stack([normal, -normal], axis=1).reshape(-1, seeds)[:resamples]
+    directions -= directions.mean(axis=1, keepdims=True)
+    directions /= np.linalg.norm(directions, axis=1, keepdims=True)
+    return generator.permutation(lengths[:, None] * directions)
 
 
 def _chunks(units: int, resamples: int, chunk_entries: int) -> Iterator[int]:
