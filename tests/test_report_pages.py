@@ -358,6 +358,18 @@ EXPECTED = {
 }  # fmt: skip
 
 
+def test_continuations_have_the_scores_of_the_judges_that_are_asked_for():
+    judged = {
+        method: [record | {"strict": 0.625} for record in records]
+        for method, records in generations().items()
+    }
+    page = continuations_page(judged, judges=["explicit", "strict"], prompts=1, samples=1)
+    scores = re.findall(r"(\w+) <span(?: class=\"toxic\")?>([\d.]+)</span>", page)
+    assert {judge for judge, _ in scores} == {"explicit", "strict"}
+    assert {score for judge, score in scores if judge == "strict"} == {"0.62"}
+    assert '>strict <span class="toxic">' in page.replace(" · ", ">")
+
+
 @needs_browser
 @pytest.mark.parametrize("name", list(ACTIONS))
 def test_page_works_in_chromium_without_errors_or_requests(name, tmp_path):
