@@ -1,11 +1,12 @@
 """Make published Detoxify weights load offline: what they need is written beside them."""
 
+from ifguide.workflow.command_line import argument_parser, run
+
 from argparse import Namespace
 from pathlib import Path
 
 from ifguide.evaluation.classifiers import adopt_detoxify
 from ifguide.evaluation.detoxify_judge import DetoxifyJudge
-from ifguide.workflow.command_line import argument_parser, run
 
 
 def main(arguments: Namespace) -> None:

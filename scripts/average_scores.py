@@ -5,6 +5,8 @@ shards of the first direction, then all of the second, …; --directions the fil
 one path a shard.
 """
 
+from ifguide.workflow.command_line import add_score_arguments, argument_parser, run
+
 import logging
 from argparse import Namespace
 from pathlib import Path
@@ -14,7 +16,6 @@ from ifguide.files.artifacts import write_array, write_json
 from ifguide.files.checksums import RecordedTogether
 from ifguide.influence.score_averages import mean_scores, root_mean_square
 from ifguide.influence.score_files import open_scores, scores_made_from
-from ifguide.workflow.command_line import add_score_arguments, argument_parser, run
 
 log = logging.getLogger(__name__)
 

@@ -4,6 +4,8 @@ settings: the whole config, so that the report describes the run that made it. -
 rules whose finished jobs were made by other code than that of today, how many: {rule: text}.
 """
 
+from ifguide.workflow.command_line import argument_parser, run
+
 import json
 import subprocess
 import sys
@@ -14,7 +16,6 @@ from pathlib import Path
 from ifguide.errors import InputError
 from ifguide.files.artifacts import atomic_path
 from ifguide.report.templating import render
-from ifguide.workflow.command_line import argument_parser, run
 
 
 def main(arguments: Namespace) -> None:

@@ -3,6 +3,8 @@
 A file of pairs is named for the method that is trained on them.
 """
 
+from ifguide.workflow.command_line import argument_parser, run
+
 from argparse import Namespace
 from pathlib import Path
 
@@ -10,7 +12,6 @@ from ifguide.data.benchmark_formats import PromptRecord
 from ifguide.data.preferences import PreferencePair, require_pairs_disjoint
 from ifguide.data.prompts import require_disjoint
 from ifguide.files.artifacts import read_jsonl, write_json
-from ifguide.workflow.command_line import argument_parser, run
 
 
 def main(arguments: Namespace) -> None:

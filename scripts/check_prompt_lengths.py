@@ -4,6 +4,8 @@ settings: {"benchmark", "model", "architecture": {...}, "block_size": int, "max_
 "tokens"}}.
 """
 
+from ifguide.workflow.command_line import argument_parser, run
+
 from argparse import Namespace
 from pathlib import Path
 
@@ -12,7 +14,6 @@ from ifguide.data.prompt_lengths import longest_prompt, positions_of, room_for_p
 from ifguide.data.tokenizers import load_tokenizer
 from ifguide.files.artifacts import read_jsonl, write_json
 from ifguide.models.architectures import read_architecture
-from ifguide.workflow.command_line import argument_parser, run
 
 
 def main(arguments: Namespace) -> None:

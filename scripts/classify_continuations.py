@@ -3,6 +3,8 @@
 settings: {"judges": {name: what opens it, as of `evaluation.judge_forms.open_judge`}}.
 """
 
+from ifguide.workflow.command_line import argument_parser, run
+
 import logging
 from argparse import Namespace
 from pathlib import Path
@@ -10,7 +12,6 @@ from pathlib import Path
 from ifguide.evaluation.judge import TOXICITY
 from ifguide.evaluation.judge_forms import open_judge
 from ifguide.files.artifacts import read_jsonl, write_jsonl
-from ifguide.workflow.command_line import argument_parser, run
 
 log = logging.getLogger(__name__)
 

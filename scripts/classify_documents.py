@@ -7,6 +7,8 @@ settings: {"unit": "document" or "block", "shards": int, "classifier": name of t
 what opens it, as of `evaluation.judge_forms.open_judge`}.
 """
 
+from ifguide.workflow.command_line import argument_parser, run
+
 import logging
 from argparse import Namespace
 from collections.abc import Iterator
@@ -23,7 +25,6 @@ from ifguide.evaluation.judge_forms import open_judge
 from ifguide.evaluation.piece_statistics import COLUMNS, piece_statistics
 from ifguide.files.artifacts import read_json, require_same, stream_jsonl, write_array, write_json
 from ifguide.files.checksums import file_sha256
-from ifguide.workflow.command_line import argument_parser, run
 
 log = logging.getLogger(__name__)
 

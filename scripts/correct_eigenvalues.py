@@ -3,6 +3,8 @@
 settings: {"factors": {"blocks", "shards", "labels", "batch_size", …}, "seed": int}.
 """
 
+from ifguide.workflow.command_line import argument_parser, run
+
 from argparse import Namespace
 from pathlib import Path
 
@@ -13,7 +15,6 @@ from ifguide.influence.factor_pass import (
     read_bases,
     require_same_source,
 )
-from ifguide.workflow.command_line import argument_parser, run
 
 
 def main(arguments: Namespace) -> None:

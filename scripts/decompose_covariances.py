@@ -1,12 +1,13 @@
 """Add the covariances of all shards and decompose them into eigenbases."""
 
+from ifguide.workflow.command_line import argument_parser, run
+
 from argparse import Namespace
 from pathlib import Path
 
 from ifguide.files.tensor_files import write_tensors
 from ifguide.influence.ekfac import eigenbases
 from ifguide.influence.factor_pass import basis_tensors, read_total
-from ifguide.workflow.command_line import argument_parser, run
 
 
 def main(arguments: Namespace) -> None:

@@ -3,6 +3,8 @@
 settings: {"documents": number to describe}.
 """
 
+from ifguide.workflow.command_line import argument_parser, run
+
 from argparse import Namespace
 from pathlib import Path
 
@@ -13,7 +15,6 @@ from ifguide.files.artifacts import write_jsonl
 from ifguide.files.tables import read_table
 from ifguide.influence.score_files import open_scores
 from ifguide.influence.selection_files import open_mask
-from ifguide.workflow.command_line import argument_parser, run
 
 
 def main(arguments: Namespace) -> None:

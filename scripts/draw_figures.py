@@ -6,6 +6,8 @@ of each prompt, by benchmark}. A figure whose data are not given is not drawn; o
 empty says so.
 """
 
+from ifguide.workflow.command_line import argument_parser, labelled_path, run
+
 import argparse
 import logging
 from pathlib import Path
@@ -18,7 +20,6 @@ from ifguide.files.artifacts import read_json
 from ifguide.files.checksums import verify
 from ifguide.report import figures, score_figures
 from ifguide.report.figure_style import save_figure
-from ifguide.workflow.command_line import argument_parser, labelled_path, run
 
 log = logging.getLogger(__name__)
 

@@ -4,6 +4,8 @@ settings: {"study": [{"question", "variants"}], "variants": {name: {column: text
 --metrics gives VARIANT=attribution.json, --queries QUERIES=report of that query set.
 """
 
+from ifguide.workflow.command_line import argument_parser, labelled_path, run
+
 from argparse import Namespace
 from pathlib import Path
 
@@ -12,7 +14,6 @@ from ifguide.files.tables import write_table
 from ifguide.report.figure_style import save_figure
 from ifguide.report.study import study_markdown, study_table
 from ifguide.report.study_figures import variants_by_question
-from ifguide.workflow.command_line import argument_parser, labelled_path, run
 
 
 def main(arguments: Namespace) -> None:

@@ -8,6 +8,8 @@ source document. In a terminal, tokens are shaded by their score; NO_COLOR in th
 output to a file, leaves that out.
 """
 
+from ifguide.workflow.command_line import argument_parser, run
+
 import argparse
 import os
 import signal
@@ -38,7 +40,6 @@ from ifguide.report.explanation_text import (
     document_text,
     selection_line,
 )
-from ifguide.workflow.command_line import argument_parser, run
 from ifguide.workflow.experiment import Experiment
 from ifguide.workflow.influence import Influence
 from ifguide.workflow.layout import Layout

@@ -3,12 +3,13 @@
 settings: {"url", "sha256"}.
 """
 
+from ifguide.workflow.command_line import argument_parser, run
+
 from argparse import Namespace
 from pathlib import Path
 
 from ifguide.data.downloads import download
 from ifguide.files.artifacts import write_json
-from ifguide.workflow.command_line import argument_parser, run
 
 
 def main(arguments: Namespace) -> None:

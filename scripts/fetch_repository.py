@@ -3,12 +3,13 @@
 settings: {"kind": "model" or "dataset", "hub", "revision", "files": [patterns]}.
 """
 
+from ifguide.workflow.command_line import argument_parser, run
+
 from argparse import Namespace
 from pathlib import Path
 
 from ifguide.data.repositories import Repository, fetch_repository
 from ifguide.files.artifacts import write_json
-from ifguide.workflow.command_line import argument_parser, run
 
 
 def main(arguments: Namespace) -> None:

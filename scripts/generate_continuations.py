@@ -7,6 +7,8 @@ Finished prompts are kept beside the output until it is whole, each with a check
 job goes on from them.
 """
 
+from ifguide.workflow.command_line import argument_parser, run
+
 import json
 import logging
 import os
@@ -22,7 +24,6 @@ from ifguide.files.artifacts import stream_jsonl, text_sha256, write_jsonl
 from ifguide.files.checksums import file_sha256
 from ifguide.methods.step import DecodingJob, decoding
 from ifguide.models.loading import compute_device, load_model, weights_sha256
-from ifguide.workflow.command_line import argument_parser, run
 
 log = logging.getLogger(__name__)
 

@@ -4,6 +4,8 @@ settings: {"steps": {key: options} of the data step, "method": str}. --given: wh
 {key: {need: paths}}.
 """
 
+from ifguide.workflow.command_line import argument_parser, run
+
 import json
 import logging
 from argparse import Namespace
@@ -19,7 +21,6 @@ from ifguide.errors import InputError
 from ifguide.files.artifacts import write_json
 from ifguide.files.tables import write_table
 from ifguide.methods.step import CorpusJob, given_of, step_at
-from ifguide.workflow.command_line import argument_parser, run
 
 log = logging.getLogger(__name__)
 

@@ -3,6 +3,8 @@
 settings: one entry of influence.directions: {"hessian", "relative_damping", "layers"}.
 """
 
+from ifguide.workflow.command_line import argument_parser, run
+
 from argparse import Namespace
 from pathlib import Path
 
@@ -13,7 +15,6 @@ from ifguide.influence.direction_files import preconditioned, read_factors, read
 from ifguide.influence.query_direction import restricted
 from ifguide.models.loading import load_model, verified_weights_sha256
 from ifguide.models.tracked_layers import tracked_layers
-from ifguide.workflow.command_line import argument_parser, run
 
 
 def main(arguments: Namespace) -> None:

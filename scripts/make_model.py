@@ -6,6 +6,8 @@ options} of the train and edit steps, "names": [model, method], "training_seed":
 as it is. Started by torchrun, the processes share every step, and the first one writes.
 """
 
+from ifguide.workflow.command_line import argument_parser, run
+
 import json
 import shutil
 import time
@@ -24,7 +26,6 @@ from ifguide.models.loading import (
 )
 from ifguide.models.losses_file import LOSS_COLUMNS, write_losses
 from ifguide.models.training_run import TrainedModel, TrainingRun, learn, tokens_learned_from
-from ifguide.workflow.command_line import argument_parser, run
 
 
 def main(arguments: Namespace) -> None:

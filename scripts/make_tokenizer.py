@@ -3,6 +3,8 @@
 settings: one entry of the config section `tokenizers`.
 """
 
+from ifguide.workflow.command_line import argument_parser, run
+
 from argparse import Namespace
 from pathlib import Path
 
@@ -11,7 +13,6 @@ from ifguide.data.tokenizers import load_tokenizer
 from ifguide.errors import InputError
 from ifguide.files.artifacts import stream_jsonl
 from ifguide.files.checksums import record_directory
-from ifguide.workflow.command_line import argument_parser, run
 
 
 def main(arguments: Namespace) -> None:

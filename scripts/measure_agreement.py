@@ -9,6 +9,8 @@ settings: {"factors": {"blocks", "labels", "batch_size", ...}, "direction": {"he
 blocks to score, "share": the highest share of the tokens to compare, "seed": int}.
 """
 
+from ifguide.workflow.command_line import argument_parser, run
+
 import logging
 from argparse import Namespace
 from collections.abc import Iterator
@@ -40,7 +42,6 @@ from ifguide.influence.ordered_sums import on_cpu
 from ifguide.models.loading import compute_device, load_model, weights_sha256
 from ifguide.models.tracked_layers import tracked_layers
 from ifguide.seeds import derive_seed
-from ifguide.workflow.command_line import argument_parser, run
 
 log = logging.getLogger(__name__)
 

@@ -7,6 +7,8 @@ two halves that share no document, so that what is chosen by the first can be re
 second; and of each those with a toxic token, `toxic`, `choose_toxic` and `report_toxic`.
 """
 
+from ifguide.workflow.command_line import add_score_arguments, argument_parser, run
+
 from argparse import Namespace
 from collections.abc import Iterable
 from pathlib import Path
@@ -24,7 +26,6 @@ from ifguide.influence.score_files import open_scores, scores_made_from
 from ifguide.influence.token_weights import TokenRanking
 from ifguide.influence.truth_splits import truth_splits
 from ifguide.seeds import derive_seed
-from ifguide.workflow.command_line import add_score_arguments, argument_parser, run
 
 
 def main(arguments: Namespace) -> None:

@@ -3,6 +3,8 @@
 settings: {"continuations": of each prompt, the first ones}.
 """
 
+from ifguide.workflow.command_line import argument_parser, run
+
 import logging
 from argparse import Namespace
 from itertools import groupby
@@ -12,7 +14,6 @@ from ifguide.data.tokenizers import load_tokenizer
 from ifguide.evaluation.fluency import continuation_losses
 from ifguide.files.artifacts import read_jsonl, write_json
 from ifguide.models.loading import compute_device, load_model, weights_sha256
-from ifguide.workflow.command_line import argument_parser, run
 
 log = logging.getLogger(__name__)
 

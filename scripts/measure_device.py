@@ -9,6 +9,8 @@ and generation take, on a random model of a published architecture; and the star
 Name the file in the config: `plan: {calibration: device.json, devices: [calibrated]}`.
 """
 
+from ifguide.workflow.command_line import argument_parser, run
+
 import os
 import subprocess
 import sys
@@ -32,7 +34,6 @@ from ifguide.models.model_shapes import ModelShape, model_shape
 from ifguide.models.objective import suppression_loss
 from ifguide.models.precision import matrix_products
 from ifguide.models.tracked_layers import tracked_layers
-from ifguide.workflow.command_line import argument_parser, run
 
 VOCABULARY = 4096
 LOGITS_BUDGET = 2**26

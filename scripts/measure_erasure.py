@@ -4,6 +4,8 @@ settings: {"phrases": how many, "occurrences": of each at most so many, "seed": 
 harmless where it is known which tokens are toxic; else they are all that the mask selects from.
 """
 
+from ifguide.workflow.command_line import argument_parser, labelled_path, run
+
 from argparse import Namespace
 from pathlib import Path
 
@@ -21,7 +23,6 @@ from ifguide.files.tables import write_table
 from ifguide.influence.selection_files import open_mask
 from ifguide.models.loading import compute_device, load_model
 from ifguide.seeds import derive_seed
-from ifguide.workflow.command_line import argument_parser, labelled_path, run
 
 COLUMNS = [
     "method",

@@ -5,6 +5,8 @@ nucleus that a step weighs anew, "seed": int, "resamples": int, "level": float}.
 step needs, {key: {need: paths}}.
 """
 
+from ifguide.workflow.command_line import argument_parser, run
+
 from argparse import Namespace
 from pathlib import Path
 
@@ -20,7 +22,6 @@ from ifguide.files.artifacts import read_jsonl
 from ifguide.methods.step import DecodingJob, decoding
 from ifguide.models.loading import compute_device, load_model
 from ifguide.seeds import derive_seed
-from ifguide.workflow.command_line import argument_parser, run
 
 
 def main(arguments: Namespace) -> None:

@@ -6,6 +6,8 @@ settings: {"steps": {key: options} of the decode step, "seed": int, "resamples":
 float}. --given: what the step needs, {key: {need: paths}}.
 """
 
+from ifguide.workflow.command_line import argument_parser, run
+
 from argparse import Namespace
 from pathlib import Path
 
@@ -20,7 +22,6 @@ from ifguide.evaluation.metrics_file import add_measurement_arguments, write_met
 from ifguide.methods.step import DecodingJob, decoding
 from ifguide.models.loading import compute_device, load_model
 from ifguide.seeds import derive_seed
-from ifguide.workflow.command_line import argument_parser, run
 
 
 def main(arguments: Namespace) -> None:

@@ -6,6 +6,8 @@ settings: {"blocks": number of blocks to score, "share": what the selection take
 {"batch_size", "logits_budget_mib"}, "seed": int, "resamples": int, "level": float}.
 """
 
+from ifguide.workflow.command_line import argument_parser, run
+
 import logging
 from argparse import Namespace
 from pathlib import Path
@@ -20,7 +22,6 @@ from ifguide.influence.block_scores import block_scores
 from ifguide.influence.factor_blocks import sampled_blocks
 from ifguide.models.loading import compute_device, load_model, weights_sha256
 from ifguide.seeds import derive_seed
-from ifguide.workflow.command_line import argument_parser, run
 
 log = logging.getLogger(__name__)
 

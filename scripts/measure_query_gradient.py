@@ -3,6 +3,8 @@
 settings: {"tokens_per_batch": int, "allow_untrained": bool}.
 """
 
+from ifguide.workflow.command_line import argument_parser, run
+
 import logging
 from argparse import Namespace
 from pathlib import Path
@@ -15,7 +17,6 @@ from ifguide.files.tensor_files import write_tensors
 from ifguide.influence.query_direction import encode_records, mean_gradient
 from ifguide.models.loading import compute_device, load_model, require_trained, weights_sha256
 from ifguide.models.tracked_layers import tracked_layers
-from ifguide.workflow.command_line import argument_parser, run
 
 log = logging.getLogger(__name__)
 

@@ -3,6 +3,8 @@
 The corpus is counted whole, not sampled, so the figures have no intervals.
 """
 
+from ifguide.workflow.command_line import argument_parser, run
+
 from argparse import Namespace
 from pathlib import Path
 
@@ -12,7 +14,6 @@ from ifguide.evaluation.generation_metrics import metric_row
 from ifguide.evaluation.intervals import Interval
 from ifguide.files.artifacts import read_json, require_same, write_json
 from ifguide.influence.selection_files import open_mask
-from ifguide.workflow.command_line import argument_parser, run
 
 
 def main(arguments: Namespace) -> None:

@@ -5,6 +5,8 @@
 prompts share their resamples.
 """
 
+from ifguide.workflow.command_line import argument_parser, run
+
 import argparse
 import logging
 
@@ -12,7 +14,6 @@ from ifguide.evaluation.generation_metrics import measure_generations, require_o
 from ifguide.evaluation.judge import LEADING
 from ifguide.files.artifacts import read_json, read_jsonl, write_json
 from ifguide.seeds import derive_seed
-from ifguide.workflow.command_line import argument_parser, run
 
 log = logging.getLogger(__name__)
 

@@ -1,12 +1,13 @@
 """Add the corrected eigenvalues of all shards and join them with the eigenbases."""
 
+from ifguide.workflow.command_line import argument_parser, run
+
 from argparse import Namespace
 from pathlib import Path
 
 from ifguide.files.tensor_files import write_tensors
 from ifguide.influence.ekfac import layer_factors
 from ifguide.influence.factor_pass import basis_tensors, read_bases, read_total
-from ifguide.workflow.command_line import argument_parser, run
 
 
 def main(arguments: Namespace) -> None:

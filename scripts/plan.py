@@ -8,6 +8,8 @@ Written to the output folder: plan.csv (a row for each stage, rule and subject) 
 table of stages also goes to stdout.
 """
 
+from ifguide.workflow.command_line import argument_parser, run
+
 import json
 from argparse import Namespace
 from pathlib import Path
@@ -18,7 +20,6 @@ from ifguide.planning.devices import planned_devices
 from ifguide.planning.experiment import Experiment
 from ifguide.planning.jobs import planned_jobs
 from ifguide.planning.tables import markdown, memory_notes, plain, plan_table, shown, stage_table
-from ifguide.workflow.command_line import argument_parser, run
 
 LIST_JOBS = Path(__file__).with_name("list_jobs.py")
 MEANING = (

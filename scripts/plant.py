@@ -1,5 +1,7 @@
 """Generate the planted corpus: documents with known toxic words, in the benchmarks' formats."""
 
+from ifguide.workflow.command_line import argument_parser, run
+
 import argparse
 import logging
 from collections import defaultdict
@@ -7,7 +9,6 @@ from pathlib import Path
 
 from ifguide.data.planted import PlantedSettings, generate
 from ifguide.files.artifacts import write_json, write_jsonl, write_text
-from ifguide.workflow.command_line import argument_parser, run
 
 log = logging.getLogger(__name__)
 

@@ -3,6 +3,8 @@
 settings: {"seed": int}.
 """
 
+from ifguide.workflow.command_line import argument_parser, run
+
 from argparse import Namespace
 from pathlib import Path
 
@@ -12,7 +14,6 @@ from ifguide.influence.pieces import candidate_documents
 from ifguide.influence.random_tokens import random_masks
 from ifguide.influence.selection_files import open_mask, write_mask
 from ifguide.seeds import derive_seed
-from ifguide.workflow.command_line import argument_parser, run
 
 
 def main(arguments: Namespace) -> None:

@@ -3,6 +3,8 @@
 settings: {"sources": [...], "seed": int}; --files gives one JSON list of paths a source.
 """
 
+from ifguide.workflow.command_line import argument_parser, run
+
 import json
 import logging
 from argparse import Namespace
@@ -13,7 +15,6 @@ from ifguide.data.documents import Document, ReadReport, is_held_out, read_docum
 from ifguide.data.file_lists import from_arguments
 from ifguide.errors import InputError
 from ifguide.files.artifacts import atomic_path, write_json
-from ifguide.workflow.command_line import argument_parser, run
 
 log = logging.getLogger(__name__)
 

@@ -3,6 +3,8 @@
 settings: {"pairs": {"format", "part", "limit"}, "seed": int}.
 """
 
+from ifguide.workflow.command_line import argument_parser, run
+
 import logging
 from argparse import Namespace
 from dataclasses import asdict
@@ -11,7 +13,6 @@ from pathlib import Path
 from ifguide.data.file_lists import from_arguments
 from ifguide.data.preferences import read_pairs
 from ifguide.files.artifacts import write_json, write_jsonl
-from ifguide.workflow.command_line import argument_parser, run
 
 log = logging.getLogger(__name__)
 

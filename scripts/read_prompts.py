@@ -4,6 +4,8 @@ settings: {"prompts": {...}, "needs_continuation": bool, "seed": int}. With --ma
 another query set, the nearest record of this one is taken for each of those.
 """
 
+from ifguide.workflow.command_line import argument_parser, run
+
 import logging
 from argparse import Namespace
 from dataclasses import asdict
@@ -15,7 +17,6 @@ from ifguide.data.matching import matched
 from ifguide.data.prompts import read_lambada, read_prompts
 from ifguide.errors import InputError
 from ifguide.files.artifacts import read_jsonl, write_json, write_jsonl
-from ifguide.workflow.command_line import argument_parser, run
 
 log = logging.getLogger(__name__)
 

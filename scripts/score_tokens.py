@@ -5,6 +5,8 @@ settings: {"attribution": "loss" or "position", "scores": {"route", "precision",
 "blocks", the scores of blocks outside that sample are NaN.
 """
 
+from ifguide.workflow.command_line import argument_parser, run
+
 import logging
 from argparse import Namespace
 from collections.abc import Callable
@@ -36,7 +38,6 @@ from ifguide.models.loading import compute_device, load_model, verified_weights_
 from ifguide.models.precision import matrix_products
 from ifguide.models.tracked_layers import tracked_layers
 from ifguide.seeds import derive_seed
-from ifguide.workflow.command_line import argument_parser, run
 
 log = logging.getLogger(__name__)
 

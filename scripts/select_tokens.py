@@ -6,6 +6,8 @@ settings: one entry of influence.selections: {"quantile", "window", "limit", "do
 the decoys.
 """
 
+from ifguide.workflow.command_line import add_score_arguments, argument_parser, run
+
 import logging
 import math
 from argparse import Namespace
@@ -25,7 +27,6 @@ from ifguide.influence.pieces import Pieces
 from ifguide.influence.score_files import open_scores, scores_made_from
 from ifguide.influence.selection import DocumentRanking, exact_quantile, select_pieces
 from ifguide.influence.selection_files import write_mask_in_parts
-from ifguide.workflow.command_line import add_score_arguments, argument_parser, run
 
 log = logging.getLogger(__name__)
 

@@ -3,12 +3,13 @@
 settings: {"factors": {"blocks", "shards", "labels", "batch_size", …}, "seed": int}.
 """
 
+from ifguide.workflow.command_line import argument_parser, run
+
 from argparse import Namespace
 from pathlib import Path
 
 from ifguide.influence.ekfac import covariance_sums
 from ifguide.influence.factor_pass import add_pass_arguments, open_pass
-from ifguide.workflow.command_line import argument_parser, run
 
 
 def main(arguments: Namespace) -> None:

@@ -6,6 +6,8 @@ trained here judge, "unmeasured": {method: why some of its figures are missing},
 {method: the one that it is compared with beside `none`}}.
 """
 
+from ifguide.workflow.command_line import argument_parser, run
+
 import argparse
 import logging
 
@@ -34,7 +36,6 @@ from ifguide.report.results_table import (
     results_table,
     terminal_columns,
 )
-from ifguide.workflow.command_line import argument_parser, run
 
 log = logging.getLogger(__name__)
 

@@ -1,5 +1,7 @@
 """Take a trained model directory as the uncensored model: its weights, in the workflow's layout."""
 
+from ifguide.workflow.command_line import argument_parser, run
+
 import logging
 from argparse import Namespace
 from pathlib import Path
@@ -15,7 +17,6 @@ from ifguide.models.loading import (
     weights_sha256,
 )
 from ifguide.models.losses_file import write_losses
-from ifguide.workflow.command_line import argument_parser, run
 
 log = logging.getLogger(__name__)
 

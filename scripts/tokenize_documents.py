@@ -3,6 +3,8 @@
 settings: {"block_size": int, "shards": int, "truth": bool}.
 """
 
+from ifguide.workflow.command_line import argument_parser, run
+
 import logging
 from argparse import Namespace
 from collections.abc import Iterator
@@ -19,7 +21,6 @@ from ifguide.data.token_parts import numbered_documents, read_part
 from ifguide.data.tokenizers import load_tokenizer
 from ifguide.files.artifacts import stream_jsonl, write_json
 from ifguide.files.checksums import verified_sha256
-from ifguide.workflow.command_line import argument_parser, run
 
 log = logging.getLogger(__name__)
 

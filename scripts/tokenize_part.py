@@ -3,6 +3,8 @@
 settings: {"shard": [its number, how many]}.
 """
 
+from ifguide.workflow.command_line import argument_parser, run
+
 import logging
 from argparse import Namespace
 from pathlib import Path
@@ -12,7 +14,6 @@ from ifguide.data.token_parts import numbered_documents, write_part
 from ifguide.data.tokenizers import load_tokenizer
 from ifguide.files.artifacts import stream_jsonl_part
 from ifguide.files.checksums import verified_sha256
-from ifguide.workflow.command_line import argument_parser, run
 
 log = logging.getLogger(__name__)
 

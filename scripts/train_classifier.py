@@ -4,6 +4,8 @@ settings: {"classifier": name of the judge, "train": {"kind": "detoxify" or "seq
 "seed": int}; --files gives one JSON list of paths a source.
 """
 
+from ifguide.workflow.command_line import argument_parser, run
+
 import functools
 import json
 import logging
@@ -27,7 +29,6 @@ from ifguide.evaluation.sequence_judge import SequenceJudge
 from ifguide.evaluation.sequence_labels import TRAINED_TOXIC
 from ifguide.files.artifacts import write_json
 from ifguide.seeds import derive_seed, uniform_hash
-from ifguide.workflow.command_line import argument_parser, run
 
 log = logging.getLogger(__name__)
 

@@ -4,6 +4,8 @@ settings: {"names": [reward, tokenizer], "train": {...}, "seed": int}; --files g
 of paths a source.
 """
 
+from ifguide.workflow.command_line import argument_parser, run
+
 import json
 import logging
 import shutil
@@ -21,7 +23,6 @@ from ifguide.files.artifacts import write_json
 from ifguide.models.loading import save_model
 from ifguide.models.reward_model import load_reward_model, prefix_rewards, train_reward_model
 from ifguide.seeds import derive_seed, uniform_hash
-from ifguide.workflow.command_line import argument_parser, run
 
 log = logging.getLogger(__name__)
 

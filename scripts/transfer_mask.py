@@ -1,5 +1,7 @@
 """Move a selection's mask to the tokens of another tokenizer, through the documents' characters."""
 
+from ifguide.workflow.command_line import argument_parser, run
+
 import logging
 from argparse import Namespace
 from pathlib import Path
@@ -11,7 +13,6 @@ from ifguide.files.artifacts import require_same, stream_jsonl, write_json
 from ifguide.files.checksums import verified_sha256
 from ifguide.influence.mask_transfer import MARKED_SHARE, transfer_mask
 from ifguide.influence.selection_files import open_mask, write_mask
-from ifguide.workflow.command_line import argument_parser, run
 
 log = logging.getLogger(__name__)
 

@@ -3,6 +3,8 @@
 With --check, only say whether both files are current.
 """
 
+from ifguide.workflow.command_line import argument_parser, run
+
 import itertools
 import json
 from argparse import Namespace
@@ -13,7 +15,6 @@ from typing import Any
 import yaml
 
 from ifguide.errors import InputError
-from ifguide.workflow.command_line import argument_parser, run
 from ifguide.workflow.config.experiment import Config
 from ifguide.workflow.config.json_schema import json_schema, resolved
 

@@ -5,6 +5,8 @@ many ranked documents, prompts of each split and continuations of a prompt to sh
 whose scores stand beside these.
 """
 
+from ifguide.workflow.command_line import argument_parser, labelled_path, run
+
 import argparse
 import logging
 
@@ -18,7 +20,6 @@ from ifguide.report.report_pages import (
     tokens_page,
 )
 from ifguide.seeds import derive_seed
-from ifguide.workflow.command_line import argument_parser, labelled_path, run
 
 log = logging.getLogger(__name__)
 

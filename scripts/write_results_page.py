@@ -8,6 +8,8 @@ markers; the rest of the page is written by hand and kept. With --check, only sa
 shows this run.
 """
 
+from ifguide.workflow.command_line import argument_parser, run
+
 import os
 import shlex
 from argparse import Namespace
@@ -26,7 +28,6 @@ from ifguide.report.experiment_tables import (
     reading_note,
     tables_markdown,
 )
-from ifguide.workflow.command_line import argument_parser, run
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 BEGIN = "<!-- Written by scripts/write_results_page.py: do not edit before the next mark. -->\n"

@@ -1,11 +1,14 @@
 import json
+import subprocess
+import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from tokenizers import Tokenizer, models
-from transformers import PreTrainedTokenizerFast
+from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
 from ifguide.data.corpus import (
     BLOCKS_PER_GROUP,
@@ -263,6 +266,29 @@ def test_a_tokenizer_survives_its_directory_and_any_bytes(tokenizer, tmp_path):
     np.testing.assert_array_equal(first.offsets, second.offsets)
     assert again.decode(second.ids) == text
     assert end_of_text_id(again) == 0
+
+
+def test_our_tokenizer_is_what_transformers_loads_and_needs_no_pytorch(tokenizer, tmp_path):
+    from ifguide.data.tokenizers import load_tokenizer
+
+    tokenizer.save_pretrained(tmp_path)
+    own, theirs = load_tokenizer(tmp_path), AutoTokenizer.from_pretrained(tmp_path)
+    assert type(own) is type(theirs)
+    assert own.init_kwargs | {"local_files_only": None} == theirs.init_kwargs | {
+        "local_files_only": None
+    }
+    assert own.backend_tokenizer.to_str() == theirs.backend_tokenizer.to_str()
+    code = (
+        "import sys\n"
+        "from ifguide.data.tokenizers import load_tokenizer\n"
+        f"load_tokenizer({str(tmp_path)!r})\n"
+        "print('torch' in sys.modules)"
+    )
+    scripts = Path(__file__).resolve().parent.parent / "scripts"
+    ran = subprocess.run(
+        [sys.executable, "-c", code], cwd=scripts, capture_output=True, text=True, check=True
+    )
+    assert ran.stdout.strip() == "False"
 
 
 def test_no_text_becomes_a_special_token_of_a_unigram_tokenizer():

@@ -1,8 +1,12 @@
-"""What every script shares: arguments, logging to stderr, and errors of one line."""
+"""What every script shares: a quick start, arguments, logging to stderr, and errors of one line.
+
+Scripts import it before all else.
+"""
 
 import argparse
 import contextlib
 import ctypes
+import gc
 import json
 import logging
 import os
@@ -13,6 +17,11 @@ from pathlib import Path
 from ifguide.errors import InputError
 from ifguide.files.artifacts import is_out_of_space
 from ifguide.files.locks import sole_writer
+
+# Importing PyTorch and transformers makes a million objects, none of which is garbage before the
+# process ends. Looking for some among them takes as long as half of the imports: `run` begins it.
+COLLECTION_THRESHOLDS = gc.get_threshold()
+gc.set_threshold(1_000_000, *COLLECTION_THRESHOLDS[1:])
 
 # oneDNN keeps the code that it made for each of 1,024 shapes, 256 KiB each: of texts of ever other
 # lengths none is used again. A few are enough for the layers of a model.
@@ -62,6 +71,12 @@ def reuse_freed_memory() -> None:
         mallopt(M_TRIM_THRESHOLD, 8 * HEAP_ARRAY_BYTES)
 
 
+def collect_only_new_garbage() -> None:
+    """Leave all objects of now to the end of the process, and look for garbage among others."""
+    gc.freeze()
+    gc.set_threshold(*COLLECTION_THRESHOLDS)
+
+
 def run(
     main: Callable[[argparse.Namespace], None],
     parser: argparse.ArgumentParser,
@@ -81,6 +96,7 @@ def run(
         logging.getLogger(chatty).setLevel(logging.WARNING)
     arguments = parser.parse_args()
     reuse_freed_memory()
+    collect_only_new_garbage()
     # Processes that torchrun started make one output, and all find the same mistake.
     first = os.environ.get("RANK", "0") == "0"
     lock = sole_writer(arguments.output) if resumes and first else contextlib.nullcontext()
@@ -102,3 +118,5 @@ def run(
     except KeyboardInterrupt:
         print("interrupted; the same command goes on from here", file=sys.stderr)
         raise SystemExit(130) from None
+    finally:
+        gc.freeze()  # what was imported meanwhile; the end of the process looks through all others
