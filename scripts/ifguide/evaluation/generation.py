@@ -19,9 +19,10 @@ from ifguide.errors import InputError
 from ifguide.models.roomy_cache import share_out
 from ifguide.seeds import prompt_seed
 
-# A nucleus of trained models rarely has more tokens. Rows where it has are searched eight times as
-# wide.
-NARROW_NUCLEUS = 256
+# So many tokens are looked for first: to find the sixteen most probable of 1,536 takes a fifth of
+# the time that 256 take. Rows whose nucleus has more are searched sixteen times as wide.
+NARROW_NUCLEUS = 16
+WIDENING = 16
 # So many logits make tokens at once on a processor: what is computed on the way fits its cache.
 LOGITS_AT_ONCE = 2**18
 # What a tokenizer says of a prompt takes kilobytes, of which the token ids alone are kept.
@@ -172,7 +173,7 @@ def _nucleus_sample(
         tokens, probabilities, complete = nucleus(logits, sampling, width)
         drawn[rows] = draw(tokens, probabilities, uniform)
         wider = ~complete
-        rows, logits, uniform, width = rows[wider], logits[wider], uniform[wider], 8 * width
+        rows, logits, uniform, width = rows[wider], logits[wider], uniform[wider], WIDENING * width
     return drawn
 
 
