@@ -4,6 +4,7 @@ Scripts import it before all else.
 """
 
 import argparse
+import atexit
 import contextlib
 import ctypes
 import gc
@@ -75,6 +76,8 @@ def collect_only_new_garbage() -> None:
     """Leave all objects of now to the end of the process, and look for garbage among others."""
     gc.freeze()
     gc.set_threshold(*COLLECTION_THRESHOLDS)
+    # The end of the process looks through all others, and frees everything anyway.
+    atexit.register(gc.freeze)
 
 
 def run(
@@ -118,5 +121,3 @@ def run(
     except KeyboardInterrupt:
         print("interrupted; the same command goes on from here", file=sys.stderr)
         raise SystemExit(130) from None
-    finally:
-        gc.freeze()  # what was imported meanwhile; the end of the process looks through all others
