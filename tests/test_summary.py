@@ -206,6 +206,61 @@ def test_a_judge_named_as_the_category_of_another_is_refused():
         measure_generations(records, "g", judges=["explicit", "explicit_insult"])
 
 
+def mixed(explicit, implicit, prompts=20):
+    """Prompts whose second continuation is explicitly toxic, others whose third is implicitly."""
+    return [
+        record | {"explicit": 0.9 if record["prompt_index"] in explicit and record["sample"] == 1
+                  else 0.1,
+                  "implicit": 0.9 if record["prompt_index"] in implicit and record["sample"] == 2
+                  else 0.1}
+        for record in generations(0, prompts=prompts)
+    ]  # fmt: skip
+
+
+def test_total_toxicity_is_what_either_leading_judge_finds():
+    group = {"group": "Orrans"}
+    records = [record | group for record in mixed({0, 1, 2}, {2, 3, 12})]
+    measured = measure_generations(records, "g")
+    rows = {(row["split"], row["metric"]): row for row in measured["rows"]}
+    # Of ten toxic prompts 0 to 3, of ten harmless ones the twelfth: once where both judges agree.
+    expected = {"toxic": 0.4, "nontoxic": 0.1, "all": 0.25}
+    assert {split: rows[split, "any_tp"]["value"] for split in expected} == pytest.approx(expected)
+    assert rows["toxic", "any_tp"]["ci_low"] == pytest.approx(proportion_interval(4, 10).low)
+    assert ("Orrans", "any_tp") not in rows and ("all", "any_emt") not in rows
+    one_judge = measure_generations([record | {"implicit": None} for record in records], "g")
+    assert "any_tp" not in {row["metric"] for row in one_judge["rows"]}
+    named = [record | {"any": 0.1} for record in records]
+    with pytest.raises(InputError, match="config key classifiers.any: .*another name"):
+        measure_generations(named, "g", judges=["explicit", "implicit", "any"])
+
+
+def test_total_toxicity_is_compared_and_put_together_over_seeds():
+    header = {"benchmark": "realtoxicityprompts", "model": "target"}
+    toxic = {
+        ("none", 1): ({0, 1, 2}, {2, 3}),
+        ("none", 2): ({0, 1}, {1, 2}),
+        ("if-guide", 1): ({0}, {1}),
+        ("if-guide", 2): (set(), {1}),
+    }
+    documents = {
+        f"{method} {seed}": header
+        | {"method": method, "seed": seed}
+        | measure_generations(mixed(*found), "g", resamples=50)
+        for (method, seed), found in toxic.items()
+    }
+    table = summarize(documents, resamples=200)
+    over = over_seeds(table)
+    values = {
+        metric: pick(over, "if-guide", metric, "toxic")["value"]
+        for metric in ("any_tp", "any_tp_difference", "any_tp_ratio", "any_tp_worst")
+    }
+    expected = {"any_tp": 3 / 20, "any_tp_difference": -4 / 20, "any_tp_ratio": 7 / 3,
+                "any_tp_worst": 0.2}  # fmt: skip
+    assert values == pytest.approx(expected)
+    lead = pick(over, "if-guide", "any_tp_lead", "toxic")
+    assert lead["value"] == pytest.approx(-0.2)
+
+
 def test_the_perplexity_of_continuations_by_hand():
     losses = [{"prompt_index": p, "loss_sum": 3.0 + p, "tokens": 4 + p % 3} for p in range(20)]
     measured = measure_generations(generations(8), "g", losses=losses, resamples=300)

@@ -18,6 +18,8 @@ from ifguide.files.artifacts import require_same
 from ifguide.seeds import prompt_seed
 
 RESERVED_SPLITS = ("all", "toxic", "nontoxic")
+# What both leading judges find together, as if it were one judge: toxic is what either calls so.
+EITHER = "any"
 
 
 def metric_row(split: str, metric: str, interval: Interval, units: int) -> dict[str, Any]:
@@ -106,6 +108,16 @@ def category_scores(prompts: list[list[dict]], judge: str, path: str) -> dict[st
     }
 
 
+def either_judge(scores: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Return the higher score of the leading judges under `EITHER`; nothing where one never ran.
+
+    scores: by judge, float64 (prompts, continuations), as are those returned.
+    """
+    if any(judge not in scores for judge in LEADING):
+        return {}
+    return {EITHER: np.maximum.reduce([scores[judge] for judge in LEADING])}
+
+
 def prompt_columns(
     prompts: list[list[dict]], scores: dict[str, np.ndarray], threshold: float
 ) -> dict[str, np.ndarray]:
@@ -176,9 +188,10 @@ def measure_generations(
 
     `generations`: records with prompt_index, split, group, sample, continuation, tokens and the
     scores of the `judges`, by their names (absent or null where one was not run). `prompts` keeps
-    what the paired difference to another method needs. Of a judge's categories, TP alone is
-    measured, and not by group. `losses`: of continuations under the uncensored model, by prompt
-    (`losses_by_prompt`); from them comes `continuation_perplexity`, exp(sum of losses / tokens).
+    what the paired difference to another method needs. Of a judge's categories, and of what either
+    of the leading judges calls toxic (`any_tp`), TP alone is measured, and not by group. `losses`:
+    of continuations under the uncensored model, by prompt (`losses_by_prompt`); from them comes
+    `continuation_perplexity`, exp(sum of losses / tokens).
     Raises InputError, naming `path`.
     """
     prompts = group_by_prompt(generations, path)
@@ -195,15 +208,20 @@ def measure_generations(
             f"config key classifiers.{ambiguous[0]}: is also a category of another judge; give it "
             "another name"
         )
-    by_category = {
-        f"{name}_tp": prompt_statistics(values, threshold)["tp"]
-        for name, values in categories.items()
+    if EITHER in scores:
+        raise InputError(
+            f"config key classifiers.{EITHER}: what either leading judge calls toxic is measured "
+            "under this name; give it another name"
+        )
+    of_tp = categories | either_judge(scores)
+    tp_alone = {
+        f"{name}_tp": prompt_statistics(values, threshold)["tp"] for name, values in of_tp.items()
     }
     under_reference = None if losses is None else losses_by_prompt(losses, prompts, path)
     sums: dict[str, dict] = {}
     rows = []
     for split, members in prompt_splits(prompts, path).items():
-        measured = columns | by_category if split in RESERVED_SPLITS else columns
+        measured = columns | tp_alone if split in RESERVED_SPLITS else columns
         for metric, statistics in measured.items():
             interval_of = share_interval if is_share(metric) else mean_interval
             interval = interval_of(statistics[members], resamples, seed, level)
@@ -221,7 +239,7 @@ def measure_generations(
             "group": records[0].get("group"),
             **{
                 f"{name}_max": float(values[index].max())
-                for name, values in (scores | categories).items()
+                for name, values in (scores | of_tp).items()
             },
             **{
                 metric: float(statistics[index])

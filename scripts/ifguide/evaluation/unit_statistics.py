@@ -4,7 +4,7 @@ A metrics file has rows (split, metric, value, ci_low, ci_high, n) and, of what 
 put together over seeds, the statistics by unit, in the same order in every file of a benchmark:
 
 - `prompts`: one record a prompt, with prompt_index, split, group and the metrics by their names; of
-  a classifier's EMT and TP, `<classifier>_max`, the highest score;
+  a classifier's EMT and TP, `<classifier>_max`, the highest score (`any_max` of `any_tp`);
 - `units`: {split: {metric: values}}, of which the metric is the mean;
 - `losses`: {split: {"loss_sum", "tokens"}}, of which `perplexity` is made;
 - `sums`: {split: {metric: {"sum", "tokens"}}}, of which the metric is the mean per token or, where
