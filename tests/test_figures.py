@@ -34,7 +34,7 @@ def summary(models=("target",)):
 
     for model, (place, method) in itertools.product(models, enumerate(METHODS)):
         for metric, split in itertools.product(
-            [f"{judge}_tp" for judge in JUDGES], ("all", "toxic", "nontoxic")
+            [f"{judge}_tp" for judge in (*JUDGES, "any")], ("all", "toxic", "nontoxic")
         ):
             value = generator.random()
             add(model, method, "realtoxicityprompts", split, metric, value, 0.05)
@@ -47,6 +47,8 @@ def summary(models=("target",)):
             add(model, method, "removal", "all", "removed_share", 0.01 * place, math.nan)
         if "rad" not in method:
             add(model, method, "heldout", "all", "perplexity", 3 + 0.1 * place, 0.05)
+            if method != "none":
+                add(model, method, "heldout", "all", "perplexity_increase", 0.03 * place, 0.01)
     # False alarms of two judges that are trained here; another one never errs.
     for judge, rate in (("implicit", 0.05), ("explicit_trained", 0.02)):
         add(judge, "trained", "classifiers", "all", "harmless_flagged", rate, 0.01)
@@ -226,22 +228,26 @@ def test_every_toxicity_figure_has_the_floor_of_each_judge_that_errs():
     (axes,) = figures.toxicity_by_group(summary(), **counts).axes
     assert floors(axes, upright=True) == [1 - 0.95**3]
     (axes,) = figures.toxicity_against_perplexity(summary(), **counts).axes
-    assert floors(axes, upright=False) == []
+    assert floors(axes, upright=False) == [implicit]
     (axes,) = figures.toxicity_against_perplexity(of_erring_judges(), **counts).axes
-    assert floors(axes, upright=False) == [trained]
+    assert floors(axes, upright=False) == [pytest.approx(1 - 0.95**25 * 0.98**25)]
 
 
 def test_the_floor_is_the_rate_at_which_harmless_prompts_are_flagged():
     generator = np.random.default_rng(0)
     alarms = generator.random((200_000, 25)) < 0.05
-    found = figures.false_alarm_floor(summary(), "implicit", 25)
+    found = figures.false_alarm_floor(summary(), ["implicit"], 25)
     assert found == pytest.approx(alarms.any(axis=1).mean(), abs=0.005)
-    assert figures.false_alarm_floor(summary(), "implicit") == pytest.approx(0.05)
-    assert figures.false_alarm_floor(summary(), "explicit", 25) is None
+    # Either of two judges errs more often than one of them.
+    either = alarms | (generator.random((200_000, 25)) < 0.02)
+    found = figures.false_alarm_floor(summary(), ["implicit", "explicit_trained"], 25)
+    assert found == pytest.approx(either.any(axis=1).mean(), abs=0.005)
+    assert figures.false_alarm_floor(summary(), ["implicit"]) == pytest.approx(0.05)
+    assert figures.false_alarm_floor(summary(), ["explicit"], 25) is None
     # A reward model of the same name is no judge.
     table = summary()
     table.loc[table["model"] == "implicit", "method"] = "reward model, bpe"
-    assert figures.false_alarm_floor(table, "implicit", 25) is None
+    assert figures.false_alarm_floor(table, ["implicit"], 25) is None
 
 
 def test_methods_stand_at_the_share_of_tokens_that_they_take():
@@ -269,16 +275,38 @@ def test_methods_without_perplexity_are_named_not_dropped_in_silence():
     assert "no perplexity: rad, if-guide + rad" in axes.get_xlabel()
 
 
+def test_the_front_has_total_toxicity_against_the_rise_of_perplexity():
+    table = summary()
+    axes = figures.toxicity_against_perplexity(table).axes[0]
+    drawn = {box.get_label(): box.lines[0] for box in axes.containers}
+    assert set(drawn) == {method for method in METHODS if "rad" not in method}
+    total = table[(table["metric"] == "any_tp") & (table["split"] == "toxic")]
+    for method, point in drawn.items():
+        assert point.get_xdata()[0] == pytest.approx(0.03 * METHODS.index(method))
+        (expected,) = total.loc[total["method"] == method, "value"]
+        assert point.get_ydata()[0] == expected
+    (bars,) = (box.lines[2] for box in axes.containers if box.get_label() == "dpo")
+    np.testing.assert_allclose(bars[0].get_segments()[0][:, 0], [0.08, 0.10])
+    assert axes.get_xlabel().startswith("rise of perplexity on held-out text")
+    # Where it is known which text is clean, its perplexity alone counts.
+    apart = table[table["benchmark"] == "heldout"].assign(split="nontoxic")
+    apart.loc[apart["metric"] == "perplexity_increase", "value"] *= 2
+    axes = figures.toxicity_against_perplexity(pd.concat([table, apart])).axes[0]
+    drawn = {box.get_label(): box.lines[0] for box in axes.containers}
+    assert drawn["dpo"].get_xdata()[0] == pytest.approx(0.18)
+    assert axes.get_xlabel().startswith("rise of perplexity on held-out, non-toxic text")
+
+
 def test_a_method_far_off_stands_at_the_end_of_the_axis_and_is_named():
     table = summary()
-    far = (table["method"] == "true_spans") & (table["metric"] == "perplexity")
-    table.loc[far, ["value", "ci_low", "ci_high"]] = [24.6, 24.0, 25.0]
-    near = (table["method"] == "none") & (table["metric"] == "perplexity")
-    table.loc[near, "ci_high"] = 4.9
+    far = (table["method"] == "true_spans") & (table["metric"] == "perplexity_increase")
+    table.loc[far, ["value", "ci_low", "ci_high"]] = [7.2, 7.0, 7.4]
+    near = (table["method"] == "dpo") & (table["metric"] == "perplexity_increase")
+    table.loc[near, "ci_high"] = 0.6
     axes = figures.toxicity_against_perplexity(table).axes[0]
-    assert "beyond the axis: true_spans 24.6" in axes.get_xlabel()
+    assert "beyond the axis: true_spans +720%" in axes.get_xlabel()
     # Intervals of the others end within the axis.
-    assert 4.9 <= axes.get_xlim()[1] < 5.0
+    assert axes.get_xlim()[1] == pytest.approx(0.6)
     (drawn,) = (box for box in axes.containers if box.get_label() == "true_spans")
     assert drawn.lines[0].get_xdata()[0] == axes.get_xlim()[1]
 

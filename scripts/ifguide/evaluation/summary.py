@@ -274,6 +274,12 @@ def constant_classifiers(summary: pd.DataFrame) -> list[str]:
     return lines
 
 
+def clean_split(summary: pd.DataFrame) -> str:
+    """Return the split of held-out text that fluency is told by: the non-toxic one where known."""
+    held_out = (summary["benchmark"] == "heldout") & (summary["metric"] == "perplexity")
+    return "nontoxic" if "nontoxic" in set(summary.loc[held_out, "split"]) else "all"
+
+
 def over_seeds(summary: pd.DataFrame) -> pd.DataFrame:
     """Return one row a model, method, benchmark, split and metric of the tidy `summary`.
 

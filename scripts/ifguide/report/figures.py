@@ -16,7 +16,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 
 from ifguide.evaluation.judge import LEADING
-from ifguide.evaluation.summary import over_seeds
+from ifguide.evaluation.summary import clean_split, over_seeds
 from ifguide.report.figure_style import (
     NEUTRAL,
     NONTOXIC,
@@ -49,25 +49,25 @@ def _category_axis(axes: Axes, names: Sequence[str]) -> None:
 
 
 def false_alarm_floor(
-    summary: pd.DataFrame, judge: str, continuations: int | None = 1
+    summary: pd.DataFrame, judges: Sequence[str], continuations: int | None = 1
 ) -> float | None:
-    """Return the share of harmless prompts that a judge flags by its false alarms alone.
+    """Return the share of harmless prompts that any of `judges` flags by false alarms alone.
 
-    1 - (1 - f)^k: with a rate f of false alarms, on held-out harmless texts, it flags at least one
-    of k harmless `continuations`, if it errs on each independently. With k = 1 that is f, the floor
-    of the fraction. None where that number is not known, and of a judge whose rate was
-    not measured: one that is not trained here.
+    1 - prod_j (1 - f_j)^k: with rates f of false alarms, on held-out harmless texts, they flag at
+    least one of k harmless `continuations`, if each errs on each independently. Of one judge and
+    k = 1 that is f, the floor of the fraction. A judge whose rate was not measured, as it is not
+    trained here, adds nothing; None where that is so of all, and where k is not known.
     """
     measured = summary[
         (summary["benchmark"] == "classifiers")
-        & (summary["model"] == judge)
+        & summary["model"].isin(judges)
         & (summary["method"] == "trained")
         & (summary["split"] == "all")
         & (summary["metric"] == "harmless_flagged")
     ]
     if continuations is None or measured.empty:
         return None
-    return float(1.0 - (1.0 - measured["value"].iloc[0]) ** continuations)
+    return float(1.0 - np.prod((1.0 - measured["value"]) ** continuations))
 
 
 def _draw_floor(axes: Axes, floor: float | None, *, upright: bool) -> None:
@@ -146,7 +146,7 @@ def toxicity_by_method(
                 capsize=2.5,
                 label=words,
             )
-        floor = false_alarm_floor(summary, _judge_of(metric), continuations.get(benchmark))
+        floor = false_alarm_floor(summary, [_judge_of(metric)], continuations.get(benchmark))
         _draw_floor(axes, floor, upright=True)
         axes.set_title(_title_of(metric))
         axes.set_xlabel("toxicity probability (TP)")
@@ -174,42 +174,38 @@ def toxicity_against_perplexity(
     split: str = "toxic",
     continuations: Mapping[str, int] = NO_COUNTS,
 ) -> Figure:
-    """Draw explicit TP on `split` against held-out perplexity, one panel a model, with fronts.
+    """Draw total TP on `split` against the rise of held-out perplexity: one panel a model, a front.
 
-    The perplexity is that of non-toxic held-out text where it was measured apart. Methods
-    without perplexity (those that act at decode time) are named below the axis; so are, with their
-    perplexity, those so far off that the others would lie on one line, which stand at its end.
+    Total TP counts what either leading judge calls toxic. The rise is relative to `none`, paired by
+    document and seed, on non-toxic text where that was measured apart. Methods without perplexity
+    (those that act at decode time) are named below the axis; so are, with their rise, those so far
+    off that the others would lie on one line, which stand at its end.
     """
     rows = over_seeds(summary)
     keys = ["model", "method"]
     toxicity = rows[
-        (rows["benchmark"] == benchmark)
-        & (rows["metric"] == "explicit_tp")
-        & (rows["split"] == split)
+        (rows["benchmark"] == benchmark) & (rows["metric"] == "any_tp") & (rows["split"] == split)
     ]
-    fluency = rows[(rows["benchmark"] == "heldout") & (rows["metric"] == "perplexity")]
-    clean = "nontoxic" in set(fluency["split"])
-    fluency = fluency[fluency["split"] == ("nontoxic" if clean else "all")]
-    both = toxicity.merge(fluency, on=keys, how="left", suffixes=("", "_perplexity"))
-    if both["value_perplexity"].notna().sum() == 0:
-        return nothing_to_draw("no method has both a toxicity and a perplexity")
-    held_out = "held-out, non-toxic text:" if clean else "held-out"
-    models = list(dict.fromkeys(both.loc[both["value_perplexity"].notna(), "model"]))
+    clean = clean_split(summary)
+    both = toxicity.merge(_rises(rows, clean), on=keys, how="left", suffixes=("", "_rise"))
+    if both["value_rise"].notna().sum() == 0:
+        return nothing_to_draw("no method has both a total toxicity and a rise of perplexity")
+    models = list(dict.fromkeys(both.loc[both["value_rise"].notna(), "model"]))
     looks = appearance(list(dict.fromkeys(both["method"])))
     figure = Figure(
         figsize=(max(5.6, 0.9 + 3.3 * len(models)), max(3.7, 0.8 + 0.26 * len(looks))),
         layout="constrained",
     )
     grid = figure.subplots(1, len(models), sharey=True, squeeze=False)[0]
-    floor = false_alarm_floor(summary, LEADING[0], continuations.get(benchmark))
+    floor = false_alarm_floor(summary, LEADING, continuations.get(benchmark))
     for axes, model in zip(grid, models, strict=True):
-        mine = both[(both["model"] == model) & both["value_perplexity"].notna()]
-        cost, harm = mine["value_perplexity"].to_numpy(), mine["value"].to_numpy()
+        mine = both[(both["model"] == model) & both["value_rise"].notna()]
+        cost, harm = mine["value_rise"].to_numpy(), mine["value"].to_numpy()
         front = pareto_front(cost, harm)
-        within = cost <= PERPLEXITY_RANGE * cost.min()
+        within = 1.0 + cost <= PERPLEXITY_RANGE * (1.0 + cost.min())
         near = cost[within]
-        edge = near.max() + 0.15 * max(np.ptp(near), 0.1 * near.min())
-        edge = np.nanmax([edge, *mine["ci_high_perplexity"].to_numpy()[within]])
+        edge = near.max() + 0.15 * max(np.ptp(near), 0.01)
+        edge = np.nanmax([edge, *mine["ci_high_rise"].to_numpy()[within]])
         cost = np.minimum(cost, edge)
         # What no method equals in both lies below and left of this line: up from its first point,
         # right from its last.
@@ -226,8 +222,8 @@ def toxicity_against_perplexity(
         )
         _draw_floor(axes, floor, upright=False)
         for place, (_, row) in zip(cost, mine.iterrows(), strict=True):
-            beyond = row["value_perplexity"] > edge
-            sideways = row[["value_perplexity", "ci_low_perplexity", "ci_high_perplexity"]]
+            beyond = row["value_rise"] > edge
+            sideways = row[["value_rise", "ci_low_rise", "ci_high_rise"]]
             _draw_method(
                 axes,
                 place,
@@ -237,22 +233,42 @@ def toxicity_against_perplexity(
                 xerr=None if beyond else _bars_of(sideways),
                 clip_on=not beyond,
             )
-        omitted = both.loc[(both["model"] == model) & both["value_perplexity"].isna(), "method"]
+        omitted = both.loc[(both["model"] == model) & both["value_rise"].isna(), "method"]
         note = f"\n(no perplexity: {', '.join(omitted)})" if len(omitted) else ""
-        far = mine[mine["value_perplexity"] > edge]
+        far = mine[mine["value_rise"] > edge]
         if len(far):
             axes.set_xlim(right=edge)
-            named = (f"{row.method} {row.value_perplexity:.3g}" for row in far.itertuples())
+            named = (f"{row.method} {_percent(row.value_rise)}" for row in far.itertuples())
             note += f"\n(beyond the axis: {', '.join(named)})"
-        axes.set_xlabel(f"{held_out} perplexity{note}")
+        text = "held-out, non-toxic text" if clean == "nontoxic" else "held-out text"
+        axes.set_xlabel(f"rise of perplexity on {text}{note}")
         axes.xaxis.set_major_locator(MaxNLocator(5))
+        axes.xaxis.set_major_formatter(lambda rise, _: _percent(rise))
         axes.set_title(model)
         axes.set_ylim(-0.03, top * 1.03)
     words = dict((name, label) for name, label, *_ in SPLITS).get(split, split)
-    grid[0].set_ylabel(f"explicit TP, {words}")
+    grid[0].set_ylabel(f"total TP (explicit or implicit), {words}")
     handles = _legend_of(grid)
     figure.legend(handles.values(), handles.keys(), loc="outside right upper")
     return figure
+
+
+def _rises(rows: pd.DataFrame, split: str) -> pd.DataFrame:
+    """Return by how much held-out perplexity is above that of `none`, of each model and method.
+
+    Columns model, method, value, ci_low, ci_high. `none` itself has a rise of 0, without interval.
+    """
+    held_out = rows[(rows["benchmark"] == "heldout") & (rows["split"] == split)]
+    rises = held_out[held_out["metric"] == "perplexity_increase"]
+    compared = held_out["model"].isin(rises["model"]) & (held_out["metric"] == "perplexity")
+    none = held_out[compared & (held_out["method"] == "none")]
+    none = none.assign(value=0.0, ci_low=np.nan, ci_high=np.nan)
+    return pd.concat([none, rises])[["model", "method", "value", "ci_low", "ci_high"]]
+
+
+def _percent(share: float) -> str:
+    """Return a signed share in percent, with three significant digits."""
+    return f"{100 * share:+.3g}%".replace("-", "\u2212") if share else "0%"
 
 
 @styled
@@ -296,7 +312,7 @@ def toxicity_against_share(
         places = _side_by_side(points["value_share"].to_numpy(), widest)
         for place, (_, point) in zip(places, points.iterrows(), strict=True):
             _draw_method(axes, place, point, looks, markersize=5.5)
-        floor = false_alarm_floor(summary, _judge_of(metric), continuations.get(benchmark))
+        floor = false_alarm_floor(summary, [_judge_of(metric)], continuations.get(benchmark))
         _draw_floor(axes, floor, upright=False)
         words = _title_of(metric)
         axes.set_title(words if len(models) == 1 else f"{model}, {words}")
@@ -402,7 +418,7 @@ def toxicity_by_group(
         rows.assign(row=rows["split"]),
         sorted(set(rows["split"])),
         f"{judge} TP: prompts with a toxic continuation",
-        floor=false_alarm_floor(summary, judge, continuations.get(benchmark)),
+        floor=false_alarm_floor(summary, [judge], continuations.get(benchmark)),
     )
 
 
