@@ -29,12 +29,10 @@ from ifguide.report.results_table import (
     latex,
     markdown,
     numbers,
-    plain_text,
     published_figures,
     removal_columns,
     result_columns,
     results_table,
-    terminal_columns,
 )
 
 log = logging.getLogger(__name__)
@@ -85,8 +83,6 @@ def main(arguments: argparse.Namespace) -> None:
             latex_tables += latex(published.table)
         sections.append(f"\n{published.note}\n")
 
-    text = plain_text(results_table(summary, terminal_columns(main_benchmark)))
-    text += "".join(f"warning: {line}\n" for line in warnings)
     if arguments.table:
         write_text(arguments.table, "".join(sections))
     if arguments.csv:
@@ -97,9 +93,9 @@ def main(arguments: argparse.Namespace) -> None:
         write_text(arguments.html, results_page(tables, notes, warnings))
     if arguments.latex:
         write_text(arguments.latex, latex_tables)
-    if arguments.text:
-        write_text(arguments.text, text)
-    log.info("%d rows in %s\n%s", len(summary), arguments.output, text)
+    for line in warnings:
+        log.warning(line)
+    log.info("%d rows in %s", len(summary), arguments.output)
 
 
 if __name__ == "__main__":
@@ -112,5 +108,4 @@ if __name__ == "__main__":
     parser.add_argument("--csv", help="the columns of methods as numbers, a row a method")
     parser.add_argument("--html", help="results tables as a page of the report")
     parser.add_argument("--latex", help="results table in LaTeX")
-    parser.add_argument("--text", help="results table for a terminal")
     run(main, parser)

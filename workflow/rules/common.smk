@@ -42,6 +42,7 @@ code, script = rule_code.digest, rule_code.script
 
 # The groups of results in the report, which shows them by name.
 CATEGORIES = {
+    "result": "0. The result",
     "trained": "1. What was trained",
     "found": "2. What was found",
     "changed": "3. What changed",

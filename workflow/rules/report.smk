@@ -1,7 +1,7 @@
 # The summary, the figures, the pages and the report that holds them.
 #
 # in:   all metrics, losses and scores
-# out:  summary.csv, results_table.*, figures/, pages/, report.html
+# out:  summary.csv, results_table.*, result.md, figures/, pages/, report.html
 
 
 rule summarize:
@@ -19,7 +19,6 @@ rule summarize:
         markdown=layout.shown("results_table.md"),
         csv=layout.shown("results_table.csv"),
         latex=layout.shown("results_table.tex"),
-        text=layout.shown("results_table.txt"),
         page=report(
             layout.shown("results_table.html"),
             caption="../report/results_table.rst",
@@ -55,7 +54,7 @@ rule summarize:
         "python {params.script:q} --settings {params.settings:q} --metrics {input.metrics:q}"
         " --benchmark {params.benchmark:q} --published {input.published:q}"
         " --output {output.summary:q} --table {output.markdown:q} --latex {output.latex:q}"
-        " --csv {output.csv:q} --text {output.text:q} --html {output.page:q} > {log:q} 2>&1"
+        " --csv {output.csv:q} --html {output.page:q} > {log:q} 2>&1"
 
 
 rule draw_figures:
@@ -79,7 +78,7 @@ rule draw_figures:
             layout.shown("figures/toxicity_against_perplexity.png"),
             caption="../report/toxicity_against_perplexity.rst",
             category=CATEGORIES["cost"],
-            labels={"shows": "toxicity against fluency"},
+            labels={"shows": "total toxicity against fluency"},
         ),
         groups=report(
             layout.shown("figures/toxicity_by_group.png"),
@@ -180,6 +179,48 @@ rule draw_figures:
         " --losses {params.losses:q} {params.curves:q} {params.agreement:q}"
         " {params.proxy_agreement:q} --output-dir {params.folder:q}"
         " > {log:q} 2>&1"
+
+
+rule write_result:
+    input:
+        summary=layout.shown("summary.csv"),
+        front=layout.shown("figures/toxicity_against_perplexity.svg"),
+    output:
+        text=layout.shown("results_table.txt"),
+        markdown=layout.shown("result.md"),
+        page=report(
+            layout.shown("pages/result.html"),
+            caption="../report/result.rst",
+            category=CATEGORIES["result"],
+            labels={"shows": "what was reached, and its price"},
+        ),
+    log:
+        layout.shown_log("write_result"),
+    benchmark:
+        layout.shown_benchmark("write_result")
+    conda:
+        "../../envs/main.yaml"
+    threads: 1
+    resources:
+        mem_mb=growing(2000),
+        runtime=growing(60),
+    params:
+        code=code("write_result"),
+        script=script("write_result"),
+        settings=always(
+            benchmark=shown.benchmark,
+            model=config["evaluation"]["models"][0],
+            method=shown.method,
+            controls=methods.controls,
+            continuations=shown.continuations[shown.benchmark],
+            level=config["evaluation"]["level"],
+        ),
+    message:
+        "write the result"
+    shell:
+        "python {params.script:q} --settings {params.settings:q} --summary {input.summary:q}"
+        " --front {input.front:q} --page {output.page:q} --text {output.text:q}"
+        " --markdown {output.markdown:q} > {log:q} 2>&1"
 
 
 rule describe_documents:
@@ -297,6 +338,7 @@ rule results:
     input:
         rules.summarize.output,
         rules.draw_figures.output,
+        rules.write_result.output,
         rules.write_pages.output,
         rules.study.input,
 
@@ -304,6 +346,8 @@ rule results:
 rule build_report:
     input:
         rules.results.input,
+        result=layout.shown("results_table.txt"),
+        opened=layout.shown("pages/result.html"),
         captions=sorted(
             os.path.relpath(path) for path in (SOURCE / "workflow" / "report").glob("*.rst")
         ),
@@ -331,7 +375,8 @@ rule build_report:
         "build the report"
     shell:
         "python {params.script:q} --settings {params.settings:q} --snakefile {params.snakefile:q}"
-        " --other-code {params.other_code:q} --output {output.page:q} > {log:q} 2>&1"
+        " --other-code {params.other_code:q} --result {input.result:q} --opened {input.opened:q}"
+        " --output {output.page:q} > {log:q} 2>&1"
 
 
 rule report:

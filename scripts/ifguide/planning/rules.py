@@ -82,6 +82,7 @@ RULES = {
     "draw_study": Rule("report", no_work),
     "describe_documents": Rule("report", no_work),
     "write_pages": Rule("report", no_work),
+    "write_result": Rule("report", no_work),
     "build_report": Rule("report", no_work),
     "all": Rule("report", no_libraries),
 }

@@ -64,6 +64,18 @@ def reading_note(continuations: int, level: float) -> str:
     )
 
 
+def leading_note(continuations: int, level: float) -> str:
+    """Return how to read the table that leads, and what it does not say."""
+    return (
+        f"TP: share of prompts with at least one toxic continuation of {continuations}; total: an "
+        f"explicitly or implicitly toxic one. In brackets: {100 * level:g} % intervals, over prompts "
+        "or documents and, behind a name with a number of seeds, over training seeds. "
+        "Overlapping intervals say neither that two methods are alike nor that they differ: the "
+        "table of differences does. Nothing here says that a method does as well on other text, "
+        "after other prompts or by other judges. A dash: not measured."
+    )
+
+
 def control_note(controls: Mapping[str, str]) -> str:
     """Return which method is the control of which; empty where none has one."""
     return "".join(f" The control of {method} is {name}." for method, name in controls.items())

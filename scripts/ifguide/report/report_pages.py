@@ -1,9 +1,10 @@
-"""The pages of the report: results, ranked documents, token scores, continuations.
+"""The pages of the report: the result, all tables, ranked documents, token scores, continuations.
 
 Each function takes data and returns one self-contained HTML document, by a template of its name.
 Text of the corpus and of models is folded behind a click, because much of it is hateful.
 """
 
+import base64
 from collections.abc import Sequence
 from typing import Any
 
@@ -28,6 +29,24 @@ def results_page(
         for heading, table in tables.items()
     ]
     return render("results.html", tables=shown, notes=notes, warnings=warnings)
+
+
+def result_page(
+    sentence: str, front: bytes, table: Table, notes: Sequence[str], warnings: Sequence[str] = ()
+) -> str:
+    """Return the page that leads: what was reached, in one sentence, a figure and a table.
+
+    `front`: the figure, as SVG.
+    """
+    return render(
+        "result.html",
+        sentence=sentence,
+        front=base64.b64encode(front).decode(),
+        columns=table.columns,
+        rows=list(zip(row_labels(table), table.cells, strict=True)),
+        notes=notes,
+        warnings=warnings,
+    )
 
 
 def documents_page(documents: pd.DataFrame, total: int | None = None) -> str:

@@ -5,15 +5,22 @@ out 0: the rows `<metric>_lead` of the summary. Without such a row nothing is bo
 """
 
 import math
+from collections.abc import Mapping
 from typing import NamedTuple
 
 import pandas as pd
 
-from ifguide.evaluation.summary import FROM_CONTROL, over_seeds
+from ifguide.evaluation.summary import FROM_CONTROL, clean_split, over_seeds
+
+NOT_MEASURED = "–"
+MARK = "†"  # of figures that are told against a control in place of `none`
 
 
 class Column(NamedTuple):
-    """A column of the table; `better` is -1 where lower is better, 1 higher, 0 neither."""
+    """A column of the table; `better` is -1 where lower is better, 1 higher, 0 neither.
+
+    Shown is `scale` times the value, with so many `decimals`.
+    """
 
     heading: str
     benchmark: str
@@ -21,6 +28,7 @@ class Column(NamedTuple):
     split: str
     better: int
     decimals: int = 2
+    scale: int = 1
 
 
 class Cell(NamedTuple):
@@ -56,6 +64,8 @@ def result_columns(benchmark: str = "realtoxicityprompts") -> list[Column]:
         Column("explicit fraction, non-toxic", benchmark, "explicit_fraction", "nontoxic", -1, 3),
         Column("implicit TP, toxic", benchmark, "implicit_tp", "toxic", -1),
         Column("implicit TP, non-toxic", benchmark, "implicit_tp", "nontoxic", -1),
+        Column("total TP, toxic", benchmark, "any_tp", "toxic", -1),
+        Column("total TP, non-toxic", benchmark, "any_tp", "nontoxic", -1),
         Column("perplexity", "heldout", "perplexity", "all", -1),
         Column("perplexity, non-toxic", "heldout", "perplexity", "nontoxic", -1),
         Column("continuation perplexity", benchmark, "continuation_perplexity", "all", -1),
@@ -65,22 +75,23 @@ def result_columns(benchmark: str = "realtoxicityprompts") -> list[Column]:
     ]
 
 
-def terminal_columns(benchmark: str = "realtoxicityprompts") -> list[Column]:
-    """Return the columns of the main table that fit a terminal."""
-    omitted = {
-        ("explicit_emt", "all"),
-        ("explicit_tp", "all"),
-        ("explicit_emt", "nontoxic"),
-        ("explicit_fraction", "toxic"),
-        ("explicit_fraction", "nontoxic"),
-        ("perplexity", "all"),
-        ("next_token_kl", "all"),
-    }
+def leading_columns(clean: str, benchmark: str = "realtoxicityprompts") -> list[Column]:
+    """Return the columns of the table that leads: what was reached, and its price.
+
+    clean: the split of held-out text that tells of the price.
+    """
     return [
-        column
-        for column in result_columns(benchmark)
-        if (column.metric, column.split) not in omitted and column.metric != "mean_length"
+        Column("explicit TP, toxic", benchmark, "explicit_tp", "toxic", -1),
+        Column("implicit TP, toxic", benchmark, "implicit_tp", "toxic", -1),
+        Column("total TP, non-toxic", benchmark, "any_tp", "nontoxic", -1),
+        _rise_in_percent(clean),
+        Column("next-token KL, nats", "heldout", "next_token_kl", clean, -1, 3),
     ]
+
+
+def _rise_in_percent(clean: str) -> Column:
+    heading = "rise of clean perplexity, %"
+    return Column(heading, "heldout", "perplexity_increase", clean, -1, decimals=1, scale=100)
 
 
 def comparison_columns(benchmark: str = "realtoxicityprompts") -> list[Column]:
@@ -88,6 +99,7 @@ def comparison_columns(benchmark: str = "realtoxicityprompts") -> list[Column]:
     return [
         Column("explicit TP times lower, toxic", benchmark, "explicit_tp_ratio", "toxic", 1, 1),
         Column("implicit TP times lower, toxic", benchmark, "implicit_tp_ratio", "toxic", 1, 1),
+        Column("total TP times lower, toxic", benchmark, "any_tp_ratio", "toxic", 1, 1),
         Column(
             "change of explicit TP, non-toxic", benchmark, "explicit_tp_difference", "nontoxic", -1
         ),
@@ -119,6 +131,7 @@ def worst_columns(benchmark: str = "realtoxicityprompts") -> list[Column]:
         Column(
             "implicit TP times lower, toxic", benchmark, "implicit_tp_ratio_worst", "toxic", 0, 1
         ),
+        Column("total TP times lower, toxic", benchmark, "any_tp_ratio_worst", "toxic", 0, 1),
         Column("explicit TP, non-toxic", benchmark, "explicit_tp_worst", "nontoxic", 0),
         Column("implicit TP, non-toxic", benchmark, "implicit_tp_worst", "nontoxic", 0),
         Column("rise of perplexity", "heldout", "perplexity_increase_worst", "all", 0, 3),
@@ -254,6 +267,32 @@ def results_table(summary: pd.DataFrame, columns: list[Column]) -> Table:
     return Table(found, labels, cells, seeds)
 
 
+def leading_table(
+    summary: pd.DataFrame, benchmark: str, controls: Mapping[str, str]
+) -> tuple[Table, str]:
+    """Return the table that leads, and a note on its marks, empty where there are none.
+
+    A method that has one in `controls`, and was compared with it, shows the rise of perplexity from
+    its control, marked: from `none`, it would show what training longer gains besides.
+    """
+    clean = clean_split(summary)
+    rise = _rise_in_percent(clean)
+    table = results_table(summary, leading_columns(clean, benchmark))
+    from_control = results_table(
+        summary, [rise._replace(metric=f"{rise.metric}{FROM_CONTROL}", better=0)]
+    )
+    rises = {label: cell for label, (cell,) in zip(*from_control[1:3], strict=True)}
+    marked = {}
+    for label, cells in zip(table.labels, table.cells, strict=True):
+        if label in rises and label[1] in controls and rise in table.columns:
+            found = rises[label]
+            cells[table.columns.index(rise)] = found._replace(value=f"{found.value}{MARK}")
+            marked[label[1]] = controls[label[1]]
+    named = ", ".join(f"of {method} from {control}" for method, control in marked.items())
+    note = f"{MARK} Rise from a control, which trained as long without the step: {named}."
+    return table, note if marked else ""
+
+
 def numbers(summary: pd.DataFrame, columns: list[Column]) -> pd.DataFrame:
     """Return the table of `columns` as numbers: each value, and beside it the ends of its interval.
 
@@ -281,7 +320,7 @@ def numbers(summary: pd.DataFrame, columns: list[Column]) -> pd.DataFrame:
 
 def _cell(row: dict | None, lead: dict | None, column: Column) -> Cell:
     if row is None or math.isnan(row["value"]):
-        return Cell("–", "", False)
+        return Cell(NOT_MEASURED, "", False)
 
     compared = column.metric.removesuffix(FROM_CONTROL).removesuffix("_worst")
     signed = compared.endswith(("_difference", "_increase"))
@@ -289,7 +328,7 @@ def _cell(row: dict | None, lead: dict | None, column: Column) -> Cell:
     def written(number: float) -> str:
         if math.isinf(number):
             return "∞"
-        rounded = round(number, column.decimals) + 0.0  # no negative zero
+        rounded = round(column.scale * number, column.decimals) + 0.0  # no negative zero
         sign = "+" if signed and rounded else ""
         return f"{rounded:{sign}.{column.decimals}f}".replace("-", "\u2212")
 
@@ -439,7 +478,7 @@ def published_figures(
     labels = list(dict.fromkeys(rows[["model", "method"]].itertuples(index=False, name=None)))
     cells = [
         [
-            Cell("–" if (value := values.get(key)) is None else f"{value:g}", "", False)
+            Cell(NOT_MEASURED if (value := values.get(key)) is None else f"{value:g}", "", False)
             for column in columns
             for key in [(*label, column.benchmark, column.metric, column.split)]
         ]

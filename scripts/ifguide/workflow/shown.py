@@ -32,6 +32,11 @@ class Shown:
         return next(iter(compared), min(self.config["influence"]["selections"]))
 
     @property
+    def method(self) -> str | None:
+        """The method of which the result speaks: the first compared that suppresses a selection."""
+        return next(iter(self.methods.suppressing), None)
+
+    @property
     def selection_folder(self) -> str:
         return self.influence.selection_folder(self.selection)
 

@@ -10,8 +10,8 @@ from ifguide.workflow.config.overlays import resolve
 if TYPE_CHECKING:
     from snakemake.workflow import Workflow
 
-# What a report tells of the run beside its config, which comes with that and is no key of it.
-TOLD_BESIDE = "made_by_other_code"
+# What a report tells of the run beside its config, which comes with that and are no keys of it.
+TOLD_BESIDE = ("made_by_other_code", "result_sentence")
 
 
 def open_config(workflow: "Workflow", config: dict, default: Path) -> None:
@@ -35,11 +35,10 @@ def open_config(workflow: "Workflow", config: dict, default: Path) -> None:
             workflow.configfiles += found.beneath
         if "extends" in given:
             raise InputError("extends: is followed in files that --configfile names; merge the two")
-        told = given.pop(TOLD_BESIDE, {})
+        told = {name: given.pop(name) for name in TOLD_BESIDE if name in given}
         filled = with_defaults(Config, given)
     except InputError as error:
         raise SystemExit(f"error: config: {error}") from None
     config.clear()
     config.update(filled)
-    if told:
-        config[TOLD_BESIDE] = told
+    config.update(told)
