@@ -26,7 +26,8 @@ SHIPPED = sorted(
 # What reruns after a change, each set with everything that follows from it.
 REPORT = {"build_report"}
 PAGES = {"write_pages"} | REPORT
-SUMMARY = {"summarize", "draw_figures"} | REPORT
+DRAWN = {"draw_figures", "write_result"}
+SUMMARY = {"summarize"} | DRAWN | REPORT
 TOXICITY = {"measure_toxicity"} | SUMMARY
 FLUENCY = {"measure_perplexity", "measure_lambada"}
 INTERVALS = FLUENCY | TOXICITY
@@ -51,8 +52,8 @@ ATTRIBUTION = {"measure_attribution"} | SUMMARY
 STUDY = {"draw_study"} | REPORT
 VARIANT = {"measure_variant"} | STUDY | SUMMARY
 AVERAGE = {"average_scores"} | VARIANT
-AGREEMENT = {"measure_agreement", "draw_figures"} | REPORT
-PROXY_AGREEMENT = {"measure_proxy_agreement", "draw_figures"} | REPORT
+AGREEMENT = {"measure_agreement"} | DRAWN | REPORT
+PROXY_AGREEMENT = {"measure_proxy_agreement"} | DRAWN | REPORT
 # The direction `identity` of the proxy and of the target, which are only compared.
 COMPARED = {"make_direction"} | PROXY_AGREEMENT
 REMOVAL = {"measure_removal"} | SUMMARY
@@ -82,7 +83,7 @@ EVERYTHING = {"plant"} | DOCUMENTS | QUERIES | PROMPTS | PASSAGES | CLASSIFIER |
 # the error where the config no longer holds together.
 CHANGES: dict[str, tuple[object, set[str] | str]] = {
     "experiment": ("other", EVERYTHING),
-    "overlay": ("beside", {"summarize", "draw_figures", "draw_study"} | PAGES),
+    "overlay": ("beside", {"summarize", "draw_study"} | DRAWN | PAGES),
     "seed": (2, EVERYTHING),
     "track_code": (False, REPORT),
     "data_dir": ("elsewhere", REPORT),
@@ -420,14 +421,14 @@ CHANGES: dict[str, tuple[object, set[str] | str]] = {
     "report.benchmark": ("toxigen", SUMMARY | PAGES),
     "report.selection": ("wide", {"select_tokens"} | SHOWN | AGREEMENT | PROXY_AGREEMENT),
     "report.study.0.question": ("Which?", STUDY),
-    "report.study.0.variants": (["rare"], STUDY | {"draw_figures"}),
+    "report.study.0.variants": (["rare"], STUDY | DRAWN),
     "report.agreement_blocks": (17, AGREEMENT),
     "report.proxy_agreement.direction": (
         "plain",
         "report.proxy_agreement.direction: belongs to target itself; name another",
     ),
     "report.proxy_agreement.blocks": (15, PROXY_AGREEMENT),
-    "report.groups": ("bold", {"draw_figures"} | REPORT),
+    "report.groups": ("bold", DRAWN | REPORT),
     "report.published_models": (["Pythia-160M"], SUMMARY),
     # A plan changes no result.
     "plan.devices": (["h100"], set()),

@@ -1,5 +1,6 @@
 """The whole workflow on the tiny config: what it leaves behind, and how it is interrupted."""
 
+import base64
 import json
 import os
 import re
@@ -239,16 +240,28 @@ def test_report_needs_no_other_file(finished):
 @needs_browser
 def test_the_report_opens_offline_and_tells_its_story_in_order(finished, tmp_path):
     report = (finished / RESULTS / "report.html").read_text(encoding="utf-8")
-    look = "return document.querySelector('nav').innerText.split('\\n');"
+    look = """const menu = document.querySelector('nav').innerText.split('\\n');
+      const first = document.querySelector('iframe')?.src;
+      app.setView({ content: "rulegraph" });
+      return { menu, first, described: workflow_desc };"""
     reported, _, _ = in_browser(report, look, tmp_path, "document.querySelector('nav')")
     assert reported["failures"] == [] and reported["requests"] == []
-    menu = reported["outcome"]
+    menu = reported["outcome"]["menu"]
     assert menu[menu.index("RESULTS") + 1 :] == [
+        "0. The result",
         "1. What was trained",
         "2. What was found",
         "3. What changed",
         "4. What it cost",
     ]
+    # The result is on the first screen; behind the menu, it leads the description.
+    first = reported["outcome"]["first"].partition("base64,")[2]
+    page = (finished / RESULTS / "pages/result.html").read_bytes()
+    assert base64.b64decode(first) == page and b"<code>ifguide</code> takes" in page
+    described = reported["outcome"]["described"]
+    assert 0 <= described.index("The result.") < described.index("ifguide</") < 400
+    text = (finished / RESULTS / "results_table.txt").read_text(encoding="utf-8")
+    assert text.startswith("`ifguide` takes ")
 
 
 @needs_browser
@@ -287,7 +300,7 @@ def test_every_job_has_a_log_and_a_benchmark(finished):
     names = {path.relative_to(logs).with_suffix("") for path in logs.rglob("*.log")}
     times = logs / "benchmarks"
     assert names == {path.relative_to(times).with_suffix("") for path in times.rglob("*.tsv")}
-    assert len(names) == 94
+    assert len(names) == 95
 
 
 @pytest.mark.slow
