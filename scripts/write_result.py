@@ -5,6 +5,8 @@ speaks, or null, "controls": {method: the one that its price is told against}, "
 of each prompt, "level": 0.95}.
 """
 
+from ifguide.workflow.command_line import argument_parser, run
+
 import argparse
 import logging
 import textwrap
@@ -18,7 +20,6 @@ from ifguide.report.experiment_tables import leading_note
 from ifguide.report.report_pages import result_page
 from ifguide.report.result_sentence import result_sentence
 from ifguide.report.results_table import leading_table, markdown, plain_text
-from ifguide.workflow.command_line import argument_parser, run
 
 log = logging.getLogger(__name__)
 

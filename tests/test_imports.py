@@ -18,19 +18,22 @@ TENSORS = {"transformers", "torch"}
 MODELS = TENSORS | {"transformers.modeling_utils", "torch._dynamo"}
 # The Trainer brings datasets, and that pandas.
 TRAINING = MODELS | {"transformers.trainer", "accelerate", "datasets", "pandas"}
-HEAVY = TRAINING | FIGURES | {"scipy", "sklearn", "trl", "detoxify", "snakemake"}
+HEAVY = TRAINING | FIGURES | {"scipy.stats", "sklearn", "trl", "detoxify", "snakemake"}
 
-# By script: which of them it may import. scipy comes with the modelling code.
+# By script: which of them it may import. scipy.stats comes with the modelling code; the special
+# functions of scipy, which intervals need, are light.
 MAY_IMPORT = {
     **dict.fromkeys(
         [
-            *("check_disjoint", "fetch_file", "fetch_repository", "measure_toxicity", "plant"),
+            *("check_disjoint", "fetch_file", "fetch_repository", "plant"),
             *("read_documents", "read_pairs", "read_prompts", "build_report"),
             "write_config_reference",
         ],
         set(),
     ),
-    **dict.fromkeys(["summarize", "write_pages", "write_results_page"], TABLES),
+    "measure_toxicity": set(),
+    **dict.fromkeys(["write_pages", "write_result"], TABLES),
+    **dict.fromkeys(["summarize", "write_results_page"], TABLES),
     "list_jobs": TABLES | {"snakemake"},
     **dict.fromkeys(["draw_figures", "draw_study"], FIGURES),
     **dict.fromkeys(
@@ -48,15 +51,20 @@ MAY_IMPORT = {
     **dict.fromkeys(
         [
             *("correct_eigenvalues", "decompose_covariances", "generate_continuations"),
-            *("make_direction", "measure_device", "measure_lambada", "measure_perplexity"),
+            *("make_direction", "measure_continuation_losses", "measure_device", "measure_lambada"),
+            "measure_perplexity",
             *("measure_proxy_agreement", "measure_query_gradient", "merge_factors"),
             *("score_tokens", "sum_covariances", "take_model"),
         ],
-        MODELS | {"scipy", "accelerate"},
+        MODELS | {"scipy.stats", "accelerate"},
     ),
-    **dict.fromkeys(["measure_agreement", "plan"], MODELS | TABLES | {"scipy", "accelerate"}),
     **dict.fromkeys(
-        ["adopt_detoxify", "make_model", "train_classifier", "train_reward"], TRAINING | {"scipy"}
+        ["measure_agreement", "measure_erasure", "plan"],
+        MODELS | TABLES | {"scipy.stats", "accelerate"},
+    ),
+    **dict.fromkeys(
+        ["adopt_detoxify", "make_model", "train_classifier", "train_reward"],
+        TRAINING | {"scipy.stats"},
     ),
 }
 GROUPS = list(dict.fromkeys(map(frozenset, MAY_IMPORT.values())))
