@@ -59,8 +59,8 @@ def test_every_key_is_described_and_no_other_is_let_in(name, entry):
     for key, value in entry["properties"].items():
         assert resolved(value, SCHEMA).get("description"), f"{name}.{key}"
     others = entry["additionalProperties"]
-    # Names of methods, and what only `transformers` knows of an architecture.
-    assert others is False or name in ("Methods", "Architecture")
+    # Names of methods and judges, and what only `transformers` knows of an architecture.
+    assert others is False or name in ("Methods", "Classifiers", "Architecture")
 
 
 @pytest.mark.parametrize(
