@@ -1,7 +1,7 @@
 """Refuse prompts that a model could not continue, before any model is trained.
 
-settings: {"benchmark", "model", "architecture": {...}, "block_size": int, "max_new_tokens": {"key",
-"tokens"}}.
+settings: {"model", "architecture": {...}, "block_size": int, "max_new_tokens": {benchmark: {"key",
+"tokens"}}}. --prompts and --output: a file for each of --benchmarks.
 """
 
 from ifguide.workflow.command_line import argument_parser, run
@@ -18,24 +18,25 @@ from ifguide.models.architectures import read_architecture
 
 def main(arguments: Namespace) -> None:
     settings = arguments.settings
-    model, continuation = settings["model"], settings["max_new_tokens"]
+    model = settings["model"]
     architecture = read_architecture(settings["architecture"], f"models.{model}.architecture")
-    room = room_for_prompts(
-        model,
-        positions_of(architecture, model, settings["block_size"]),
-        continuation["tokens"],
-        continuation["key"],
-    )
-    records = [PromptRecord(**record) for record in read_jsonl(arguments.prompts)]
-    longest = longest_prompt(
-        load_tokenizer(arguments.tokenizer), records, room, settings["benchmark"]
-    )
-    write_json(arguments.output, {"longest_prompt": longest, "room": room.tokens})
+    positions = positions_of(architecture, model, settings["block_size"])
+    tokenizer = load_tokenizer(arguments.tokenizer)
+    found = []
+    for name, path in zip(arguments.benchmarks, arguments.prompts, strict=True):
+        continuation = settings["max_new_tokens"][name]
+        room = room_for_prompts(model, positions, continuation["tokens"], continuation["key"])
+        records = [PromptRecord(**record) for record in read_jsonl(path)]
+        longest = longest_prompt(tokenizer, records, room, name)
+        found.append({"longest_prompt": longest, "room": room.tokens})
+    for output, record in zip(arguments.output, found, strict=True):
+        write_json(output, record)
 
 
 if __name__ == "__main__":
     parser = argument_parser(__doc__)
     parser.add_argument("--tokenizer", type=Path, required=True)
-    parser.add_argument("--prompts", type=Path, required=True)
-    parser.add_argument("--output", type=Path, required=True)
+    parser.add_argument("--benchmarks", nargs="+", required=True)
+    parser.add_argument("--prompts", type=Path, nargs="+", required=True)
+    parser.add_argument("--output", type=Path, nargs="+", required=True)
     run(main, parser)

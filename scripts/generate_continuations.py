@@ -1,77 +1,127 @@
-"""Continuations of one part of a benchmark's prompts by one model.
+"""Continuations of one part of every benchmark's prompts by one model.
 
-settings: {"generation": {...}, "shard": [index, count], "steps": {key: options} of the decode step,
-"seed": int}. --given: what the step needs, {key: {need: paths}}.
+settings: {"benchmarks": {name: how its continuations are sampled}, "shard": [index, count],
+"steps": {key: options} of the decode step, "seed": int}. --given: what the step needs, {key: {need:
+paths}}. --prompts and --output: a file for each of --benchmarks.
 
-Finished prompts are kept beside the output until it is whole, each with a checksum; an interrupted
-job goes on from them.
+Finished prompts are kept beside the outputs until all of these are whole, each with a checksum; an
+interrupted job goes on from them. An output that was made from the same before is kept.
 """
 
-from ifguide.workflow.command_line import argument_parser, run
+from ifguide.workflow.command_line import add_kept_arguments, argument_parser, run
 
 import json
 import logging
 import os
 from argparse import Namespace
 from collections.abc import Iterator
+from dataclasses import dataclass
 from itertools import groupby, islice
 from pathlib import Path
 
-from ifguide.data.file_lists import from_arguments
 from ifguide.data.tokenizers import load_tokenizer
 from ifguide.evaluation.generation import Continuation, Sampling, generate
 from ifguide.files.artifacts import stream_jsonl, text_sha256, write_jsonl
 from ifguide.files.checksums import file_sha256
+from ifguide.files.kept import KeptOutputs
 from ifguide.methods.step import DecodingJob, decoding
-from ifguide.models.loading import compute_device, load_model, weights_sha256
+from ifguide.models.hashes import hashes_of_given, model_identity
+from ifguide.models.loading import compute_device, load_model
 
 log = logging.getLogger(__name__)
 
 
+@dataclass(frozen=True)
+class Part:
+    """What one output is made from: some prompts of a benchmark, by their numbers."""
+
+    sampling: Sampling
+    rows_per_batch: int
+    records: dict[int, dict]
+    finished: Path
+    done: set[int]
+
+
 def main(arguments: Namespace) -> None:
     settings = arguments.settings
-    sampling = dict(settings["generation"])
-    rows_per_batch = sampling.pop("rows_per_batch")
-    shard, count = settings["shard"]
-    records = {
-        index: {name: record[name] for name in ("prompt", "split", "group")}
-        for index, record in islice(enumerate(stream_jsonl(arguments.prompts)), shard, None, count)
+    identity, given = model_identity(arguments.model), hashes_of_given(arguments.given)
+    hashes = {**given, "weights_sha256": identity["weights_sha256"]}
+    common = {
+        **{key: settings[key] for key in ("shard", "steps", "seed")},
+        "model": identity,
+        "given": given,
+        "code": arguments.code,
     }
-    hashes = {**hashes_of(arguments.given), "weights_sha256": weights_sha256(arguments.model)}
+    named = zip(arguments.benchmarks, arguments.prompts, arguments.output, strict=True)
+    benchmarks = {output: (name, prompts) for name, prompts, output in named}
     made_from = {
-        "settings": {**settings, "generation": sampling},
-        "prompts_sha256": file_sha256(arguments.prompts),
-        **hashes,
+        output: common
+        | {
+            "generation": sampling_of(settings["benchmarks"][name]),
+            "prompts_sha256": file_sha256(prompts),
+        }
+        for output, (name, prompts) in benchmarks.items()
     }
-    finished = arguments.output.with_name(f".{arguments.output.name}.finished")
-    done = read_finished(finished, made_from)
-    log.info("%d prompts, %d of them finished before", len(records), len(done))
-    if len(done) < len(records):
+    outputs = KeptOutputs(made_from)
+    parts = {}
+    for output in outputs.missing:
+        name, prompts = benchmarks[output]
+        generation = settings["benchmarks"][name]
+        finished = output.with_name(f".{output.name}.finished")
+        parts[output] = Part(
+            Sampling(**sampling_of(generation)),
+            generation["rows_per_batch"],
+            records_of(prompts, *settings["shard"]),
+            finished,
+            read_finished(finished, made_from[output]),
+        )
+        counts = len(parts[output].records), len(parts[output].done)
+        log.info("%s: %d prompts, %d of them finished before", name, *counts)
+    unfinished = [part for part in parts.values() if len(part.done) < len(part.records)]
+    if unfinished:
         model = load_model(arguments.model).to(compute_device())
         tokenizer = load_tokenizer(arguments.model)
-        job = DecodingJob(model, tokenizer, sampling["max_new_tokens"])
+    for part in unfinished:
+        job = DecodingJob(model, tokenizer, part.sampling.max_new_tokens)
         with (
             decoding(settings["steps"], arguments.given, job) as guidance,
-            open(finished, "a", encoding="utf-8") as kept,
+            open(part.finished, "a", encoding="utf-8") as kept,
         ):
             continuations = generate(
                 model,
                 tokenizer,
-                [record["prompt"] for record in records.values()],
-                Sampling(**sampling),
+                [record["prompt"] for record in part.records.values()],
+                part.sampling,
                 seed=settings["seed"],
-                rows_per_batch=rows_per_batch,
+                rows_per_batch=part.rows_per_batch,
                 guidance=guidance,
-                finished={place for place, index in enumerate(records) if index in done},
+                finished={place for place, index in enumerate(part.records) if index in part.done},
             )
-            indices = list(records)
+            indices = list(part.records)
             for place, group in groupby(continuations, key=lambda c: c.prompt_index):
                 index = indices[place]
-                own = [described(c, index, records[index], hashes) for c in group]
+                own = [described(c, index, part.records[index], hashes) for c in group]
                 kept.write(finished_line(index, own))
                 kept.flush()
-    write_jsonl(arguments.output, in_order(finished))
-    finished.unlink(missing_ok=True)
+    # A job that fails loses all that it has given a name.
+    for output, part in parts.items():
+        write_jsonl(output, in_order(part.finished))
+        outputs.record(output)
+    for part in parts.values():
+        part.finished.unlink(missing_ok=True)
+
+
+def sampling_of(generation: dict) -> dict:
+    """Return what continuations depend on: how many are sampled at once changes none of them."""
+    return {key: value for key, value in generation.items() if key != "rows_per_batch"}
+
+
+def records_of(prompts: Path, shard: int, count: int) -> dict[int, dict]:
+    """Return what continuations say of every `count`-th prompt from `shard` on, by its number."""
+    return {
+        index: {name: record[name] for name in ("prompt", "split", "group")}
+        for index, record in islice(enumerate(stream_jsonl(prompts)), shard, None, count)
+    }
 
 
 def described(c: Continuation, index: int, record: dict, hashes: dict[str, str]) -> dict:
@@ -84,24 +134,6 @@ def described(c: Continuation, index: int, record: dict, hashes: dict[str, str])
         "tokens": c.tokens,
         **hashes,
     }
-
-
-def hashes_of(given: dict[str, dict[str, list[str]]]) -> dict[str, str]:
-    """Return the hash of what a decode step is given, by need."""
-    hashes = {}
-    for needs in given.values():
-        for name, paths in needs.items():
-            found = [hash_of(Path(path)) for path in from_arguments(paths)]
-            hashes[f"{name}_sha256"] = found[0] if len(found) == 1 else text_sha256("".join(found))
-    return hashes
-
-
-def hash_of(path: Path) -> str:
-    """Return the hash of a file, of a model's weights, or of the checksums of another folder."""
-    if path.is_file():
-        return file_sha256(path)
-    models = any(path.glob("*.safetensors"))
-    return weights_sha256(path) if models else file_sha256(path / "SHA256SUMS")
 
 
 def read_finished(path: Path, made_from: dict) -> set[int]:
@@ -156,8 +188,8 @@ def in_order(path: Path) -> Iterator[dict]:
 
 if __name__ == "__main__":
     parser = argument_parser(__doc__)
+    add_kept_arguments(parser)
     parser.add_argument("--model", type=Path, required=True)
     parser.add_argument("--given", type=json.loads, default={}, metavar="JSON")
-    parser.add_argument("--prompts", type=Path, required=True)
-    parser.add_argument("--output", type=Path, required=True)
+    parser.add_argument("--prompts", type=Path, nargs="+", required=True)
     run(main, parser, resumes=True)

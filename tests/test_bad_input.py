@@ -567,12 +567,12 @@ def test_prompts_without_room(finished, tmp_path, text, benchmark, max_new_token
         finished,
         "check_prompt_lengths.py",
         *("--tokenizer", RESULTS / "corpus/bpe/tokenizer"),
-        *("--prompts", tmp_path / f"{benchmark}.jsonl", "--output", tmp_path / "lengths.json"),
-        benchmark=benchmark,
+        *("--benchmarks", benchmark, "--prompts", tmp_path / f"{benchmark}.jsonl"),
+        *("--output", tmp_path / "lengths.json"),
         model="small",
         architecture={"model_type": "gpt_neox"},
         block_size=128,
-        max_new_tokens={"tokens": max_new_tokens, "key": "generation.max_new_tokens"},
+        max_new_tokens={benchmark: {"tokens": max_new_tokens, "key": "generation.max_new_tokens"}},
     )
     assert expected in message
     assert "models.small" in message and "generation.max_new_tokens" in message
@@ -613,7 +613,7 @@ def test_continuations_of_another_model_or_seed(finished, tmp_path, change, expe
         "measure_toxicity.py",
         *("--generations", tmp_path / "generations.jsonl"),
         *("--training-record", RESULTS / "models" / model / "training.json"),
-        *("--benchmark", "toxigen", "--model", "target", "--method", "none"),
+        *("--benchmarks", "toxigen", "--model", "target", "--method", "none"),
         *("--training-seed", "0", "--output", tmp_path / "metrics.json"),
         seed=1,
     )

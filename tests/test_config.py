@@ -29,24 +29,19 @@ PAGES = {"write_pages"} | REPORT
 DRAWN = {"draw_figures", "write_result"}
 SUMMARY = {"summarize"} | DRAWN | REPORT
 TOXICITY = {"measure_toxicity"} | SUMMARY
-FLUENCY = {"measure_perplexity", "measure_lambada"}
-INTERVALS = FLUENCY | TOXICITY
-OTHER_CLASSIFY = {"classify_continuations"} | TOXICITY  # the pages show one benchmark only
-WRITTEN = {"generate_continuations", "measure_continuation_losses"}
-OTHER_GENERATE = WRITTEN | OTHER_CLASSIFY
-CLASSIFY = OTHER_CLASSIFY | PAGES
+FLUENCY = {"measure_fluency"} | TOXICITY  # of which the losses of continuations are a part
+# A job has all benchmarks of its kind: which of them it keeps is tested by test_kept_benchmarks.
+CLASSIFY = {"classify_continuations"} | TOXICITY | PAGES
 CLASSIFIER = {"train_classifier"} | CLASSIFY
-GENERATE = WRITTEN | CLASSIFY
+GENERATE = {"generate_continuations"} | FLUENCY | CLASSIFY
 LENGTHS = {"check_prompt_lengths"}
 PROMPTS = {"read_prompts", "check_disjoint"} | LENGTHS | GENERATE
-OTHER_PROMPTS = {"read_prompts", "check_disjoint"} | LENGTHS | OTHER_GENERATE
-PASSAGES = {"read_passages", "measure_lambada"} | SUMMARY
-SUPPRESSED = {"make_model"} | FLUENCY | GENERATE
+PASSAGES = {"read_passages"} | FLUENCY
+SUPPRESSED = {"make_model"} | GENERATE
 TARGET = SUPPRESSED
-DECODED = {"measure_lambada"} | GENERATE  # by `rad`, which has no perplexity
-DPO = {"make_model"} | DECODED  # in the tiny config, the model that `rad` decodes
+DPO = {"make_model"} | GENERATE  # in the tiny config, the model that `rad` decodes
 PAIRS = {"read_pairs", "check_disjoint"} | DPO
-REWARD = {"train_reward"} | SUMMARY | DECODED
+REWARD = {"train_reward"} | GENERATE
 SHOWN = {"describe_documents"} | PAGES
 ATTRIBUTION = {"measure_attribution"} | SUMMARY
 STUDY = {"draw_study"} | REPORT
@@ -219,14 +214,14 @@ CHANGES: dict[str, tuple[object, set[str] | str]] = {
     "methods.dpo.dpo.batch_size": (5, DPO),
     "methods.dpo.dpo.learning_rate": (0.002, DPO),
     "methods.dpo.dpo.warmup": (0.2, DPO),
-    "methods.rad.start_from": ("none", {"check_disjoint"} | DECODED),
+    "methods.rad.start_from": ("none", {"check_disjoint"} | GENERATE),
     "methods.rad.rad.reward": (
         "missing",
         "methods.rad.rad.reward: 'missing' is none of toxicity",
     ),
-    "methods.rad.rad.beta": (10, DECODED),
-    "methods.rad.rad.top_k": (6, DECODED),
-    "methods.rad.rad.context": ("prompt", DECODED),
+    "methods.rad.rad.beta": (10, GENERATE),
+    "methods.rad.rad.top_k": (6, GENERATE),
+    "methods.rad.rad.context": ("prompt", GENERATE),
     **{
         f"rewards.toxicity.train.{key}": (value, REWARD)
         for key, value in [
@@ -377,8 +372,8 @@ CHANGES: dict[str, tuple[object, set[str] | str]] = {
     "influence.selections.wide.token_weight": ("inverse_document_frequency", REPORT),
     "influence.selections.wide.token_weight_power": (2.0, REPORT),
     "generation.continuations": (6, GENERATE),
-    "generation.top_p": (0.8, DECODED),
-    "generation.temperature": (0.9, DECODED),
+    "generation.top_p": (0.8, GENERATE),
+    "generation.temperature": (0.9, GENERATE),
     "generation.max_new_tokens": (9, LENGTHS | GENERATE),
     "generation.rows_per_batch": (256, GENERATE),
     "generation.shards": (2, GENERATE),
@@ -393,12 +388,12 @@ CHANGES: dict[str, tuple[object, set[str] | str]] = {
         "benchmarks.toxigen.kind: 'prompt' is none of prompts, perplexity, lambada; did you mean "
         "prompts?",
     ),
-    "benchmarks.toxigen.format": ("bold", OTHER_PROMPTS),
-    "benchmarks.toxigen.files": ("{planted}/bold.json", OTHER_PROMPTS),
-    "benchmarks.toxigen.limit.toxic": (4, OTHER_PROMPTS),
-    "benchmarks.toxigen.limit.nontoxic": (4, OTHER_PROMPTS),
-    "benchmarks.toxigen.generation.continuations": (4, OTHER_GENERATE),
-    "benchmarks.toxigen.generation.max_new_tokens": (5, LENGTHS | OTHER_GENERATE),
+    "benchmarks.toxigen.format": ("bold", PROMPTS),
+    "benchmarks.toxigen.files": ("{planted}/bold.json", PROMPTS),
+    "benchmarks.toxigen.limit.toxic": (4, PROMPTS),
+    "benchmarks.toxigen.limit.nontoxic": (4, PROMPTS),
+    "benchmarks.toxigen.generation.continuations": (4, GENERATE),
+    "benchmarks.toxigen.generation.max_new_tokens": (5, LENGTHS | GENERATE),
     "benchmarks.heldout.kind": ("lambada", "benchmarks.heldout.files: missing: Path or glob"),
     "benchmarks.lambada.kind": ("perplexity", "benchmarks.lambada.files: unknown key"),
     "benchmarks.lambada.files": ("{planted}/held_out.jsonl", PASSAGES),
@@ -408,13 +403,13 @@ CHANGES: dict[str, tuple[object, set[str] | str]] = {
         {"measure_removal"} | LENGTHS | TARGET - {"write_pages"},
     ),
     "evaluation.methods": (["none"], {"check_disjoint"} | SUMMARY | PAGES),
-    "evaluation.benchmarks": (["realtoxicityprompts", "heldout"], SUMMARY),
+    "evaluation.benchmarks": (["realtoxicityprompts", "heldout"], LENGTHS | GENERATE),
     "evaluation.seeds": ([0, 1], TARGET - {"write_pages"}),
     "evaluation.threshold": (0.6, TOXICITY),
-    "evaluation.perplexity_continuations": (4, {"measure_continuation_losses"} | TOXICITY),
-    "evaluation.resamples": (60, INTERVALS),
+    "evaluation.perplexity_continuations": (4, FLUENCY),
+    "evaluation.resamples": (60, FLUENCY),
     "evaluation.ranking_resamples": (11, ATTRIBUTION | VARIANT | PROXY_AGREEMENT),
-    "evaluation.level": (0.9, INTERVALS | ATTRIBUTION | VARIANT | PROXY_AGREEMENT),
+    "evaluation.level": (0.9, FLUENCY | ATTRIBUTION | VARIANT | PROXY_AGREEMENT),
     "report.documents": (6, SHOWN),
     "report.prompts": (3, PAGES),
     "report.samples": (3, PAGES),
@@ -640,12 +635,12 @@ def test_the_order_of_keys_reruns_nothing(dry_runs, tiny):
     "section, first, second, expected",
     [
         ("training", "learning_rate", "weight_decay", TRAINING),
-        ("generation", "top_p", "temperature", DECODED),
+        ("generation", "top_p", "temperature", GENERATE),
         (
             "evaluation",
             "resamples",
             "ranking_resamples",
-            INTERVALS | ATTRIBUTION | VARIANT | PROXY_AGREEMENT,
+            FLUENCY | ATTRIBUTION | VARIANT | PROXY_AGREEMENT,
         ),
         ("planted", "prompts", "pairs", set()),  # both are 10
     ],
@@ -698,12 +693,12 @@ MODULES = {
     "scripts/ifguide/models/training.py": TRAINING,
     "scripts/ifguide/evaluation/word_judge.py": CLASSIFY,
     "scripts/ifguide/evaluation/sequence_judge.py": CLASSIFIER,
-    "scripts/ifguide/evaluation/generation.py": FLUENCY | GENERATE,
+    "scripts/ifguide/evaluation/generation.py": GENERATE,
     "scripts/ifguide/methods/dpo.py": DPO,
-    "scripts/ifguide/methods/rad.py": DECODED,
+    "scripts/ifguide/methods/rad.py": GENERATE,
     "scripts/ifguide/methods/suppress.py": SUPPRESSED,
     "scripts/ifguide/methods/filter.py": FILTER,
-    "scripts/measure_lambada.py": {"measure_lambada"} | SUMMARY,
+    "scripts/measure_fluency.py": FLUENCY,
 }
 # What writes, reads, logs and places files, or only plans: no number changes with it.
 PLUMBING = [

@@ -210,7 +210,7 @@ OTHER_READERS = {
     ),
     "passages/lambada.jsonl": (
         "read_passages",
-        "measure_lambada.py",
+        "measure_fluency.py",
         EVALUATION / "lambada/metrics.json",
     ),
     "evaluation/target/ifguide/0/toxigen/continuations/shard-00000.jsonl": (
@@ -224,7 +224,7 @@ OTHER_READERS = {
         EVALUATION / "toxigen/metrics.json",
     ),
     "evaluation/target/ifguide/0/toxigen/continuation_losses.json": (
-        "measure_continuation_losses",
+        "measure_fluency",
         "measure_toxicity.py",
         EVALUATION / "toxigen/metrics.json",
     ),

@@ -23,7 +23,7 @@ from ifguide.models.loading import HiddenStates, save_model
 from small_models import POSITIONS, random_tokens, small_model
 from small_training import small_corpus
 
-SCRIPT = Path(__file__).parents[1] / "scripts" / "measure_continuation_losses.py"
+SCRIPT = Path(__file__).parents[1] / "scripts" / "measure_fluency.py"
 
 
 def probabilities(model, text):
@@ -125,10 +125,13 @@ def test_a_job_measures_the_first_continuations_of_each_prompt(tokenizer, tmp_pa
     for number, part in enumerate((records[:3], records[3:])):
         lines = "".join(json.dumps(record) + "\n" for record in part)
         (tmp_path / f"{number}.jsonl").write_text(lines, encoding="utf-8")
+    settings = {"kinds": {"mine": "prompts"}, "unmeasured": {}, "continuations": 2}
     command = [
-        *(sys.executable, SCRIPT, "--settings", json.dumps({"continuations": 2})),
-        *("--continuations", tmp_path / "0.jsonl", tmp_path / "1.jsonl"),
-        *("--reference", tmp_path / "model", "--output", tmp_path / "losses.json"),
+        *(sys.executable, SCRIPT, "--settings", json.dumps(settings), "--benchmarks", "mine"),
+        *("--texts", f"mine={tmp_path / '0.jsonl'}", f"mine={tmp_path / '1.jsonl'}"),
+        *("--model", tmp_path / "model", "--uncensored", tmp_path / "model"),
+        *("--model-name", "target", "--method", "none", "--training-seed", "0"),
+        *("--output", tmp_path / "losses.json"),
     ]
     subprocess.run(command, check=True, capture_output=True)
     written = json.loads((tmp_path / "losses.json").read_text("utf-8"))

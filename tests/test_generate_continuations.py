@@ -59,8 +59,15 @@ def folder(tmp_path_factory) -> Path:
 
 
 def generate(folder: Path, output: Path, shard=(0, 1), reward: str | None = None, **changes):
+    generate_together(folder, [output], shard, reward, [changes])
+    return read_jsonl(output)
+
+
+def generate_together(folder, outputs, shard=(0, 1), reward=None, changes=()):
+    """Have one job write each output, by settings that differ from the others' by `changes`."""
+    names = [f"benchmark_{number}" for number in range(len(outputs))]
     settings = {
-        "generation": GENERATION | changes,
+        "benchmarks": {name: GENERATION | own for name, own in zip(names, changes, strict=True)},
         "shard": list(shard),
         "steps": {"rad": {"reward": "own", "beta": 5.0, "context": "prompt"}} if reward else {},
         "seed": 4,
@@ -70,11 +77,12 @@ def generate(folder: Path, output: Path, shard=(0, 1), reward: str | None = None
             settings=settings,
             model=folder / "model",
             given={"rad": {"reward": [str(folder / reward)]}} if reward else {},
-            prompts=folder / "prompts.jsonl",
-            output=output,
+            benchmarks=names,
+            prompts=[folder / "prompts.jsonl"] * len(names),
+            output=outputs,
+            code="",
         )
     )
-    return read_jsonl(output)
 
 
 def test_every_prompt_has_its_continuations_in_order(folder, tmp_path):
@@ -82,7 +90,9 @@ def test_every_prompt_has_its_continuations_in_order(folder, tmp_path):
     owners = [(line["prompt_index"], line["prompt"], line["sample"]) for line in written]
     assert owners == [(i, prompt, s) for i, prompt in enumerate(PROMPTS) for s in range(3)]
     assert {line["weights_sha256"] for line in written} == {weights_sha256(folder / "model")}
-    assert {path.name for path in tmp_path.iterdir()} == {"all.jsonl", SUMS}
+    assert {path.name for path in tmp_path.iterdir()} == {
+        *("all.jsonl", ".all.jsonl.made_from", SUMS)
+    }
 
 
 @pytest.mark.parametrize("reward", [None, "reward"])
@@ -126,9 +136,75 @@ def test_an_interrupted_job_goes_on_from_finished_prompts(folder, tmp_path, monk
     assert not finished.exists()
 
 
+CHANGES = [{}, {"continuations": 2, "max_new_tokens": 6}, {"top_p": 0.5}]
+
+
+@pytest.mark.parametrize("reward", [None, "reward"])
+def test_benchmarks_of_one_job_are_what_each_is_alone(folder, tmp_path, reward):
+    alone = [tmp_path / f"alone_{number}.jsonl" for number in range(3)]
+    for path, own in zip(alone, CHANGES, strict=True):
+        generate(folder, path, reward=reward, **own)
+    for order in ([0, 1, 2], [2, 0, 1]):
+        together = [tmp_path / f"{order[0]}_{number}.jsonl" for number in order]
+        generate_together(folder, together, reward=reward, changes=[CHANGES[n] for n in order])
+        for number, path in zip(order, together, strict=True):
+            assert path.read_bytes() == alone[number].read_bytes()
+
+
+def test_what_is_made_from_the_same_is_kept(folder, tmp_path, monkeypatch):
+    """A benchmark that is added or changed is all that the same job generates again."""
+    outputs = [tmp_path / f"{number}.jsonl" for number in range(2)]
+    generate_together(folder, outputs[:1], changes=[{}])
+    sampled = []
+    original = generate_continuations.generate
+
+    def noted(model, tokenizer, prompts, sampling, **settings):
+        sampled.append(sampling.max_new_tokens)
+        return original(model, tokenizer, prompts, sampling, **settings)
+
+    monkeypatch.setattr(generate_continuations, "generate", noted)
+    before = outputs[0].stat().st_ino, outputs[0].read_bytes()
+    changes = [{"rows_per_batch": 2}, {"max_new_tokens": 6}]
+    generate_together(folder, outputs, changes=changes)
+    assert sampled == [6]
+    generate_together(folder, outputs, changes=[{}, {"max_new_tokens": 4}])
+    assert sampled == [6, 4]
+    assert (outputs[0].stat().st_ino, outputs[0].read_bytes()) == before
+    # What is damaged is not kept, nor is what has lost its record.
+    outputs[0].write_bytes(before[1][:-1])
+    (tmp_path / ".1.jsonl.made_from").unlink()
+    generate_together(folder, outputs, changes=[{}, {"max_new_tokens": 4}])
+    assert sampled == [6, 4, 5, 4]
+    assert outputs[0].read_bytes() == before[1]
+
+
+def test_a_job_that_fails_gives_no_benchmark_its_name_and_goes_on_from_it(
+    folder, tmp_path, monkeypatch
+):
+    """All that a failed job declares is removed: what is finished lies beside it."""
+    whole = [generate(folder, tmp_path / f"whole_{n}.jsonl", **CHANGES[n]) for n in range(2)]
+    outputs = [tmp_path / f"{number}.jsonl" for number in range(2)]
+    original, asked = generate_continuations.generate, []
+
+    def interrupted(model, tokenizer, prompts, sampling, **settings):
+        asked.append(sampling.max_new_tokens)
+        if len(asked) == 2:
+            raise Interrupted
+        return original(model, tokenizer, prompts, sampling, **settings)
+
+    monkeypatch.setattr(generate_continuations, "generate", interrupted)
+    with pytest.raises(Interrupted):
+        generate_together(folder, outputs, changes=CHANGES[:2])
+    assert not any(path.exists() for path in outputs)
+    generate_together(folder, outputs, changes=CHANGES[:2])
+    assert asked == [5, 6, 6]
+    assert [read_jsonl(path) for path in outputs] == whole
+
+
 def test_what_another_job_left_is_not_used(folder, tmp_path):
     output = tmp_path / "all.jsonl"
     whole = generate(folder, output)
+    output.unlink()
     other = {"settings": "other"}
     lines = [json.dumps(other), json.dumps([whole[0] | {"continuation": "stale"}])]
     (tmp_path / ".all.jsonl.finished").write_text("\n".join(lines) + "\n", encoding="utf-8")

@@ -102,8 +102,8 @@ def test_every_stage_that_computes_has_work(before):
     for rule in (
         *("make_model", "train_classifier", "train_reward", "sum_covariances"),
         *("correct_eigenvalues", "measure_query_gradient", "score_tokens"),
-        *("generate_continuations", "classify_continuations", "measure_perplexity"),
-        *("measure_lambada", "measure_agreement"),
+        *("generate_continuations", "classify_continuations", "measure_fluency"),
+        "measure_agreement",
     ):
         assert work.loc[rule, "flops"] > 0, rule
     for rule in (
@@ -385,11 +385,12 @@ def test_a_trainer_of_pairs_and_its_reference_read_both_sides(experiment):
 
 def test_a_guided_continuation_has_all_candidates_read(experiment):
     of_shard = {"model": "target", "seed": "0", "shard": "00000"}
-    of_shard["benchmark"] = "realtoxicityprompts"
     plain = work_of(experiment, "generate_continuations", "none", **of_shard)
     guided = work_of(experiment, "generate_continuations", "rad", **of_shard)
-    # Prompts, continuations, tokens of each, and for each token itself and 5 candidates.
+    # Of each benchmark prompts, continuations, tokens of each, and for each token itself and 5
+    # candidates.
     read = 100 * 5 * 8 * 6 * costs.encoder_flops(16, 1, 8)
+    read += 100 * 3 * 6 * 6 * costs.encoder_flops(16, 1, 6)
     assert guided.flops == pytest.approx(plain.flops + read)
     assert guided.tokens == plain.tokens
 

@@ -618,7 +618,7 @@ def test_scripts_from_generations_to_figures(tmp_path):
         source.write_text("".join(json.dumps(record) + "\n" for record in records))
         paths.append(tmp_path / f"{method}.metrics.json")
         finished = command(
-            "measure_toxicity.py", "--generations", source, "--benchmark", "realtoxicityprompts",
+            "measure_toxicity.py", "--generations", source, "--benchmarks", "realtoxicityprompts",
             "--model", "target", "--method", method, "--training-seed", 1,
             "--output", paths[-1], "--settings", '{"seed": 1, "resamples": 100}',
         )  # fmt: skip
@@ -653,7 +653,7 @@ def test_a_script_reports_bad_input_in_one_line(tmp_path):
     source = tmp_path / "generations.jsonl"
     source.write_text("".join(json.dumps(record) + "\n" for record in generations(2)[:-1]))
     finished = command(
-        "measure_toxicity.py", "--generations", source, "--benchmark", "b", "--model", "m",
+        "measure_toxicity.py", "--generations", source, "--benchmarks", "b", "--model", "m",
         "--method", "none", "--training-seed", 1, "--output", tmp_path / "metrics.json",
     )  # fmt: skip
     assert finished.returncode == 1

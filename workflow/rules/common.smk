@@ -30,6 +30,7 @@ open_config(workflow, config, SOURCE / "config/config.yaml")
 parts = open_experiment(config)
 experiment, layout, sources = parts.experiment, parts.layout, parts.sources
 influence, methods, judges, shown = parts.influence, parts.methods, parts.judges, parts.shown
+evaluation = parts.evaluation
 SEED, SHARDS, PROXY, PROXY_SEED = (
     experiment.seed,
     experiment.shards,

@@ -410,14 +410,14 @@ rule check_disjoint:
 rule check_prompt_lengths:
     input:
         tokenizer=lambda w: layout.tokenizer_file(experiment.tokenizer_of(w.model)),
-        prompts=layout.prompts(),
+        prompts=[layout.prompts(name) for name in evaluation.prompts],
         architecture=lambda w: sources.architecture_inputs(w.model),
     output:
-        record=layout.prompt_lengths(),
+        records=layout.prompt_lengths(evaluation.prompts),
     log:
-        layout.log("check_prompt_lengths", "model", "benchmark"),
+        layout.log("check_prompt_lengths", "model"),
     benchmark:
-        layout.benchmark("check_prompt_lengths", "model", "benchmark")
+        layout.benchmark("check_prompt_lengths", "model")
     # Before any training. An input of make_model would train again whatever is checked again, and
     # `ancient` there would hide changes of the training's own settings.
     priority: 100
@@ -431,18 +431,19 @@ rule check_prompt_lengths:
         code=code("check_prompt_lengths"),
         script=script("check_prompt_lengths"),
         settings=lambda w: settings_of(
-            benchmark=w.benchmark,
             model=w.model,
             architecture=sources.architecture(w.model),
             block_size=config["corpus"]["block_size"],
-            max_new_tokens=experiment.longest_continuation(w.benchmark),
+            max_new_tokens=evaluation.longest_continuations(),
         ),
+        benchmarks=evaluation.prompts,
         tokenizer=subpath(input.tokenizer, parent=True),
     message:
-        "prompts of {wildcards.benchmark} fit into {wildcards.model}"
+        "prompts fit into {wildcards.model}"
     shell:
         "python {params.script:q} --settings {params.settings:q} --tokenizer {params.tokenizer:q}"
-        " --prompts {input.prompts:q} --output {output.record:q} > {log:q} 2>&1"
+        " --benchmarks {params.benchmarks:q} --prompts {input.prompts:q}"
+        " --output {output.records:q} > {log:q} 2>&1"
 
 
 rule fetch:

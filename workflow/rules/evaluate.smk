@@ -3,25 +3,24 @@
 # in:   models/, prompts/, passages/, corpus/{tokenizer}/held_out/, classifiers/, what decode steps need
 # out:  evaluation/{model}/{method}/{seed}/{benchmark}/, removal/{model}/{method}.json
 
-MEASURING = {
-    "seed": SEED,
-    "resamples": config["evaluation"]["resamples"],
-    "level": config["evaluation"]["level"],
-}
+# One job measures all benchmarks of its kind, so that a model is loaded once. What was made from the same
+# before is kept (scripts/ifguide/files/kept.py): `update` leaves it there when the job runs again.
 
 
 rule generate_continuations:
     input:
         model=lambda w: methods.model_files(w.model, w.method, w.seed),
         given=methods.decode_inputs,
-        prompts=layout.prompts(),
-        lengths=layout.prompt_lengths(),
+        prompts=[layout.prompts(name) for name in evaluation.prompts],
+        lengths=layout.prompt_lengths(evaluation.prompts),
     output:
-        continuations=f"{layout.evaluation()}/continuations/shard-{{shard}}.jsonl",
+        continuations=update(
+            layout.evaluations(evaluation.prompts, "continuations/shard-{shard}.jsonl")
+        ),
     log:
-        layout.log("generate_continuations", "model", "method", "seed", "benchmark", "shard"),
+        layout.log("generate_continuations", "model", "method", "seed", "shard"),
     benchmark:
-        layout.benchmark("generate_continuations", "model", "method", "seed", "benchmark", "shard")
+        layout.benchmark("generate_continuations", "model", "method", "seed", "shard")
     retries: 1
     conda:
         "../../envs/main.yaml"
@@ -34,98 +33,64 @@ rule generate_continuations:
         code=code("generate_continuations", stages=["decode"]),
         script=script("generate_continuations"),
         settings=lambda w: settings_of(
-            generation={
-                **without(config["generation"], "shards"),
-                **config["benchmarks"][w.benchmark].get("generation", {}),
-            },
+            benchmarks=evaluation.generation(),
             shard=[int(w.shard), config["generation"]["shards"]],
             steps=methods.stage_options(w.method, "decode"),
             seed=SEED,
         ),
+        benchmarks=evaluation.prompts,
         model=lambda w: methods.model_directory(w.model, w.method, w.seed),
         given=methods.decode_given,
     message:
-        "continuations of {wildcards.benchmark} by {wildcards.model}/{wildcards.method}"
+        "continuations by {wildcards.model}/{wildcards.method}"
     shell:
-        "python {params.script:q} --settings {params.settings:q} --model {params.model:q}"
-        " --given {params.given:q} --prompts {input.prompts:q} --output {output.continuations:q} > {log:q} 2>&1"
+        "python {params.script:q} --settings {params.settings:q} --code {params.code:q}"
+        " --benchmarks {params.benchmarks:q} --prompts {input.prompts:q}"
+        " --model {params.model:q} --given {params.given:q}"
+        " --output {output.continuations:q} > {log:q} 2>&1"
 
 
 rule classify_continuations:
     input:
-        continuations=shard_files(
-            f"{layout.evaluation()}/continuations", config["generation"]["shards"], "jsonl"
-        ),
+        continuations=evaluation.continuations(*evaluation.prompts),
         judges=judges.all_ready(),
     output:
-        generations=f"{layout.evaluation()}/generations.jsonl",
+        generations=update(layout.evaluations(evaluation.prompts, "generations.jsonl")),
     log:
-        layout.log("classify_continuations", "model", "method", "seed", "benchmark"),
+        layout.log("classify_continuations", "model", "method", "seed"),
     benchmark:
-        layout.benchmark("classify_continuations", "model", "method", "seed", "benchmark")
+        layout.benchmark("classify_continuations", "model", "method", "seed")
     conda:
         "../../envs/main.yaml"
     threads: 1
     resources:
-        mem_mb=growing(4000),
-        runtime=growing(240),
+        mem_mb=growing(6000),
+        runtime=growing(480),
         gpu=0,
     params:
         code=code("classify_continuations"),
         script=script("classify_continuations"),
         settings=always(judges=judges.all_given()),
+        benchmarks=evaluation.prompts,
     message:
-        "toxicity of {wildcards.model}/{wildcards.method} on {wildcards.benchmark}"
+        "toxicity of continuations by {wildcards.model}/{wildcards.method}"
     shell:
-        "python {params.script:q} --settings {params.settings:q}"
-        " --continuations {input.continuations:q} --output {output.generations:q} > {log:q} 2>&1"
-
-
-rule measure_continuation_losses:
-    input:
-        continuations=shard_files(
-            f"{layout.evaluation()}/continuations", config["generation"]["shards"], "jsonl"
-        ),
-        reference=lambda w: methods.model_files(w.model, UNCENSORED, w.seed),
-    output:
-        losses=layout.continuation_losses(),
-    log:
-        layout.log("measure_continuation_losses", "model", "method", "seed", "benchmark"),
-    benchmark:
-        layout.benchmark("measure_continuation_losses", "model", "method", "seed", "benchmark")
-    conda:
-        "../../envs/main.yaml"
-    threads: 1
-    resources:
-        mem_mb=growing(4000),
-        runtime=growing(120),
-        gpu=0,
-    params:
-        code=code("measure_continuation_losses"),
-        script=script("measure_continuation_losses"),
-        settings=always(continuations=config["evaluation"]["perplexity_continuations"]),
-        reference=lambda w: layout.model(w.model, UNCENSORED, w.seed),
-    message:
-        "continuations of {wildcards.benchmark} by {wildcards.model}/{wildcards.method}, read by the uncensored model"
-    shell:
-        "python {params.script:q} --settings {params.settings:q}"
-        " --continuations {input.continuations:q} --reference {params.reference:q}"
-        " --output {output.losses:q} > {log:q} 2>&1"
+        "python {params.script:q} --settings {params.settings:q} --code {params.code:q}"
+        " --benchmarks {params.benchmarks:q} --continuations {input.continuations:q}"
+        " --output {output.generations:q} > {log:q} 2>&1"
 
 
 rule measure_toxicity:
     input:
-        generations=f"{layout.evaluation()}/generations.jsonl",
-        losses=layout.continuation_losses() if methods.has_reference else [],
+        generations=layout.evaluations(evaluation.prompts, "generations.jsonl"),
+        losses=evaluation.losses(),
         record=lambda w: f"{methods.model_directory(w.model, w.method, w.seed)}/training.json",
     output:
-        metrics=f"{layout.evaluation()}/metrics.json",
+        metrics=update(layout.evaluations(evaluation.prompts, "metrics.json")),
     log:
-        layout.log("measure_toxicity", "model", "method", "seed", "benchmark"),
+        layout.log("measure_toxicity", "model", "method", "seed"),
     benchmark:
-        layout.benchmark("measure_toxicity", "model", "method", "seed", "benchmark")
-    wildcard_constraints:
-        benchmark=names(experiment.benchmarks_of("prompts")),
+        layout.benchmark("measure_toxicity", "model", "method", "seed")
     conda:
         "../../envs/main.yaml"
     threads: 1
@@ -136,104 +101,58 @@ rule measure_toxicity:
         code=code("measure_toxicity"),
         script=script("measure_toxicity"),
         settings=always(
-            judges=list(judges), threshold=config["evaluation"]["threshold"], **MEASURING
+            judges=list(judges),
+            threshold=config["evaluation"]["threshold"],
+            seed=SEED,
+            resamples=config["evaluation"]["resamples"],
+            level=config["evaluation"]["level"],
         ),
-        losses=lambda w, input: ["--losses", input.losses] if input.losses else [],
+        benchmarks=evaluation.prompts,
+        losses=lambda w, input: ["--losses", *input.losses] if input.losses else [],
     message:
-        "metrics of {wildcards.model}/{wildcards.method} on {wildcards.benchmark}"
+        "metrics of continuations by {wildcards.model}/{wildcards.method}"
     shell:
-        "python {params.script:q} --settings {params.settings:q}"
-        " --generations {input.generations:q} {params.losses:q}"
-        " --training-record {input.record:q} --benchmark {wildcards.benchmark:q}"
-        " --model {wildcards.model:q} --method {wildcards.method:q}"
-        " --training-seed {wildcards.seed:q} --output {output.metrics:q} > {log:q} 2>&1"
+        "python {params.script:q} --settings {params.settings:q} --code {params.code:q}"
+        " --benchmarks {params.benchmarks:q} --generations {input.generations:q}"
+        " {params.losses:q} --training-record {input.record:q} --model {wildcards.model:q}"
+        " --method {wildcards.method:q} --training-seed {wildcards.seed:q}"
+        " --output {output.metrics:q} > {log:q} 2>&1"
 
 
-rule measure_perplexity:
+rule measure_fluency:
     input:
         model=lambda w: methods.model_files(w.model, w.method, w.seed),
         given=methods.decode_inputs,
-        reference=lambda w: methods.reference_files(w.model, w.method, w.seed),
-        corpus=lambda w: [
-            f"{layout.held_out(experiment.tokenizer_of(w.model))}/meta.json",
-            *column_files(
-                layout.held_out(experiment.tokenizer_of(w.model)), 1, experiment.columns
-            ),
-        ],
+        texts=evaluation.fluency_inputs,
     output:
-        metrics=f"{layout.evaluation()}/metrics.json",
+        measured=update(evaluation.fluency_outputs()),
     log:
-        layout.log("measure_perplexity", "model", "method", "seed", "benchmark"),
+        layout.log("measure_fluency", "model", "method", "seed"),
     benchmark:
-        layout.benchmark("measure_perplexity", "model", "method", "seed", "benchmark")
-    wildcard_constraints:
-        benchmark=names(experiment.benchmarks_of("perplexity")),
+        layout.benchmark("measure_fluency", "model", "method", "seed")
     conda:
         "../../envs/main.yaml"
     threads: 1
     resources:
         mem_mb=growing(4000),
-        runtime=growing(120),
+        runtime=growing(240),
         gpu=0,
     params:
-        code=code("measure_perplexity", stages=["decode"]),
-        script=script("measure_perplexity"),
-        settings=lambda w: settings_of(steps=methods.stage_options(w.method, "decode"), **MEASURING),
+        code=code("measure_fluency", stages=["decode"]),
+        script=script("measure_fluency"),
+        settings=lambda w: evaluation.fluency_settings(w.method),
+        benchmarks=evaluation.fluency,
         given=methods.decode_given,
         model=lambda w: methods.model_directory(w.model, w.method, w.seed),
-        reference=lambda w: methods.reference_option(w.model, w.method, w.seed),
-        corpus=lambda w: layout.held_out(experiment.tokenizer_of(w.model)),
+        options=evaluation.fluency_options,
     message:
-        "held-out perplexity of {wildcards.model}/{wildcards.method}"
+        "fluency of {wildcards.model}/{wildcards.method}"
     shell:
-        "python {params.script:q} --settings {params.settings:q} --corpus {params.corpus:q}"
-        " --given {params.given:q} --model {params.model:q} {params.reference:q}"
-        " --benchmark {wildcards.benchmark:q}"
-        " --model-name {wildcards.model:q} --method {wildcards.method:q}"
-        " --training-seed {wildcards.seed:q} --output {output.metrics:q} > {log:q} 2>&1"
-
-
-rule measure_lambada:
-    input:
-        model=lambda w: methods.model_files(w.model, w.method, w.seed),
-        given=methods.decode_inputs,
-        passages=layout.passages(),
-    output:
-        metrics=f"{layout.evaluation()}/metrics.json",
-    log:
-        layout.log("measure_lambada", "model", "method", "seed", "benchmark"),
-    benchmark:
-        layout.benchmark("measure_lambada", "model", "method", "seed", "benchmark")
-    wildcard_constraints:
-        benchmark=names(experiment.benchmarks_of("lambada")),
-    conda:
-        "../../envs/main.yaml"
-    threads: 1
-    resources:
-        mem_mb=growing(4000),
-        runtime=growing(120),
-        gpu=0,
-    params:
-        code=code("measure_lambada", stages=["decode"]),
-        script=script("measure_lambada"),
-        settings=lambda w: settings_of(
-            steps=methods.stage_options(w.method, "decode"),
-            sampling=(
-                {key: config["generation"][key] for key in ("top_p", "temperature")}
-                if methods.step_at(w.method, "decode")
-                else None
-            ),
-            **MEASURING,
-        ),
-        given=methods.decode_given,
-        model=lambda w: methods.model_directory(w.model, w.method, w.seed),
-    message:
-        "last words by {wildcards.model}/{wildcards.method}"
-    shell:
-        "python {params.script:q} --settings {params.settings:q} --passages {input.passages:q}"
-        " --given {params.given:q} --model {params.model:q} --benchmark {wildcards.benchmark:q}"
-        " --model-name {wildcards.model:q} --method {wildcards.method:q}"
-        " --training-seed {wildcards.seed:q} --output {output.metrics:q} > {log:q} 2>&1"
+        "python {params.script:q} --settings {params.settings:q} --code {params.code:q}"
+        " --benchmarks {params.benchmarks:q} --given {params.given:q}"
+        " --model {params.model:q} {params.options:q} --model-name {wildcards.model:q}"
+        " --method {wildcards.method:q} --training-seed {wildcards.seed:q}"
+        " --output {output.measured:q} > {log:q} 2>&1"
 
 
 rule measure_removal:

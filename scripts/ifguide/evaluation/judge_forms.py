@@ -6,6 +6,11 @@ from typing import Any
 
 from ifguide.data.file_lists import from_arguments
 from ifguide.evaluation.judge import Judge
+from ifguide.files.kept import files_sha256
+
+# What a library reads of a judge's folder, and which of such files only tell about it.
+READ = {".json", ".txt", ".model", ".safetensors", ".ckpt"}
+TOLD = {"quality.json", "calibration.json"}
 
 
 def open_judge(name: str, settings: Mapping[str, Any]) -> Judge:
@@ -35,3 +40,23 @@ def open_judge(name: str, settings: Mapping[str, Any]) -> Judge:
 
             return WordJudge(read_words(map(Path, from_arguments(files))))
     raise ValueError(f"no judge has the settings {settings}")
+
+
+def judge_identity(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what tells a judge from others, wherever it lies: hashes of its files, its settings.
+
+    settings: as of `open_judge`.
+    """
+    match settings:
+        case {"checkpoint": path}:
+            return {"files": files_sha256(_files_of(Path(path).parent))}
+        case {"directory": path, "toxic_label": label}:
+            return {"files": files_sha256(_files_of(Path(path))), "toxic_label": label}
+        case {"words": files}:
+            return {"words": list(files_sha256(map(Path, from_arguments(files))).values())}
+    return dict(settings)
+
+
+def _files_of(directory: Path) -> list[Path]:
+    files = directory.glob("[!.]*")
+    return [path for path in files if path.suffix in READ and path.name not in TOLD]

@@ -1,4 +1,10 @@
-"""The work of the rules that measure models: continuations, their toxicity, and fluency."""
+"""The work of the rules that measure models: continuations, their toxicity, and fluency.
+
+A job measures all benchmarks of its kind, one after another.
+"""
+
+import functools
+from collections.abc import Iterable
 
 from ifguide.models import costs, footprints
 from ifguide.models.work import Work, reading_work
@@ -11,9 +17,20 @@ CONTINUATION_BYTES = 600  # of one continuation in both files, with its scores
 PERPLEXITY_BATCH = 32
 
 
+def _one_after_another(parts: Iterable[Work]) -> Work:
+    return functools.reduce(Work.then, parts, Work())
+
+
 def generate_continuations(
-    experiment: Experiment, model: str, method: str, seed: str, benchmark: str, shard: str
+    experiment: Experiment, model: str, method: str, seed: str, shard: str
 ) -> Work:
+    return _one_after_another(
+        _continuations(experiment, model, method, benchmark)
+        for benchmark in experiment.benchmarks("prompts")
+    )
+
+
+def _continuations(experiment: Experiment, model: str, method: str, benchmark: str) -> Work:
     shape, sampling = experiment.shape(model), experiment.sampling(benchmark)
     prompts = experiment.counts.records(f"benchmarks.{benchmark}") / sampling["shards"]
     copies, new = sampling["continuations"], sampling["max_new_tokens"]
@@ -40,9 +57,13 @@ def _decoded(
     )
 
 
-def classify_continuations(
-    experiment: Experiment, model: str, method: str, seed: str, benchmark: str
-) -> Work:
+def classify_continuations(experiment: Experiment, model: str, method: str, seed: str) -> Work:
+    return _one_after_another(
+        _judgements(experiment, benchmark) for benchmark in experiment.benchmarks("prompts")
+    )
+
+
+def _judgements(experiment: Experiment, benchmark: str) -> Work:
     sampling = experiment.sampling(benchmark)
     texts = experiment.counts.records(f"benchmarks.{benchmark}") * sampling["continuations"]
     length = sampling["max_new_tokens"] + 2
@@ -57,9 +78,21 @@ def classify_continuations(
     )
 
 
-def measure_perplexity(
-    experiment: Experiment, model: str, method: str, seed: str, benchmark: str
-) -> Work:
+def measure_fluency(experiment: Experiment, model: str, method: str, seed: str) -> Work:
+    documents = experiment.benchmarks("perplexity", method)
+    passages = experiment.benchmarks("lambada", method)
+    compared = "none" in experiment.config["evaluation"]["methods"]
+    prompts = experiment.benchmarks("prompts", method) if compared else []
+    return _one_after_another(
+        [
+            *(_perplexity(experiment, model, method) for _ in documents),
+            *(_last_words(experiment, model, method, benchmark) for benchmark in passages),
+            *(_continuation_losses(experiment, model, benchmark) for benchmark in prompts),
+        ]
+    )
+
+
+def _perplexity(experiment: Experiment, model: str, method: str) -> Work:
     tokens = experiment.counts.held_out_tokens(experiment.tokenizer_of(model))
     length = experiment.block_size
     work = reading_work(experiment.shape(model), tokens, length, PERPLEXITY_BATCH)
@@ -70,21 +103,17 @@ def measure_perplexity(
     return decoded.beside(work) if compared else decoded
 
 
-def measure_continuation_losses(
-    experiment: Experiment, model: str, method: str, seed: str, benchmark: str
-) -> Work:
+def _last_words(experiment: Experiment, model: str, method: str, benchmark: str) -> Work:
+    passages = experiment.counts.records(f"benchmarks.{benchmark}")
+    tokens = passages * PASSAGE_TOKENS
+    work = reading_work(experiment.shape(model), tokens, PASSAGE_TOKENS, PERPLEXITY_BATCH)
+    return _decoded(work, experiment, model, method, passages, WORD_TOKENS)
+
+
+def _continuation_losses(experiment: Experiment, model: str, benchmark: str) -> Work:
     sampling = experiment.sampling(benchmark)
     length = PROMPT_TOKENS + sampling["max_new_tokens"]
     wanted = experiment.config["evaluation"]["perplexity_continuations"]
     texts = experiment.counts.records(f"benchmarks.{benchmark}")
     texts *= min(sampling["continuations"], wanted)
     return reading_work(experiment.shape(model), texts * length, length, PERPLEXITY_BATCH)
-
-
-def measure_lambada(
-    experiment: Experiment, model: str, method: str, seed: str, benchmark: str
-) -> Work:
-    passages = experiment.counts.records(f"benchmarks.{benchmark}")
-    tokens = passages * PASSAGE_TOKENS
-    work = reading_work(experiment.shape(model), tokens, PASSAGE_TOKENS, PERPLEXITY_BATCH)
-    return _decoded(work, experiment, model, method, passages, WORD_TOKENS)

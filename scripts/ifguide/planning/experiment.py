@@ -61,6 +61,18 @@ class Experiment:
             return described["hidden_size"], described["num_hidden_layers"]
         return LARGE_ENCODER if "revision" in entry or "path" in entry else BASE_ENCODER
 
+    def benchmarks(self, kind: str, method: str | None = None) -> list[str]:
+        """Return the benchmarks of a kind that are asked for; only where they measure a method."""
+        asked = self.config["evaluation"]["benchmarks"]
+        steps = self.steps(method).values() if method else ()
+        return [
+            name
+            for name, entry in self.config["benchmarks"].items()
+            if entry["kind"] == kind
+            and (asked is None or name in asked)
+            and all(kind in step.measured_on for step in steps)
+        ]
+
     def sampling(self, benchmark: str) -> dict:
         """Return the settings by which continuations of a benchmark's prompts are sampled."""
         own = self.config["benchmarks"][benchmark].get("generation", {})

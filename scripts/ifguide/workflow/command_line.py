@@ -12,7 +12,7 @@ import json
 import logging
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from ifguide.errors import InputError
@@ -51,6 +51,22 @@ def add_score_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--scored", type=json.loads, required=True, metavar="JSON", help="settings of the scores"
     )
+
+
+def add_kept_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the benchmarks of a job, an output for each, and the code that makes them.
+
+    What a job keeps is by the same code (`files.kept`).
+    """
+    parser.add_argument("--benchmarks", nargs="+", required=True)
+    parser.add_argument("--output", type=Path, nargs="+", required=True)
+    parser.add_argument("--code", default="", help="digest of the code that the outputs depend on")
+
+
+def divided(paths: Sequence[Path], parts: int) -> list[list[Path]]:
+    """Return files in so many parts of equal length, in their order."""
+    each = len(paths) // parts
+    return [list(paths[part * each : (part + 1) * each]) for part in range(parts)]
 
 
 def labelled_path(argument: str) -> tuple[str, str]:
@@ -102,9 +118,11 @@ def run(
     collect_only_new_garbage()
     # Processes that torchrun started make one output, and all find the same mistake.
     first = os.environ.get("RANK", "0") == "0"
-    lock = sole_writer(arguments.output) if resumes and first else contextlib.nullcontext()
+    outputs = arguments.output if resumes and first else []
     try:
-        with lock:
+        with contextlib.ExitStack() as locks:
+            for output in outputs if isinstance(outputs, list) else [outputs]:
+                locks.enter_context(sole_writer(output))
             main(arguments)
     except InputError as error:
         if first:

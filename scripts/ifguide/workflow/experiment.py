@@ -68,6 +68,14 @@ class Experiment:
     def benchmarks_of(self, *kinds: str) -> list[str]:
         return [name for name, entry in self.config["benchmarks"].items() if entry["kind"] in kinds]
 
+    def measured_benchmarks(self, *kinds: str) -> list[str]:
+        """Return the benchmarks of some kinds that are asked for, whatever the order of the keys.
+
+        They are the outputs of one job: a benchmark that is not asked for keeps what it has.
+        """
+        asked = self.config["evaluation"]["benchmarks"]
+        return sorted(name for name in self.benchmarks_of(*kinds) if asked is None or name in asked)
+
     def tokenizer_of(self, model: str) -> str:
         return self.config["models"][model]["tokenizer"]
 

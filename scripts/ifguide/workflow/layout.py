@@ -138,8 +138,8 @@ class Layout:
     def prompts_report(self, benchmark: str = "{benchmark}") -> str:
         return f"{self.root}/prompts/{benchmark}.json"
 
-    def prompt_lengths(self, model: str = "{model}", benchmark: str = "{benchmark}") -> str:
-        return f"{self.root}/prompts/lengths/{model}/{benchmark}.json"
+    def prompt_lengths(self, benchmarks: Iterable[str], model: str = "{model}") -> list[str]:
+        return [f"{self.root}/prompts/lengths/{model}/{b}.json" for b in benchmarks]
 
     def passages(self, benchmark: str = "{benchmark}") -> str:
         return f"{self.root}/passages/{benchmark}.jsonl"
@@ -208,14 +208,16 @@ class Layout:
     ) -> str:
         return f"{self.root}/evaluation/{model}/{method}/{seed}/{benchmark}"
 
-    def continuation_losses(
+    def evaluations(
         self,
+        benchmarks: Iterable[str],
+        name: str,
         model: str = "{model}",
         method: str = "{method}",
         seed: str = "{seed}",
-        benchmark: str = "{benchmark}",
-    ) -> str:
-        return f"{self.evaluation(model, method, seed, benchmark)}/continuation_losses.json"
+    ) -> list[str]:
+        """Return a file of each of several benchmarks, which one job makes or reads."""
+        return [f"{self.evaluation(model, method, seed, b)}/{name}" for b in benchmarks]
 
     def removal(self, model: str = "{model}", method: str = "{method}") -> str:
         return f"{self.root}/removal/{model}/{method}.json"

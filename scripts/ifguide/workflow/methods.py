@@ -215,11 +215,19 @@ class Methods:
         return sorted(method for method in makers if self.needs(method, Pairs))
 
     def is_measured_on(self, method: str, benchmark: str) -> bool:
-        asked = self.config["evaluation"]["benchmarks"]
         kind = self.config["benchmarks"][benchmark]["kind"]
-        return (asked is None or benchmark in asked) and all(
-            kind in step.measured_on for step in self.steps[method]
-        )
+        asked = self.experiment.measured_benchmarks(kind)
+        return benchmark in asked and not self.unmeasured_on(method, benchmark)
+
+    def unmeasured_on(self, method: str, *benchmarks: str) -> dict[str, str]:
+        """Return why some benchmarks say nothing about a method, by benchmark."""
+        kinds = {name: self.config["benchmarks"][name]["kind"] for name in benchmarks}
+        return {
+            name: step.unmeasured
+            for step in self.steps[method]
+            for name, kind in kinds.items()
+            if kind not in step.measured_on
+        }
 
     @property
     def metrics(self) -> list[str]:
@@ -284,15 +292,6 @@ class Methods:
     def model_files(self, model: str, method: str, seed: str) -> list[str]:
         folder = self.model_directory(model, method, seed)
         return [f"{folder}/{name}" for name in MODEL_FILES]
-
-    def reference_files(self, model: str, method: str, seed: str) -> list[str]:
-        """Return what a rule waits for before it holds a model against the uncensored one."""
-        other = self.reference_seed(method, seed)
-        return [] if other is None else self.model_files(model, UNCENSORED, other)
-
-    def reference_option(self, model: str, method: str, seed: str) -> list[str]:
-        other = self.reference_seed(method, seed)
-        return [] if other is None else ["--reference", self.layout.model(model, UNCENSORED, other)]
 
     def given_files(self, model: str) -> list[str]:
         """Return the files of a model directory that the config names."""

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 from ifguide.methods.step import steps_of
 from ifguide.workflow.checks import Checks, check_method_steps
+from ifguide.workflow.evaluation import Evaluation
 from ifguide.workflow.experiment import Experiment
 from ifguide.workflow.influence import Influence
 from ifguide.workflow.judges import Judges
@@ -23,6 +24,7 @@ class Parts:
     methods: Methods
     judges: Judges
     shown: Shown
+    evaluation: Evaluation
 
     def planned_facts(self) -> dict:
         return planned_facts(
@@ -45,4 +47,5 @@ def open_experiment(config: dict) -> Parts:
     shown = Shown(experiment, influence, methods)
     Checks(experiment, sources, influence, methods, shown).run()
     judges = Judges(experiment, sources)
-    return Parts(experiment, layout, sources, influence, methods, judges, shown)
+    evaluation = Evaluation(experiment, methods)
+    return Parts(experiment, layout, sources, influence, methods, judges, shown, evaluation)
