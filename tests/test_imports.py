@@ -51,8 +51,7 @@ MAY_IMPORT = {
     **dict.fromkeys(
         [
             *("correct_eigenvalues", "decompose_covariances", "generate_continuations"),
-            *("make_direction", "measure_continuation_losses", "measure_device", "measure_lambada"),
-            "measure_perplexity",
+            *("make_direction", "measure_device", "measure_fluency"),
             *("measure_proxy_agreement", "measure_query_gradient", "merge_factors"),
             *("score_tokens", "sum_covariances", "take_model"),
         ],
