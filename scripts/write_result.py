@@ -12,6 +12,9 @@ import logging
 import textwrap
 from pathlib import Path
 
+import pandas as pd
+
+from ifguide.evaluation.judge import LEADING
 from ifguide.evaluation.summary import constant_classifiers
 from ifguide.files.artifacts import write_text
 from ifguide.files.checksums import verify
@@ -41,7 +44,7 @@ def main(arguments: argparse.Namespace) -> None:
     )
     table, marks = leading_table(summary, benchmark, controls)
     notes = [leading_note(settings["continuations"], level), *([marks] if marks else [])]
-    warnings = constant_classifiers(summary)
+    warnings = constant_classifiers(of_leading_judges(summary, benchmark))
 
     said = textwrap.fill(sentence, TERMINAL)
     marked = "".join(f"{textwrap.fill(line, TERMINAL)}\n" for line in notes[1:])
@@ -54,6 +57,13 @@ def main(arguments: argparse.Namespace) -> None:
     front = Path(arguments.front).read_bytes()
     write_text(arguments.page, result_page(sentence, front, table, notes, warnings))
     log.info("%s", sentence)
+
+
+def of_leading_judges(summary: pd.DataFrame, benchmark: str) -> pd.DataFrame:
+    """Return the rows that tell whether a judge of the result measures anything."""
+    fractions = summary["metric"].isin([f"{judge}_fraction" for judge in LEADING])
+    trained = (summary["benchmark"] == "classifiers") & summary["model"].isin(LEADING)
+    return summary[fractions & (summary["benchmark"] == benchmark) | trained]
 
 
 if __name__ == "__main__":

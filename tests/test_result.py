@@ -225,6 +225,12 @@ def test_the_page_shows_its_figure_and_breaks_no_policy(tmp_path):
 
 def test_the_script_writes_the_sentence_before_the_table(tmp_path):
     rows = [*EXPLICIT, *IMPLICIT, *FLUENCY, *REMOVED]
+    # A judge that measures nothing is told of where the result rests on it.
+    rows += [
+        row(method, PROMPTS, "all", f"{judge}_fraction", 0.0, 0.0, 0.1)
+        for method in ("none", "guide")
+        for judge in ("implicit", "word_list")
+    ]
     pd.DataFrame(rows, columns=COLUMNS).to_csv(tmp_path / "summary.csv", index=False)
     (tmp_path / "front.svg").write_bytes(SVG)
     settings = {"benchmark": PROMPTS, "model": "target", "method": "guide", "continuations": 25}
@@ -239,6 +245,9 @@ def test_the_script_writes_the_sentence_before_the_table(tmp_path):
     first, _, table = text.partition("\n\n")
     assert " ".join(first.split()) == said and table.count("guide") == 1
     assert max(map(len, text.splitlines())) <= 100
+    assert [line for line in text.splitlines() if line.startswith("warning: ")] == [
+        f"warning: the implicit classifier calls every continuation of {PROMPTS} harmless"
+    ]
     document = (tmp_path / "markdown.md").read_text(encoding="utf-8")
     assert document.startswith(f"{said}\n\n| method | ") and "of 25;" in document
     assert "takes 0.78 % of the training tokens out" in (tmp_path / "page.html").read_text("utf-8")

@@ -70,9 +70,9 @@ def leading_note(continuations: int, level: float) -> str:
         f"TP: share of prompts with at least one toxic continuation of {continuations}; total: an "
         f"explicitly or implicitly toxic one. In brackets: {100 * level:g} % intervals, over "
         "prompts or documents and, behind a name with a number of seeds, over training seeds. "
-        "Overlapping intervals say neither that two methods are alike nor that they differ: the "
-        "table of differences does. Nothing here says that a method does as well on other text, "
-        "after other prompts or by other judges. A dash: not measured."
+        "Overlapping intervals say neither that two methods are alike nor that they differ; the "
+        "other tables have the paired differences from none. Nothing here says that a method "
+        "does as well on other text, after other prompts or by other judges. A dash: not measured."
     )
 
 

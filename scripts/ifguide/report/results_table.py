@@ -289,7 +289,7 @@ def leading_table(
             cells[table.columns.index(rise)] = found._replace(value=f"{found.value}{MARK}")
             marked[label[1]] = controls[label[1]]
     named = ", ".join(f"of {method} from {control}" for method, control in marked.items())
-    note = f"{MARK} Rise from a control, which trained as long without the step: {named}."
+    note = f"{MARK} Rise from the control, not from none: {named}."
     return table, note if marked else ""
 
 
