@@ -300,7 +300,7 @@ def test_every_job_has_a_log_and_a_benchmark(finished):
     names = {path.relative_to(logs).with_suffix("") for path in logs.rglob("*.log")}
     times = logs / "benchmarks"
     assert names == {path.relative_to(times).with_suffix("") for path in times.rglob("*.tsv")}
-    assert len(names) == 95
+    assert len(names) == 104
 
 
 @pytest.mark.slow
