@@ -26,7 +26,8 @@ from ifguide.report.results_table import leading_table, markdown, plain_text
 
 log = logging.getLogger(__name__)
 
-TERMINAL = 100  # characters
+# A name is never broken.
+TERMINAL = textwrap.TextWrapper(100, break_long_words=False, break_on_hyphens=False)
 
 
 def main(arguments: argparse.Namespace) -> None:
@@ -46,8 +47,8 @@ def main(arguments: argparse.Namespace) -> None:
     notes = [leading_note(settings["continuations"], level), *([marks] if marks else [])]
     warnings = constant_classifiers(of_leading_judges(summary, benchmark))
 
-    said = textwrap.fill(sentence, TERMINAL)
-    marked = "".join(f"{textwrap.fill(line, TERMINAL)}\n" for line in notes[1:])
+    said = TERMINAL.fill(sentence)
+    marked = "".join(f"{TERMINAL.fill(line)}\n" for line in notes[1:])
     warned = "".join(f"warning: {line}\n" for line in warnings)
     write_text(arguments.text, f"{said}\n\n{plain_text(table)}{marked}{warned}")
     paragraphs = [sentence, markdown(table).rstrip(), " ".join(notes)]

@@ -281,11 +281,11 @@ def leading_table(
     from_control = results_table(
         summary, [rise._replace(metric=f"{rise.metric}{FROM_CONTROL}", better=0)]
     )
-    rises = {label: cell for label, (cell,) in zip(*from_control[1:3], strict=True)}
+    rises = dict(zip(from_control.labels, from_control.cells, strict=True))
     marked = {}
     for label, cells in zip(table.labels, table.cells, strict=True):
         if label in rises and label[1] in controls and rise in table.columns:
-            found = rises[label]
+            (found,) = rises[label]
             cells[table.columns.index(rise)] = found._replace(value=f"{found.value}{MARK}")
             marked[label[1]] = controls[label[1]]
     named = ", ".join(f"of {method} from {control}" for method, control in marked.items())
