@@ -37,9 +37,10 @@ GENERATE = {"generate_continuations"} | FLUENCY | CLASSIFY
 LENGTHS = {"check_prompt_lengths"}
 PROMPTS = {"read_prompts", "check_disjoint"} | LENGTHS | GENERATE
 PASSAGES = {"read_passages"} | FLUENCY
-SUPPRESSED = {"make_model"} | GENERATE
+TRAINED = {"make_model"} | GENERATE
+SUPPRESSED = {"measure_erasure"} | TRAINED
 TARGET = SUPPRESSED
-DPO = {"make_model"} | GENERATE  # in the tiny config, the model that `rad` decodes
+DPO = TRAINED  # in the tiny config, the model that `rad` decodes
 PAIRS = {"read_pairs", "check_disjoint"} | DPO
 REWARD = {"train_reward"} | GENERATE
 SHOWN = {"describe_documents"} | PAGES
@@ -66,7 +67,7 @@ QUERIES = {"read_queries", "check_disjoint"} | GRADIENT
 MATCHED = {"read_queries", "check_disjoint"} | PLAIN
 PROXY = FACTORS | GRADIENT
 TRAINING = PROXY | TARGET
-FILTER = {"make_corpus"} | REMOVAL | SUPPRESSED
+FILTER = {"make_corpus"} | REMOVAL | TRAINED
 TOKENS = {"tokenize_documents"} | FILTER | TRAINING
 BLOCKS = {"tokenize_held_out"} | TOKENS
 PARTS = {"tokenize_part"}
@@ -202,7 +203,7 @@ CHANGES: dict[str, tuple[object, set[str] | str]] = {
     "methods.word_filter.filter.words": ("{planted}/pairs.tsv", FILTER),
     "methods.word_filter.filter.unit": ("block", FILTER),
     "methods.word_filter.compare_with": ("rad", SUMMARY),
-    "methods.word_filter.training.max_steps": (19, SUPPRESSED),
+    "methods.word_filter.training.max_steps": (19, TRAINED),
     "methods.ifguide.suppress.objective": ("exclusion", SUPPRESSED),
     "methods.ifguide.suppress.strength": (0.5, SUPPRESSED),
     "methods.dpo.start_from": ("ifguide", DPO),
@@ -313,6 +314,7 @@ CHANGES: dict[str, tuple[object, set[str] | str]] = {
     ),
     "influence.variants.unmoved.unmoved": (False, VARIANT),
     "influence.variants.unmoved.pooling": (0.5, VARIANT),
+    "influence.variants.unmoved.pool_over": ("context", VARIANT),
     "influence.variants.unmoved.token_weight": ("inverse_document_frequency", VARIANT),
     "influence.variants.unmoved.token_weight_power": (2.0, VARIANT),
     "influence.variants.rare.direction": ("differential", VARIANT),
@@ -322,6 +324,7 @@ CHANGES: dict[str, tuple[object, set[str] | str]] = {
         "influence.variants.rare.unmoved: only `position` scores are moved",
     ),
     "influence.variants.rare.pooling": (0.5, VARIANT),
+    "influence.variants.rare.pool_over": ("context", VARIANT),
     "influence.variants.rare.token_weight": ("none", VARIANT),
     "influence.variants.rare.token_weight_power": (0.5, VARIANT),
     "influence.scores.route": ("forward_mode", SCORES),
@@ -350,6 +353,7 @@ CHANGES: dict[str, tuple[object, set[str] | str]] = {
         "influence.selections.top.unmoved: only `position` scores are moved",
     ),
     "influence.selections.top.pooling": (0.5, SELECTION),
+    "influence.selections.top.pool_over": ("context", SELECTION),
     "influence.selections.top.rank_by": ("influence", SELECTION),
     "influence.selections.top.token_weight": ("inverse_document_frequency", SELECTION),
     "influence.selections.top.token_weight_power": (2.0, SELECTION),
@@ -361,13 +365,18 @@ CHANGES: dict[str, tuple[object, set[str] | str]] = {
     "influence.selections.wide.attribution": ("position", REPORT),
     "influence.selections.wide.quantile": (0.7, REPORT),
     "influence.selections.wide.window": (2, REPORT),
-    "influence.selections.wide.limit": (0.2, REPORT),
+    "influence.selections.wide.limit.false_discovery_rate": (0.4, REPORT),
+    "influence.selections.wide.limit.decoys": (
+        "harmless",
+        "influence.selections.wide.limit.decoys: no entry of corpus.sources has `harmless: true`",
+    ),
     "influence.selections.wide.documents": ("block", REPORT),
     "influence.selections.wide.unmoved": (
         True,
         "influence.selections.wide.unmoved: only `position` scores are moved",
     ),
     "influence.selections.wide.pooling": (0.5, REPORT),
+    "influence.selections.wide.pool_over": ("context", REPORT),
     "influence.selections.wide.rank_by": ("influence", REPORT),
     "influence.selections.wide.token_weight": ("inverse_document_frequency", REPORT),
     "influence.selections.wide.token_weight_power": (2.0, REPORT),
