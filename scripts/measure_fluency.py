@@ -74,6 +74,8 @@ class Job:
 
     def sources(self, benchmark: str) -> list[Path]:
         """Return the files that a benchmark reads."""
+        if benchmark in self.settings["unmeasured"]:
+            return []
         corpus = self.arguments.corpus
         if self.settings["kinds"][benchmark] == "perplexity":
             return [corpus / "meta.json", *sorted(corpus.rglob("*.npy"))]
