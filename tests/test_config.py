@@ -53,7 +53,7 @@ PROXY_AGREEMENT = {"measure_proxy_agreement"} | DRAWN | REPORT
 # The direction `identity` of the proxy and of the target, which are only compared.
 COMPARED = {"make_direction"} | PROXY_AGREEMENT
 REMOVAL = {"measure_removal"} | SUMMARY
-SELECTION = {"select_tokens"} | REMOVAL | SHOWN | SUPPRESSED
+SELECTION = {"select_tokens"} | REMOVAL | SHOWN | TARGET
 SCORES = {"score_tokens"} | AVERAGE | ATTRIBUTION | SELECTION
 DIRECTION = {"make_direction"} | SCORES
 QUERY = AGREEMENT | DIRECTION
@@ -199,7 +199,7 @@ CHANGES: dict[str, tuple[object, set[str] | str]] = {
         "wide",
         AGREEMENT | PROXY_AGREEMENT | SELECTION - {"measure_attribution"},
     ),
-    "methods.ifguide.suppress.tokens": ("random", {"random_tokens"} | REMOVAL | SUPPRESSED),
+    "methods.ifguide.suppress.tokens": ("random", {"random_tokens"} | REMOVAL | TARGET),
     "methods.word_filter.filter.words": ("{planted}/pairs.tsv", FILTER),
     "methods.word_filter.filter.unit": ("block", FILTER),
     "methods.word_filter.compare_with": ("rad", SUMMARY),
@@ -409,11 +409,11 @@ CHANGES: dict[str, tuple[object, set[str] | str]] = {
     "benchmarks.lambada.limit": (9, PASSAGES),
     "evaluation.models": (
         ["target", "proxy"],
-        {"measure_removal"} | LENGTHS | TARGET - {"write_pages"},
+        {"measure_removal"} | LENGTHS | SUPPRESSED - {"write_pages"},
     ),
     "evaluation.methods": (["none"], {"check_disjoint"} | SUMMARY | PAGES),
     "evaluation.benchmarks": (["realtoxicityprompts", "heldout"], LENGTHS | GENERATE),
-    "evaluation.seeds": ([0, 1], TARGET - {"write_pages"}),
+    "evaluation.seeds": ([0, 1], SUPPRESSED - {"write_pages"}),
     "evaluation.threshold": (0.6, TOXICITY),
     "evaluation.perplexity_continuations": (4, FLUENCY),
     "evaluation.resamples": (60, FLUENCY),
@@ -705,7 +705,7 @@ MODULES = {
     "scripts/ifguide/evaluation/generation.py": GENERATE,
     "scripts/ifguide/methods/dpo.py": DPO,
     "scripts/ifguide/methods/rad.py": GENERATE,
-    "scripts/ifguide/methods/suppress.py": SUPPRESSED,
+    "scripts/ifguide/methods/suppress.py": TARGET,
     "scripts/ifguide/methods/filter.py": FILTER,
     "scripts/measure_fluency.py": FLUENCY,
 }
