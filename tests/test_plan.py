@@ -348,7 +348,8 @@ def experiment(counts, monkeypatch):
     facts["records"] |= {
         f"methods.{method}": {"report": None, "entries": [pairs]} for method in config["methods"]
     }
-    facts["records"]["benchmarks.realtoxicityprompts"] = {"report": None, "entries": [pairs]}
+    for benchmark in ("realtoxicityprompts", "toxigen"):
+        facts["records"][f"benchmarks.{benchmark}"] = {"report": None, "entries": [pairs]}
     return Experiment(config, facts)
 
 
