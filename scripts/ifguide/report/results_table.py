@@ -190,8 +190,18 @@ def removal_columns() -> list[Column]:
     """Return the columns that say what each method keeps from the model, and how much is toxic."""
     return [
         Column("share of tokens", "removal", "removed_share", "all", 0, 3),
-        Column("toxic share of them", "removal", "precision", "all", 1, 3),
+        Column("toxic share of them (purity)", "removal", "precision", "all", 1, 3),
         Column("share of toxic tokens found", "removal", "recall", "all", 1, 3),
+        Column("share of toxic spans touched", "removal", "spans_touched", "all", 1, 3),
+        Column("share of spans' first tokens", "removal", "first_tokens_found", "all", 1, 3),
+        Column(
+            "share of them outside toxic documents",
+            "removal",
+            "outside_toxic_documents",
+            "all",
+            0,
+            3,
+        ),
         Column("toxic share of documents touched", "removal", "document_precision", "all", 1, 3),
         Column("share of toxic documents touched", "removal", "document_recall", "all", 1, 3),
     ]
