@@ -36,9 +36,12 @@ END = "<!-- End of the tables. -->\n"
 
 def main(arguments: Namespace) -> None:
     results = arguments.results
-    for name in ("summary.csv", "run_config.yaml"):
-        if not (results / name).is_file():
-            raise InputError(f"{results}: no {name}; give results/<experiment> of a finished run")
+    for path in (results / "summary.csv", run_config_of(results)):
+        if not path.is_file():
+            raise InputError(
+                f"{results}: no {path.name}; give results/<experiment> of a finished run, or the "
+                "folder of an overlay in it"
+            )
     page = arguments.page or REPOSITORY / "docs" / "results" / f"{results.resolve().name}.md"
     written = page.read_text(encoding="utf-8") if page.exists() else None
     before, after = kept_prose(page, written)
@@ -65,11 +68,18 @@ def kept_prose(page: Path, written: str | None) -> tuple[str, str]:
     return before, after
 
 
+def run_config_of(results: Path) -> Path:
+    """Return the record of a run, which an overlay shares with the experiment that it extends."""
+    overlay = results.resolve().parent.name == "overlays"
+    return (results.parent.parent if overlay else results) / "run_config.yaml"
+
+
 def tables_of(results: Path) -> str:
     """Return the Markdown between the markers: what made the tables, and these."""
     summary = read_table(results / "summary.csv", float_precision="round_trip")
-    verify(results / "run_config.yaml")
-    record = yaml.safe_load((results / "run_config.yaml").read_text(encoding="utf-8"))
+    run_config = run_config_of(results)
+    verify(run_config)
+    record = yaml.safe_load(run_config.read_text(encoding="utf-8"))
     config = record["config"]
     benchmark = config["report"]["benchmark"]
     generation = config["generation"] | config["benchmarks"][benchmark].get("generation", {})
@@ -109,7 +119,12 @@ def provenance(record: dict) -> str:
 
 if __name__ == "__main__":
     parser = argument_parser(__doc__)
-    parser.add_argument("--results", type=Path, required=True, help="results/<experiment>")
+    parser.add_argument(
+        "--results",
+        type=Path,
+        required=True,
+        help="results/<experiment>, or results/<experiment>/overlays/<name>",
+    )
     parser.add_argument("--page", type=Path, help="docs/results/<experiment>.md unless given")
     parser.add_argument("--check", action="store_true")
     run(main, parser)

@@ -9,6 +9,7 @@ import pandas as pd
 import pytest
 
 from ifguide.evaluation.summary import over_seeds
+from ifguide.files.artifacts import write_text
 from ifguide.report.results_table import result_columns
 from write_results_page import BEGIN, END, kept_prose
 
@@ -51,6 +52,23 @@ def test_the_page_has_the_tables_of_the_run_between_its_prose(finished, page):
         r".*\d cores, .* GiB, .*",
         made,
     )
+
+
+def test_an_overlay_has_the_record_of_the_run_that_it_extends(finished, page, tmp_path):
+    run = tmp_path / "results"
+    overlay = run / "overlays/beside"
+    overlay.mkdir(parents=True)
+    for source, target in (("summary.csv", overlay), ("run_config.yaml", run)):
+        write_text(target / source, (finished / RESULTS / source).read_text(encoding="utf-8"))
+    written = subprocess.run(
+        [sys.executable, REPOSITORY / "scripts/write_results_page.py"]
+        + ["--results", overlay, "--page", page],
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert written.returncode == 0, written.stderr
+    of_overlay = page.read_text(encoding="utf-8")
+    write_page(finished, page)
+    assert page.read_text(encoding="utf-8") == of_overlay
 
 
 def test_its_numbers_are_those_of_the_summary(finished, page):
