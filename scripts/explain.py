@@ -195,8 +195,10 @@ class Selection:
         for part in parts:
             start, stop = self.places.bounds(part.number)
             row = self.ranking.loc[part.number]
+            tokens = self.corpus.tokens.stretch(start, stop)
             reasons = token_reasons(
                 ranked[part.number],
+                candidates=tokens != self.corpus.meta["end_of_text"],
                 threshold=self.record["threshold"],
                 window=self.record["settings"]["window"],
                 allotment=int(row["selected"]),
@@ -216,10 +218,7 @@ class Selection:
                 flagged=int(row["s"]),
                 flagged_sum=float(row["f"]),
                 # One token alone may be half a character; it then shows as a replacement character.
-                tokens=[
-                    self.tokenizer.decode([token])
-                    for token in self.corpus.tokens.stretch(start, stop).tolist()
-                ],
+                tokens=[self.tokenizer.decode([token]) for token in tokens.tolist()],
                 scores=self.scores.stretch(start, stop),
                 ranking=ranked[part.number],
                 quantiles=quantiles[part.number],

@@ -69,13 +69,27 @@ def test_reasons_are_those_of_the_algorithm_and_give_its_mask(corpus, window, li
     for document in range(count):
         places = np.flatnonzero(owners == document)
         found = token_reasons(
-            flat[places], threshold=threshold, window=window, allotment=int(selected[document])
+            flat[places],
+            candidates=np.ones(len(places), bool),
+            threshold=threshold,
+            window=window,
+            allotment=int(selected[document]),
         )
         np.testing.assert_array_equal(found.selected, mask[places])
         assert found.reasons == [reasons.get(place, Reason.BELOW) for place in places.tolist()]
         assert found.above.tolist() == (flat[places].astype(np.float64) > threshold).tolist()
         expected = [sources[place] - places[0] if place in sources else -1 for place in places]
         assert found.sources.tolist() == expected
+
+
+def test_a_special_token_is_never_selected():
+    scores = np.array([0, 9, 9, 0, 0], np.float32)
+    candidates = np.array([True, True, False, True, True])
+    found = token_reasons(scores, candidates=candidates, threshold=1, window=1, allotment=2)
+    assert found.selected.tolist() == [True, True, False, False, False]
+    assert found.reasons[2] is Reason.NO_CANDIDATE
+    # It does not flag its neighbours either.
+    assert found.reasons[3] is Reason.BELOW
 
 
 @given(
@@ -109,7 +123,13 @@ def explained(tokens, scores, *, threshold, window, allotment):
         scores=scores,
         ranking=scores,
         quantiles=np.linspace(0, 1, len(scores)),
-        reasons=token_reasons(scores, threshold=threshold, window=window, allotment=allotment),
+        reasons=token_reasons(
+            scores,
+            candidates=np.ones(len(scores), bool),
+            threshold=threshold,
+            window=window,
+            allotment=allotment,
+        ),
         shown=np.arange(len(scores)),
         asked=np.arange(len(scores)) == 1,
     )

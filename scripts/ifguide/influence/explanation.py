@@ -11,6 +11,7 @@ from enum import Enum
 
 import numpy as np
 
+from ifguide.data.corpus import PADDING
 from ifguide.influence.selection import cut, float32_at_most, windows
 
 
@@ -22,6 +23,7 @@ class Reason(Enum):
     CUT_WITHIN = "the limit was reached earlier in the document"
     CUT_BEFORE = "documents ranked before it take all of the limit"
     BELOW = "not above the threshold"
+    NO_CANDIDATE = "a special token, which is never selected"
 
 
 @dataclass(frozen=True)
@@ -40,15 +42,21 @@ class TokenReasons:
 
 
 def token_reasons(
-    scores: np.ndarray, *, threshold: float, window: int, allotment: int
+    scores: np.ndarray,
+    *,
+    candidates: np.ndarray,
+    threshold: float,
+    window: int,
+    allotment: int,
 ) -> TokenReasons:
     """Explain the selection of one document's tokens.
 
-    scores: float32 (tokens,), those that rank tokens, of all of the document. threshold: of the
-    selection. allotment: how many tokens of this document are selected.
+    scores: float32 (tokens,), those that rank tokens, of all of the document. candidates: bool
+    (tokens,), false where a token is special. threshold: of the selection. allotment: how many
+    tokens of this document are selected.
     """
-    above = scores > float32_at_most(threshold)
-    document = np.zeros(len(scores), np.int64)
+    above = candidates & (scores > float32_at_most(threshold))
+    document = np.where(candidates, 0, PADDING)
     wanted = windows(above, document, window)
     selected = cut(wanted, document, np.array([allotment]))
     # Flagged tokens take their windows in ascending order: the first that reaches a token has it.
@@ -57,6 +65,8 @@ def token_reasons(
     sources[positions] = flagged[np.searchsorted(flagged, positions - window)]
 
     def reason(place: int) -> Reason:
+        if not candidates[place]:
+            return Reason.NO_CANDIDATE
         if not wanted[place]:
             return Reason.BELOW
         if not selected[place]:

@@ -42,11 +42,15 @@ class ExplainedDocument:
 
 def selection_line(name: str, record: dict) -> str:
     """Return one line on a selection, by its record (selection.json)."""
-    settings = record["settings"]
+    settings, limit = record["settings"], record["settings"]["limit"]
+    if isinstance(limit, dict):
+        set_by, most = f"false discovery rate {limit['false_discovery_rate']:g}", "all of them"
+    else:
+        set_by = f"quantile {settings['quantile']:g}"
+        most = f"at most {record['limit_tokens']:,} tokens"
     return (
-        f"selection {name}: tokens with a score above {record['threshold']:.4g} (quantile "
-        f"{settings['quantile']:g}) and {settings['window']} on each side, at most "
-        f"{record['limit_tokens']:,} tokens; {record['selected_tokens']:,} are selected\n"
+        f"selection {name}: tokens with a score above {record['threshold']:.4g} ({set_by}) and "
+        f"{settings['window']} on each side, {most}; {record['selected_tokens']:,} are selected\n"
     )
 
 
