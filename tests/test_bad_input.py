@@ -369,6 +369,8 @@ def standing_alone(**classifiers) -> dict:
     """The tiny config with other classifiers: an overlay could only add to those it has."""
     config = yaml.safe_load((REPOSITORY / TINY).read_text("utf-8"))
     config["classifiers"] |= classifiers
+    # A judge that is given has no held-out texts to tell a rate of false alarms by.
+    config["methods"]["toxicity_filter"]["filter"]["threshold"] = 0.5
     return config
 
 

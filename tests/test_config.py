@@ -365,7 +365,7 @@ CHANGES: dict[str, tuple[object, set[str] | str]] = {
     "influence.selections.wide.attribution": ("position", REPORT),
     "influence.selections.wide.quantile": (0.7, REPORT),
     "influence.selections.wide.window": (2, REPORT),
-    "influence.selections.wide.limit.false_discovery_rate": (0.4, REPORT),
+    "influence.selections.wide.limit.false_discovery_rate": (0.9, REPORT),
     "influence.selections.wide.limit.decoys": (
         "harmless",
         "influence.selections.wide.limit.decoys: no entry of corpus.sources has `harmless: true`",
@@ -409,11 +409,11 @@ CHANGES: dict[str, tuple[object, set[str] | str]] = {
     "benchmarks.lambada.limit": (9, PASSAGES),
     "evaluation.models": (
         ["target", "proxy"],
-        {"measure_removal"} | LENGTHS | SUPPRESSED - {"write_pages"},
+        {"measure_removal"} | LENGTHS | TRAINED - {"write_pages"},
     ),
     "evaluation.methods": (["none"], {"check_disjoint"} | SUMMARY | PAGES),
     "evaluation.benchmarks": (["realtoxicityprompts", "heldout"], LENGTHS | GENERATE),
-    "evaluation.seeds": ([0, 1], SUPPRESSED - {"write_pages"}),
+    "evaluation.seeds": ([0, 1], TRAINED - {"write_pages"}),
     "evaluation.threshold": (0.6, TOXICITY),
     "evaluation.perplexity_continuations": (4, FLUENCY),
     "evaluation.resamples": (60, FLUENCY),

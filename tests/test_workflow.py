@@ -184,7 +184,8 @@ def test_generations(finished, method, weights, benchmark, continuations):
 def test_a_method_that_only_decodes_has_no_weights_of_its_own(finished):
     results = finished / RESULTS
     assert not (results / "models/target/rad").exists()
-    measured = {path.parent.name for path in results.glob("evaluation/target/rad/0/*/metrics.json")}
+    files = results.glob("evaluation/target/rad/0/*/metrics.json")
+    measured = {path.parent.name for path in files if read_json(path)["rows"]}
     assert measured == {"realtoxicityprompts", "toxigen", "lambada"}
     table = (results / "results_table.md").read_text(encoding="utf-8")
     assert "A dash: rad samples from a few candidates only" in table
@@ -300,7 +301,7 @@ def test_every_job_has_a_log_and_a_benchmark(finished):
     names = {path.relative_to(logs).with_suffix("") for path in logs.rglob("*.log")}
     times = logs / "benchmarks"
     assert names == {path.relative_to(times).with_suffix("") for path in times.rglob("*.tsv")}
-    assert len(names) == 104
+    assert len(names) == 80
 
 
 @pytest.mark.slow

@@ -78,6 +78,9 @@ def test_at_strength_zero_it_is_the_model_that_it_began_with(compared, key):
             )["rows"]
             for method in (f"off_{key}", "none")
         )
+        distances = [row["value"] for row in off if row["metric"] == "next_token_kl"]
+        assert distances == pytest.approx([0.0] * len(distances), abs=1e-6)
+        off = [row for row in off if row["metric"] != "next_token_kl"]
         if key == "avoid":
             # Its logits are read one place after another, and sums are rounded otherwise.
             off, none = ([row["value"] for row in rows] for rows in (off, none))
