@@ -26,6 +26,7 @@ DEFAULTS = {
     "unmoved": False,
     "pooling": 0.0,
     "pool_over": "token",
+    "harmless_sources": [],
     "token_weight": "none",
     "token_weight_power": 1.0,
 }
