@@ -114,6 +114,7 @@ def write_corpus_and_scores(folder: Path, tokens: int) -> list[Path]:
         "documents_without_truth": [],
         "vocabulary_size": VOCABULARY,
         "truth": False,
+        "end_of_text": 0,
     }
     for shard, (start, stop) in enumerate(shard_bounds(blocks, SHARDS)):
         shape = (stop - start, BLOCK)
