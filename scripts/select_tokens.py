@@ -84,7 +84,8 @@ def main(arguments: Namespace) -> None:
             "threshold": threshold,
             "limit_tokens": limit,
             "false_discovery_rate": rate_of(curve, threshold),
-            "negative_over_positive": symmetry,
+            # JSON has no number for scores that lie on one side alone, or are all 0.
+            "negative_over_positive": symmetry if math.isfinite(symmetry) else None,
             "selected_tokens": total,
             "selected_share": total / corpus.meta["tokens"],
             "documents_with_selection": int((selected > 0).sum()),
