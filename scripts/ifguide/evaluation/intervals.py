@@ -26,7 +26,7 @@ never falls where a statistic rises, so that 0 of 120 is never more certain than
 A bound that does not exist is NaN.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
 import numpy as np
@@ -257,16 +257,8 @@ def weighted_mean_interval(
     Both are (units,) or (seeds, units). Units without a count are left out; one alone has no
     interval.
     """
-    sums, counts = _paired(sums, counts)
-    counted = (counts > 0).any(axis=0)
-    totals = np.stack([sums, counts], axis=2)[:, counted]
-    if not counted.any():
-        return NOTHING
-    value = float(totals[:, :, 0].sum() / totals[:, :, 1].sum())
-    if np.count_nonzero(counted) == 1:
-        return Interval(value, np.nan, np.nan)
-    resampled = resample(totals, resamples, seed).means()
-    return Interval(value, *percentiles(resampled[:, 0] / resampled[:, 1], level))
+    totals = np.stack(_paired(sums, counts), axis=2)
+    return _interval_of_totals(totals, lambda t: t[..., 0] / t[..., 1], resamples, seed, level)
 
 
 def weighted_mean_difference(
@@ -284,16 +276,31 @@ def weighted_mean_difference(
     interval.
     """
     totals = np.stack([*_paired(sums, counts), *_paired(reference_sums, reference_counts)], axis=2)
-    counted = (totals[:, :, [1, 3]] > 0).any(axis=(0, 2))
+    return _interval_of_totals(
+        totals, lambda t: t[..., 0] / t[..., 1] - t[..., 2] / t[..., 3], resamples, seed, level
+    )
+
+
+def _interval_of_totals(
+    totals: np.ndarray,
+    figure: Callable[[np.ndarray], np.ndarray],
+    resamples: int,
+    seed: int,
+    level: float,
+) -> Interval:
+    """Return a figure of totals over units and seeds, with its interval.
+
+    totals: float64 (seeds, units, columns), sums and the counts they belong to in turn. figure:
+    from (…, columns) to (…,).
+    """
+    counted = (totals[:, :, 1::2] > 0).any(axis=(0, 2))
     if not counted.any():
         return NOTHING
-    above, below, reference_above, reference_below = totals.sum(axis=(0, 1))
-    value = float(above / below - reference_above / reference_below)
-    if np.count_nonzero(counted) == 1:
+    totals = totals[:, counted]
+    value = float(figure(totals.sum(axis=(0, 1))))
+    if totals.shape[1] == 1:
         return Interval(value, np.nan, np.nan)
-    means = resample(totals[:, counted], resamples, seed).means()
-    resampled = means[:, 0] / means[:, 1] - means[:, 2] / means[:, 3]
-    return Interval(value, *percentiles(resampled, level))
+    return Interval(value, *percentiles(figure(resample(totals, resamples, seed).means()), level))
 
 
 def perplexity_interval(
