@@ -52,6 +52,7 @@ class RadOptions(Settings):
 class Rad(Step):
     stage = "decode"
     Options = RadOptions
+    strength = "beta"
     measured_on = ("prompts", "lambada")
     unmeasured = (
         "samples from a few candidates only, so that most texts have probability 0 and no "

@@ -30,6 +30,7 @@ from ifguide.models.work import Work
 from ifguide.settings import options_type
 
 if TYPE_CHECKING:
+    import torch
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
     from ifguide.data.corpus import Corpus
@@ -101,7 +102,64 @@ class Reward:
     name: str
 
 
-Need = Mask | Ranking | DocumentToxicity | HeldOutScores | Words | Pairs | Reward
+@dataclass(frozen=True)
+class LabelledTexts:
+    """Texts that are toxic or not, an entry of `texts`: a file of `data.labelled_texts`."""
+
+    texts: str
+
+
+@dataclass(frozen=True)
+class Activations:
+    """What the model that the step acts on computes on labelled texts, an entry of `texts`.
+
+    A file of `models.activations`. A train or edit step acts on the model of `start_from`, a decode
+    step on the method's own.
+    """
+
+    texts: str
+
+
+@dataclass(frozen=True)
+class Probe:
+    """A linear probe of toxicity on these activations: a file of `models.probe`."""
+
+    texts: str
+
+
+@dataclass(frozen=True)
+class Generations:
+    """Continuations by the model that the step acts on, judged: an entry of `own_generations`.
+
+    A file of `data.own_generations`.
+    """
+
+    name: str
+
+
+@dataclass(frozen=True)
+class Model:
+    """The model of another method, with the same training seed: a model directory."""
+
+    method: str
+
+
+Need = (
+    Mask
+    | Ranking
+    | DocumentToxicity
+    | HeldOutScores
+    | Words
+    | Pairs
+    | Reward
+    | LabelledTexts
+    | Activations
+    | Probe
+    | Generations
+    | Model
+)
+# What `prepare` made, among what a decode step is given.
+PREPARED = "prepared"
 # Of each need, by name, the files and folders that a job is given.
 Given = Mapping[str, list[Path]]
 
@@ -125,6 +183,16 @@ class DecodingJob:
     model: PreTrainedModel
     tokenizer: PreTrainedTokenizerBase
     new_tokens: int
+
+
+@dataclass(frozen=True)
+class PreparationJob:
+    """What a decode step is given that prepares: the model, its tokenizer, and seeds."""
+
+    model: PreTrainedModel
+    tokenizer: PreTrainedTokenizerBase
+    seed: int
+    scratch: Path
 
 
 @dataclass(frozen=True)
@@ -178,6 +246,8 @@ class Step:
     stage: ClassVar[Stage]
     # A model of `settings.Settings`, or a union of several.
     Options: ClassVar[Any]
+    # The option that grows from nothing: a grid of it is `strengths` in the config.
+    strength: ClassVar[str | None] = None
     # Kinds of benchmarks that say something about a method with this step.
     measured_on: ClassVar[tuple[str, ...]] = ("prompts", "perplexity", "lambada")
     # Why it is not measured on the others: for the report.
@@ -243,6 +313,17 @@ class Step:
     def edit(self, model: PreTrainedModel, given: Given) -> None:
         """Change weights of the model in place."""
         raise NotImplementedError
+
+    def prepare(self, job: PreparationJob, given: Given) -> dict[str, torch.Tensor]:
+        """Return what a decode step fits once, for all its decoding: `given[PREPARED]` is its file.
+
+        Only steps that have something to fit define it.
+        """
+        raise NotImplementedError
+
+    @classmethod
+    def prepares(cls) -> bool:
+        return cls.prepare is not Step.prepare
 
     def decode(self, job: DecodingJob, given: Given) -> AbstractContextManager[Guidance | None]:
         """Return a context in which the model speaks otherwise: by hooks, guidance or both.

@@ -48,6 +48,7 @@ class SuppressOptions(Settings):
 class Suppress(Step):
     stage = "train"
     Options = SuppressOptions
+    strength = "strength"
 
     def mistake(self) -> tuple[str, str] | None:
         options = self.options

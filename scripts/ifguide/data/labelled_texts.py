@@ -1,0 +1,46 @@
+"""A file of labelled texts that methods learn from: a JSON line of `text` and `label` each."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from ifguide.data.prompts import LabelledText
+from ifguide.errors import InputError
+from ifguide.files.artifacts import read_jsonl
+from ifguide.seeds import uniform_hash
+
+TOXIC = 0.5
+
+
+class Texts(NamedTuple):
+    """Toxic texts and texts that are not."""
+
+    toxic: list[str]
+    nontoxic: list[str]
+
+
+def balanced(labelled: Sequence[LabelledText], each: int | None, seed: int) -> list[LabelledText]:
+    """Return at most `each` toxic and as many nontoxic texts, sampled by hash, in their order."""
+    sides: dict[bool, list[LabelledText]] = {True: [], False: []}
+    for text in labelled:
+        sides[text.label >= TOXIC].append(text)
+    kept = {
+        text.text
+        for side in sides.values()
+        for text in sorted(side, key=lambda one: uniform_hash(seed, one.text))[:each]
+    }
+    return [text for text in labelled if text.text in kept]
+
+
+def read_texts(path: Path) -> Texts:
+    """Return the texts of a file, each kind in its order.
+
+    Raises InputError where one kind is missing.
+    """
+    texts = Texts([], [])
+    for record in read_jsonl(path):
+        (texts.toxic if record["label"] >= TOXIC else texts.nontoxic).append(record["text"])
+    for kind, found in zip(("toxic", "nontoxic"), texts, strict=True):
+        if not found:
+            raise InputError(f"{path}: no text is {kind}; add a source to the entry of `texts`")
+    return texts
