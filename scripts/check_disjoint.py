@@ -1,4 +1,4 @@
-"""Refuse query records and preference pairs that are also test prompts.
+"""Refuse query records, preference pairs and labelled texts that are also test prompts.
 
 A file of pairs is named for the method that is trained on them.
 """
@@ -9,6 +9,7 @@ from argparse import Namespace
 from pathlib import Path
 
 from ifguide.data.benchmark_formats import PromptRecord
+from ifguide.data.labelled_texts import require_texts_disjoint
 from ifguide.data.preferences import PreferencePair, require_pairs_disjoint
 from ifguide.data.prompts import require_disjoint
 from ifguide.files.artifacts import read_jsonl, write_json
@@ -27,10 +28,15 @@ def main(arguments: Namespace) -> None:
     for method, compared in pairs.items():
         for benchmark_name, prompts in benchmarks.items():
             require_pairs_disjoint(compared, prompts, method, benchmark_name)
+    texts = {path.stem: [record["text"] for record in read_jsonl(path)] for path in arguments.texts}
+    for texts_name, learned in texts.items():
+        for benchmark_name, prompts in benchmarks.items():
+            require_texts_disjoint(learned, prompts, texts_name, benchmark_name)
     counts = {
         "queries": {name: len(records) for name, records in queries.items()},
         "benchmarks": {name: len(records) for name, records in benchmarks.items()},
         "pairs": {name: len(compared) for name, compared in pairs.items()},
+        "texts": {name: len(learned) for name, learned in texts.items()},
         "shared_prompts": 0,
     }
     write_json(arguments.output, counts)
@@ -45,5 +51,6 @@ if __name__ == "__main__":
     parser.add_argument("--queries", type=Path, nargs="+", required=True)
     parser.add_argument("--prompts", type=Path, nargs="+", required=True)
     parser.add_argument("--pairs", type=Path, nargs="*", default=[])
+    parser.add_argument("--texts", type=Path, nargs="*", default=[])
     parser.add_argument("--output", type=Path, required=True)
     run(main, parser)

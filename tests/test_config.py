@@ -25,6 +25,8 @@ SHIPPED = sorted(
 
 # What reruns after a change, each set with everything that follows from it.
 REPORT = {"build_report"}
+# What methods learn from that the tiny config does not compare: the report shows the config.
+LEARNED = REPORT
 PAGES = {"write_pages"} | REPORT
 DRAWN = {"draw_figures", "write_result"}
 SUMMARY = {"summarize"} | DRAWN | REPORT
@@ -121,6 +123,25 @@ CHANGES: dict[str, tuple[object, set[str] | str]] = {
     "corpus.sources.1.harmless": (True, DOCUMENTS),
     "corpus.sources.1.held_out": (0.9, DOCUMENTS),
     "tokenizers.bpe.vocabulary_size": (500, TOKENIZER),
+    **{
+        f"texts.labelled.{key}": (value, LEARNED)
+        for key, value in [
+            ("sources.0.format", "toxigen"),
+            ("sources.0.files", "{planted}/implicit_labelled.jsonl"),
+            ("sources.1.format", "toxigen"),
+            ("sources.1.files", "{planted}/explicit_labelled.jsonl"),
+            ("sources.1.part", [0.0, 0.9]),
+            ("limit", 30),
+            ("max_length", 30),
+        ]
+    },
+    "own_generations.own.queries": (["safe"], LEARNED),
+    "own_generations.own.prompts": (7, LEARNED),
+    "own_generations.own.continuations": (5, LEARNED),
+    "own_generations.own.max_new_tokens": (7, LEARNED),
+    "own_generations.own.top_p": (0.8, LEARNED),
+    "own_generations.own.temperature": (0.8, LEARNED),
+    "own_generations.own.judges": (["explicit"], LEARNED),
     "queries.toxic.format": ("bold", QUERIES),
     "queries.toxic.files": ("{planted}/prompts.jsonl", QUERIES),
     "queries.toxic.continuation_toxicity": ([0.6, 1.0], QUERIES),

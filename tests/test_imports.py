@@ -26,7 +26,7 @@ MAY_IMPORT = {
     **dict.fromkeys(
         [
             *("check_disjoint", "fetch_file", "fetch_repository", "plant"),
-            *("read_documents", "read_pairs", "read_prompts", "build_report"),
+            *("read_documents", "read_pairs", "read_prompts", "read_texts", "build_report"),
             "write_config_reference",
         ],
         set(),
@@ -53,6 +53,7 @@ MAY_IMPORT = {
             *("correct_eigenvalues", "decompose_covariances", "generate_continuations"),
             *("make_direction", "measure_device", "measure_fluency"),
             *("measure_proxy_agreement", "measure_query_gradient", "merge_factors"),
+            *("measure_activations", "prepare_decoding", "sample_own_generations"),
             *("score_tokens", "sum_covariances", "take_model"),
         ],
         MODELS | {"scipy.stats", "accelerate"},
@@ -61,6 +62,7 @@ MAY_IMPORT = {
         ["measure_agreement", "measure_erasure", "plan"],
         MODELS | TABLES | {"scipy.stats", "accelerate"},
     ),
+    "fit_probe": TENSORS | {"scipy.stats", "sklearn"},
     **dict.fromkeys(
         ["adopt_detoxify", "make_model", "train_classifier", "train_reward"],
         TRAINING | {"scipy.stats"},

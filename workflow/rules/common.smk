@@ -61,6 +61,8 @@ wildcard_constraints:
     selection=names(config["influence"]["selections"]),
     variant=names(config["influence"]["variants"]),
     queries=names(config["queries"]),
+    texts=names(config["texts"]),
+    own_generations=names(config["own_generations"]),
     reward=names(config["rewards"]),
     benchmark=names(config["benchmarks"]),
     classifier=names(config["classifiers"]),

@@ -379,11 +379,47 @@ rule read_pairs:
         " --report {output.report:q} --output {output.pairs:q} > {log:q} 2>&1"
 
 
+rule read_texts:
+    input:
+        files=lambda w: sources.source_inputs(
+            config["texts"][w.texts]["sources"], f"texts.{w.texts}.sources"
+        ),
+    output:
+        texts=layout.texts(),
+        report=layout.texts_report(),
+    log:
+        layout.log("read_texts", "texts"),
+    benchmark:
+        layout.benchmark("read_texts", "texts")
+    priority: 100
+    conda:
+        "../../envs/main.yaml"
+    threads: 1
+    resources:
+        mem_mb=growing(1000),
+        runtime=growing(30),
+    params:
+        code=code("read_texts"),
+        script=script("read_texts"),
+        settings=lambda w: settings_of(
+            **without(sources.labelled(config["texts"][w.texts]), "max_length"), seed=SEED
+        ),
+        files=lambda w: sources.source_arguments(
+            config["texts"][w.texts]["sources"], f"texts.{w.texts}.sources"
+        ),
+    message:
+        "labelled texts {wildcards.texts}"
+    shell:
+        "python {params.script:q} --settings {params.settings:q} --files {params.files:q}"
+        " --report {output.report:q} --output {output.texts:q} > {log:q} 2>&1"
+
+
 rule check_disjoint:
     input:
         queries=[layout.queries(name) for name in config["queries"]],
         prompts=[layout.prompts(name) for name in experiment.benchmarks_of("prompts")],
         pairs=[layout.pairs(method) for method in methods.paired],
+        texts=[layout.texts(name) for name in methods.learned_texts],
     output:
         record=layout.disjoint,
     log:
@@ -401,10 +437,11 @@ rule check_disjoint:
         code=code("check_disjoint"),
         script=script("check_disjoint"),
     message:
-        "no query record and no pair is a test prompt"
+        "nothing that methods are made from is a test prompt"
     shell:
         "python {params.script:q} --queries {input.queries:q} --prompts {input.prompts:q}"
-        " --pairs {input.pairs:q} --output {output.record:q} > {log:q} 2>&1"
+        " --pairs {input.pairs:q} --texts {input.texts:q} --output {output.record:q}"
+        " > {log:q} 2>&1"
 
 
 rule check_prompt_lengths:

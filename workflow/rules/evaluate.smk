@@ -53,7 +53,7 @@ rule generate_continuations:
 rule classify_continuations:
     input:
         continuations=evaluation.continuations(*evaluation.prompts),
-        judges=judges.all_ready(),
+        judges=judges.ready_of(judges),
     output:
         generations=update(layout.evaluations(evaluation.prompts, "generations.jsonl")),
     log:
@@ -70,7 +70,7 @@ rule classify_continuations:
     params:
         code=code("classify_continuations"),
         script=script("classify_continuations"),
-        settings=always(judges=judges.all_given()),
+        settings=always(judges=judges.given_of(judges)),
         benchmarks=evaluation.prompts,
     message:
         "toxicity of continuations by {wildcards.model}/{wildcards.method}"

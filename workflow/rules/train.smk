@@ -2,7 +2,8 @@
 #
 # in:   corpus/, pairs/, the selections and scores that methods need, labelled texts
 # out:  corpus/{tokenizer}/toxicity/ and filtered/, models/{model}/{method}/{seed}/, classifiers/,
-#       rewards/{reward}/{tokenizer}/
+#       rewards/{reward}/{tokenizer}/; what methods learn from a model: activations/, probes/,
+#       own_generations/, prepared/
 
 
 # A model that is given is taken as it is; what is made from it is trained.
@@ -86,9 +87,7 @@ rule make_model:
     input:
         corpus=lambda w: methods.training_files(w.model, w.method),
         tokenizer=lambda w: layout.tokenizer_file(experiment.tokenizer_of(w.model)),
-        given=lambda w: methods.stage_inputs(
-            w.method, ["train", "edit"], experiment.tokenizer_of(w.model)
-        ),
+        given=lambda w: methods.needed_inputs(w, "train", "edit"),
         start_from=lambda w: methods.start_files(w.model, w.method, w.seed),
         architecture=lambda w: sources.architecture_inputs(w.model),
     output:
@@ -120,9 +119,7 @@ rule make_model:
             training_seed=int(w.seed),
             seed=SEED,
         ),
-        given=lambda w: methods.stage_given(
-            w.method, ["train", "edit"], experiment.tokenizer_of(w.model)
-        ),
+        given=lambda w: methods.needed_given(w, "train", "edit"),
         folder=subpath(output[0], parent=True),
         corpus=lambda w: (
             ["--corpus", methods.training_corpus(w.model, w.method)]
@@ -146,6 +143,136 @@ rule make_model:
         " --given {params.given:q} {params.corpus:q} --tokenizer {params.tokenizer:q}"
         " {params.start_from:q} --checkpoint-steps {params.checkpoint_steps:q}"
         " --output {params.folder:q} > {log:q} 2>&1"
+
+
+rule measure_activations:
+    input:
+        model=lambda w: methods.model_files(w.model, w.method, w.seed),
+        texts=layout.texts(),
+    output:
+        activations=layout.activations(),
+    log:
+        layout.log("measure_activations", "model", "method", "seed", "texts"),
+    benchmark:
+        layout.benchmark("measure_activations", "model", "method", "seed", "texts")
+    conda:
+        "../../envs/main.yaml"
+    threads: 1
+    resources:
+        mem_mb=growing(4000),
+        runtime=growing(60),
+        gpu=0,
+    params:
+        code=code("measure_activations"),
+        script=script("measure_activations"),
+        settings=lambda w: settings_of(max_length=config["texts"][w.texts]["max_length"]),
+        model=lambda w: methods.model_directory(w.model, w.method, w.seed),
+    message:
+        "activations of {wildcards.model}/{wildcards.method} on the texts {wildcards.texts}"
+    shell:
+        "python {params.script:q} --settings {params.settings:q} --model {params.model:q}"
+        " --texts {input.texts:q} --output {output.activations:q} > {log:q} 2>&1"
+
+
+rule fit_probe:
+    input:
+        activations=layout.activations(),
+    output:
+        probe=layout.probe(),
+    log:
+        layout.log("fit_probe", "model", "method", "seed", "texts"),
+    benchmark:
+        layout.benchmark("fit_probe", "model", "method", "seed", "texts")
+    conda:
+        "../../envs/main.yaml"
+    threads: 1
+    resources:
+        mem_mb=growing(2000),
+        runtime=growing(60),
+    params:
+        code=code("fit_probe"),
+        script=script("fit_probe"),
+    message:
+        "a probe of the texts {wildcards.texts} in {wildcards.model}/{wildcards.method}"
+    shell:
+        "python {params.script:q} --activations {input.activations:q} --output {output.probe:q}"
+        " > {log:q} 2>&1"
+
+
+rule sample_own_generations:
+    input:
+        model=lambda w: methods.model_files(w.model, w.method, w.seed),
+        queries=lambda w: [
+            layout.queries(name)
+            for name in config["own_generations"][w.own_generations]["queries"]
+        ],
+        judges=lambda w: judges.ready_of(config["own_generations"][w.own_generations]["judges"]),
+    output:
+        generations=layout.own_generations(),
+    log:
+        layout.log("sample_own_generations", "model", "method", "seed", "own_generations"),
+    benchmark:
+        layout.benchmark("sample_own_generations", "model", "method", "seed", "own_generations")
+    conda:
+        "../../envs/main.yaml"
+    threads: 1
+    resources:
+        mem_mb=growing(4000),
+        runtime=growing(240),
+        gpu=0,
+    params:
+        code=code("sample_own_generations"),
+        script=script("sample_own_generations"),
+        settings=lambda w: settings_of(
+            **methods.own_sampling(w.own_generations),
+            judges=judges.given_of(config["own_generations"][w.own_generations]["judges"]),
+            seed=SEED,
+        ),
+        model=lambda w: methods.model_directory(w.model, w.method, w.seed),
+        queries=lambda w, input: ["--queries", *input.queries] if input.queries else [],
+    message:
+        "what {wildcards.model}/{wildcards.method} writes itself: {wildcards.own_generations}"
+    shell:
+        "python {params.script:q} --settings {params.settings:q} --model {params.model:q}"
+        " {params.queries:q} --output {output.generations:q} > {log:q} 2>&1"
+
+
+rule prepare_decoding:
+    input:
+        model=lambda w: methods.model_files(w.model, w.method, w.seed),
+        given=lambda w: methods.needed_inputs(w, "decode"),
+    output:
+        prepared=layout.prepared(),
+    log:
+        layout.log("prepare_decoding", "model", "method", "seed"),
+    benchmark:
+        layout.benchmark("prepare_decoding", "model", "method", "seed")
+    wildcard_constraints:
+        method=names(methods.preparing),
+    retries: 1
+    conda:
+        "../../envs/main.yaml"
+    threads: 1
+    resources:
+        mem_mb=growing(4000),
+        runtime=growing(480),
+        gpu=0,
+    params:
+        code=code("prepare_decoding", stages=["decode"]),
+        script=script("prepare_decoding"),
+        settings=lambda w: settings_of(
+            steps=methods.stage_options(w.method, "decode"),
+            names=[w.model, w.method],
+            training_seed=int(w.seed),
+            seed=SEED,
+        ),
+        given=lambda w: methods.needed_given(w, "decode"),
+        model=lambda w: methods.model_directory(w.model, w.method, w.seed),
+    message:
+        "what decoding by {wildcards.method} has to fit, for {wildcards.model}"
+    shell:
+        "python {params.script:q} --settings {params.settings:q} --given {params.given:q}"
+        " --model {params.model:q} --output {output.prepared:q} > {log:q} 2>&1"
 
 
 rule classify_documents:

@@ -1,9 +1,11 @@
 """A file of labelled texts that methods learn from: a JSON line of `text` and `label` each."""
 
-from collections.abc import Sequence
+import json
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+from ifguide.data.benchmark_formats import PromptRecord
 from ifguide.data.prompts import LabelledText
 from ifguide.errors import InputError
 from ifguide.files.artifacts import read_jsonl
@@ -30,6 +32,20 @@ def balanced(labelled: Sequence[LabelledText], each: int | None, seed: int) -> l
         for text in sorted(side, key=lambda one: uniform_hash(seed, one.text))[:each]
     }
     return [text for text in labelled if text.text in kept]
+
+
+def require_texts_disjoint(
+    texts: Iterable[str], prompts: Iterable[PromptRecord], name: str, benchmark: str
+) -> None:
+    """Raise InputError if a text of an entry of `texts` is a test prompt."""
+    shared = {text.strip() for text in texts} & {record.prompt.strip() for record in prompts}
+    if shared:
+        example = json.dumps(min(shared)[:80], ensure_ascii=False)
+        raise InputError(
+            f"texts.{name} shares {len(shared)} texts with benchmarks.{benchmark} (for example "
+            f"{example}); remove them, or give the sources and the benchmark disjoint parts by "
+            "`part`"
+        )
 
 
 def read_texts(path: Path) -> Texts:

@@ -321,6 +321,10 @@ class Step:
         """
         raise NotImplementedError
 
+    def preparation_work(self, sizes: Sizes) -> Work:
+        """Return what `prepare` computes, for the plan; `rows` and `new_tokens` are zero."""
+        return Work()
+
     @classmethod
     def prepares(cls) -> bool:
         return cls.prepare is not Step.prepare

@@ -4,11 +4,14 @@ from dataclasses import replace
 from functools import reduce
 
 from ifguide.models import costs, footprints
-from ifguide.models.work import Work, corpus_training_work
+from ifguide.models.work import Work, corpus_training_work, reading_work
 from ifguide.planning.experiment import Experiment, PlannedModel
 from ifguide.planning.rates import PREPARED
 
 LABELLED_TOKENS = 40  # of a labelled text
+PROMPT_TOKENS = 15
+ACTIVATION_BATCH = 32
+OWN_ROWS = 512  # continuations that are sampled at once
 
 
 def make_model(experiment: Experiment, model: str, method: str, seed: str) -> Work:
@@ -35,6 +38,32 @@ def train_classifier(experiment: Experiment, classifier: str) -> Work:
 def train_reward(experiment: Experiment, reward: str, tokenizer: str) -> Work:
     train = experiment.config["rewards"][reward]["train"]
     return _small_training(train, experiment.counts.records(f"rewards.{reward}"))
+
+
+def measure_activations(
+    experiment: Experiment, model: str, method: str, seed: str, texts: str
+) -> Work:
+    length = min(experiment.config["texts"][texts]["max_length"], LABELLED_TOKENS)
+    tokens = experiment.counts.records(f"texts.{texts}") * length
+    return reading_work(experiment.shape(model), tokens, length, ACTIVATION_BATCH)
+
+
+def sample_own_generations(
+    experiment: Experiment, model: str, method: str, seed: str, own_generations: str
+) -> Work:
+    entry, shape = experiment.config["own_generations"][own_generations], experiment.shape(model)
+    prompts, copies, new = entry["prompts"], entry["continuations"], entry["max_new_tokens"]
+    return Work(
+        kind="generation",
+        tokens=prompts * (PROMPT_TOKENS + copies * new),
+        flops=costs.generation_flops(shape, prompts, PROMPT_TOKENS, copies, new),
+        memory=footprints.generation_memory(shape, max(copies, OWN_ROWS), PROMPT_TOKENS + new),
+    )
+
+
+def prepare_decoding(experiment: Experiment, model: str, method: str, seed: str) -> Work:
+    step = experiment.steps(method)["decode"]
+    return step.preparation_work(PlannedModel(experiment, method, model))
 
 
 def _small_training(train: dict, texts: float) -> Work:

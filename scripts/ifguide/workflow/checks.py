@@ -9,12 +9,24 @@ from ifguide.data.repositories import check_patterns
 from ifguide.errors import InputError
 from ifguide.evaluation.sequence_labels import class_of
 from ifguide.files.artifacts import read_json
-from ifguide.methods.step import DocumentToxicity, HeldOutScores, Mask, Pairs, Ranking, Reward
+from ifguide.methods.step import (
+    Activations,
+    DocumentToxicity,
+    Generations,
+    HeldOutScores,
+    LabelledTexts,
+    Mask,
+    Model,
+    Pairs,
+    Probe,
+    Ranking,
+    Reward,
+)
 from ifguide.models.architectures import longest_block, read_architecture
 from ifguide.models.devices import CALIBRATED, DEVICES
 from ifguide.workflow.experiment import Experiment
 from ifguide.workflow.influence import Influence
-from ifguide.workflow.methods import Methods
+from ifguide.workflow.methods import OF_MODELS, Methods
 from ifguide.workflow.planned_facts import planned_records
 from ifguide.workflow.refusal import refuse_config
 from ifguide.workflow.shown import Shown
@@ -133,14 +145,23 @@ class Checks:
             if "compare_with" in method:
                 others = [other for other in methods if other != name]
                 named.append((f"methods.{name}.compare_with", method["compare_with"], others))
-            for needed in self.methods.needs(name, DocumentToxicity, Mask, Ranking, Reward):
+            for needed in self.methods.needs(name):
                 match needed.need:
+                    case LabelledTexts(wanted) | Activations(wanted) | Probe(wanted):
+                        named.append((needed.key, wanted, config["texts"]))
+                    case Generations(wanted):
+                        named.append((needed.key, wanted, config["own_generations"]))
+                    case Model(wanted):
+                        named.append((needed.key, wanted, methods))
                     case DocumentToxicity(classifier=wanted):
                         named.append((needed.key, wanted, config["classifiers"]))
                     case Mask(selection=str(wanted)) | Ranking(selection=wanted):
                         named.append((needed.key, wanted, influence["selections"]))
                     case Reward(name=wanted):
                         named.append((needed.key, wanted, config["rewards"]))
+        for name, entry in config["own_generations"].items():
+            for key, known in (("queries", config["queries"]), ("judges", config["classifiers"])):
+                named += [(f"own_generations.{name}.{key}", one, known) for one in entry[key]]
         report = config["report"]
         asked = config["evaluation"]["benchmarks"]
         named += [("evaluation.benchmarks", name, config["benchmarks"]) for name in asked or []]
@@ -166,15 +187,8 @@ class Checks:
 
     def check_models(self) -> None:
         """Refuse models and methods that cannot be trained, before anything is."""
-        models, methods = self.config["models"], self.config["methods"]
-        for name in methods:
-            chain = [name]
-            while isinstance(following := methods[chain[-1]].get("start_from"), str):
-                if following in chain:
-                    refuse_config(
-                        f"methods.{name}.start_from", "begins with a model made from itself"
-                    )
-                chain.append(following)
+        models = self.config["models"]
+        self._check_cycles()
         proxy = self.experiment.proxy
         # The mask of a selection moves to other tokens; what else a selection can do does not.
         bound = [
@@ -206,6 +220,28 @@ class Checks:
                     "corpus.block_size",
                     f"{block_size} is longer than the {positions} positions of models.{name}",
                 )
+
+    def _check_cycles(self) -> None:
+        """Refuse a method whose model is made from itself."""
+        methods = self.config["methods"]
+        made_from = {
+            name: {
+                f"methods.{name}.start_from": entry.get("start_from"),
+                **{needed.key: needed.need.method for needed in self.methods.needs(name, Model)},
+            }
+            for name, entry in methods.items()
+        }
+
+        def follow(name: str, chain: list[str]) -> None:
+            for key, other in made_from[name].items():
+                if not isinstance(other, str):
+                    continue
+                if other in [*chain, name]:
+                    refuse_config(key, "begins with a model made from itself")
+                follow(other, [*chain, name])
+
+        for name in methods:
+            follow(name, [])
 
     def _positions_of(self, model: str) -> int | None:
         """Return the positions of a model, None where they follow the block or are not known."""
@@ -299,6 +335,17 @@ class Checks:
                 if needed.need.selection is None and not self.experiment.has_truth:
                     refuse_config(needed.key, "truth needs a corpus source whose `spans` are known")
 
+            for needed in self.methods.needs(name, *OF_MODELS):
+                on = self.methods.acts_on(self.config["evaluation"]["models"][0], needed)
+                if not isinstance(on, str):
+                    refuse_config(
+                        f"methods.{name}.start_from",
+                        f"{needed.step} learns from a model, whose method has to be named: "
+                        "`none`, or another entry of methods",
+                    )
+            for needed in self.methods.needs(name, Model):
+                if not self.methods.makes_model(needed.need.method):
+                    refuse_config(needed.key, f"{needed.need.method!r} has no weights of its own")
             for needed in self.methods.needs(name, HeldOutScores):
                 if "train" not in self.config["classifiers"][needed.need.classifier]:
                     refuse_config(

@@ -1,7 +1,7 @@
 """The judges of toxicity: where their files lie, trained here or given, and what a job is told."""
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 from ifguide.data.repositories import Repository
 from ifguide.evaluation.judge import LEADING
@@ -93,11 +93,11 @@ class Judges:
             return [f"{given['directory']}/config.json"]
         return [given["checkpoint"]] if "checkpoint" in given else []
 
-    def all_given(self) -> dict[str, dict]:
-        return {name: self.given(name) for name in self}
+    def given_of(self, classifiers: Iterable[str]) -> dict[str, dict]:
+        return {name: self.given(name) for name in classifiers}
 
-    def all_ready(self) -> list[str]:
-        return list(dict.fromkeys(path for name in self for path in self.ready(name)))
+    def ready_of(self, classifiers: Iterable[str]) -> list[str]:
+        return list(dict.fromkeys(path for name in classifiers for path in self.ready(name)))
 
     def directory(self, classifier: str) -> str | None:
         """Return where a judge's configuration lies, None of one that has none."""

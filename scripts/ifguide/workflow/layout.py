@@ -153,6 +153,12 @@ class Layout:
     def pairs_report(self, method: str = "{method}") -> str:
         return f"{self.root}/pairs/{method}.json"
 
+    def texts(self, texts: str = "{texts}") -> str:
+        return f"{self.root}/texts/{texts}.jsonl"
+
+    def texts_report(self, texts: str = "{texts}") -> str:
+        return f"{self.root}/texts/{texts}.json"
+
     # --- models ---
 
     def model(self, model: str = "{model}", method: str = "{method}", seed: str = "{seed}") -> str:
@@ -166,6 +172,41 @@ class Layout:
 
     def reward(self, reward: str = "{reward}", tokenizer: str = "{tokenizer}") -> str:
         return f"{self.root}/rewards/{reward}/{tokenizer}"
+
+    # --- what a method learns from a model ---
+
+    def activations(
+        self,
+        texts: str = "{texts}",
+        model: str = "{model}",
+        method: str = "{method}",
+        seed: str = "{seed}",
+    ) -> str:
+        return f"{self.root}/activations/{model}/{method}/{seed}/{texts}.safetensors"
+
+    def probe(
+        self,
+        texts: str = "{texts}",
+        model: str = "{model}",
+        method: str = "{method}",
+        seed: str = "{seed}",
+    ) -> str:
+        return f"{self.root}/probes/{model}/{method}/{seed}/{texts}.safetensors"
+
+    def own_generations(
+        self,
+        name: str = "{own_generations}",
+        model: str = "{model}",
+        method: str = "{method}",
+        seed: str = "{seed}",
+    ) -> str:
+        return f"{self.root}/own_generations/{model}/{method}/{seed}/{name}.jsonl"
+
+    def prepared(
+        self, model: str = "{model}", method: str = "{method}", seed: str = "{seed}"
+    ) -> str:
+        """What a decode step has fitted."""
+        return f"{self.root}/prepared/{model}/{method}/{seed}.safetensors"
 
     # --- influence ---
 

@@ -10,11 +10,17 @@ from dataclasses import asdict
 from typing import Any, NamedTuple
 
 from ifguide.methods.step import (
+    PREPARED,
+    Activations,
     DocumentToxicity,
+    Generations,
     HeldOutScores,
+    LabelledTexts,
     Mask,
+    Model,
     Need,
     Pairs,
+    Probe,
     Ranking,
     Reward,
     Step,
@@ -26,6 +32,8 @@ from ifguide.workflow.layout import MODEL_FILES, shard_files
 from ifguide.workflow.sources import Sources
 
 UNCENSORED = "none"
+# Needs that are made with the model on which a step acts.
+OF_MODELS = (Activations, Probe, Generations)
 
 
 class Needed(NamedTuple):
@@ -208,11 +216,32 @@ class Methods:
         return list(dict.fromkeys((m, self.weights_of(a), seed) for m, a, seed in self.evaluated))
 
     @property
+    def involved(self) -> list[str]:
+        """The compared methods, and those whose models they begin with, decode or need."""
+        found: dict[str, None] = {}
+        pending = list(self.config["evaluation"]["methods"])
+        while pending:
+            method = pending.pop()
+            if method not in found:
+                found[method] = None
+                pending += self.ancestors(method)
+                pending += [needed.need.method for needed in self.needs(method, Model)]
+        return sorted(found)
+
+    @property
     def paired(self) -> list[str]:
-        """The methods that learn from pairs and that a compared one is, begins with or decodes."""
-        compared = self.config["evaluation"]["methods"]
-        makers = {a for method in compared for a in self.ancestors(method)}
-        return sorted(method for method in makers if self.needs(method, Pairs))
+        """The involved methods that learn from pairs."""
+        return [method for method in self.involved if self.needs(method, Pairs)]
+
+    @property
+    def learned_texts(self) -> list[str]:
+        """The labelled texts from which involved methods learn."""
+        needed = {
+            needed.need.texts
+            for method in self.involved
+            for needed in self.needs(method, LabelledTexts, Activations, Probe)
+        }
+        return sorted(needed)
 
     def is_measured_on(self, method: str, benchmark: str) -> bool:
         kind = self.config["benchmarks"][benchmark]["kind"]
@@ -331,8 +360,24 @@ class Methods:
 
     # --- needs ---
 
-    def inputs(self, needed: Needed, tokenizer: str) -> list[str]:
-        """Return what a rule waits for before a step is given what it needs."""
+    def acts_on(self, model: str, needed: Needed) -> str | dict | None:
+        """Return the method on whose model a step acts: that of `start_from` before it decodes.
+
+        None of a model that is trained from nothing; a directory has no name.
+        """
+        step = next(s for s in self.steps[needed.method] if s.key() == needed.step)
+        if step.stage == "decode":
+            return self.weights_of(needed.method)
+        start = self.start_of(model, needed.method)
+        return self.weights_of(start) if isinstance(start, str) else start
+
+    def inputs(
+        self, needed: Needed, tokenizer: str, model: str | None = None, seed: str | None = None
+    ) -> list[str]:
+        """Return what a rule waits for before a step is given what it needs.
+
+        model, seed: of the model that the rule makes or decodes; a data step knows none.
+        """
         experiment, influence = self.experiment, self.influence
         match needed.need:
             case Mask(selection=None):
@@ -357,9 +402,22 @@ class Methods:
                     f"{folder}/{file}"
                     for file in ("model.safetensors", "config.json", "tokenizer.json")
                 ]
+            case LabelledTexts(texts):
+                return [self.layout.texts(texts)]
+            case Activations(texts):
+                return [self.layout.activations(texts, model, self.acts_on(model, needed), seed)]
+            case Probe(texts):
+                return [self.layout.probe(texts, model, self.acts_on(model, needed), seed)]
+            case Generations(name):
+                of = self.acts_on(model, needed)
+                return [self.layout.own_generations(name, model, of, seed)]
+            case Model(method):
+                return self.model_files(model, method, seed)
         raise TypeError(f"{needed.need}: no rule makes needs of this kind")
 
-    def given(self, needed: Needed, tokenizer: str) -> list[str]:
+    def given(
+        self, needed: Needed, tokenizer: str, model: str | None = None, seed: str | None = None
+    ) -> list[str]:
         """Return the files and folders that a job is given of a need."""
         influence = self.influence
         match needed.need:
@@ -372,23 +430,49 @@ class Methods:
                 return self.sources.arguments(entry_of(words), needed.key)
             case Reward(name):
                 return [self.layout.reward(name, tokenizer)]
-        return self.inputs(needed, tokenizer)
+            case Model(method):
+                return [self.model_directory(model, method, seed)]
+        return self.inputs(needed, tokenizer, model, seed)
 
-    def stage_inputs(self, method: str, stages: Sequence[str], tokenizer: str) -> list[str]:
+    def stage_inputs(
+        self,
+        method: str,
+        stages: Sequence[str],
+        tokenizer: str,
+        model: str | None = None,
+        seed: str | None = None,
+    ) -> list[str]:
         """Return what the steps of some stages wait for."""
         return [
             path
             for needed in self._needs_at(method, stages)
-            for path in self.inputs(needed, tokenizer)
+            for path in self.inputs(needed, tokenizer, model, seed)
         ]
 
-    def stage_given(self, method: str, stages: Sequence[str], tokenizer: str) -> str:
+    def stage_given(
+        self,
+        method: str,
+        stages: Sequence[str],
+        tokenizer: str,
+        model: str | None = None,
+        seed: str | None = None,
+    ) -> str:
         """Return what the steps of some stages are given, as JSON: step, need, paths."""
+        return settings_of(**self._given_of_stages(method, stages, tokenizer, model, seed))
+
+    def _given_of_stages(
+        self,
+        method: str,
+        stages: Sequence[str],
+        tokenizer: str,
+        model: str | None,
+        seed: str | None,
+    ) -> dict[str, dict[str, list[str]]]:
         found: dict[str, dict[str, list[str]]] = {}
         for needed in self._needs_at(method, stages):
-            given = self.given(needed, tokenizer)
+            given = self.given(needed, tokenizer, model, seed)
             found.setdefault(needed.step, {})[needed.name] = given
-        return settings_of(**found)
+        return found
 
     def stage_options(self, method: str, *stages: str) -> dict[str, dict]:
         """Return the options of the steps of some stages, by their keys."""
@@ -401,15 +485,50 @@ class Methods:
         keys = [step.key() for step in self.steps[method] if step.stage in stages]
         return [needed for needed in self.needs(method) if needed.step in keys]
 
+    def needed_inputs(self, wildcards: Any, *stages: str) -> list[str]:
+        """Return what the steps of a job's method wait for, at some stages."""
+        model, seed = wildcards.model, wildcards.seed
+        tokenizer = self.experiment.tokenizer_of(model)
+        return self.stage_inputs(wildcards.method, stages, tokenizer, model, seed)
+
+    def needed_given(self, wildcards: Any, *stages: str) -> str:
+        """Return what the steps of a job's method are given, at some stages."""
+        model, seed = wildcards.model, wildcards.seed
+        tokenizer = self.experiment.tokenizer_of(model)
+        return self.stage_given(wildcards.method, stages, tokenizer, model, seed)
+
+    def own_sampling(self, name: str) -> dict:
+        """Return how a model's own continuations are sampled, but for their judges."""
+        entry = self.config["own_generations"][name]
+        of_text = without(entry, "queries", "prompts", "judges")
+        return {"sampling": of_text, "prompts": entry["prompts"]}
+
+    # --- decoding ---
+
+    @property
+    def preparing(self) -> list[str]:
+        """The methods whose decode step fits something before it decodes."""
+        decoding = {method: self.step_at(method, "decode") for method in self.steps}
+        return [method for method, step in decoding.items() if step and step.prepares()]
+
+    def _prepared(self, wildcards: Any) -> str:
+        return self.layout.prepared(wildcards.model, wildcards.method, wildcards.seed)
+
     def decode_inputs(self, wildcards: Any) -> list[str]:
         """Return what the decode step of a job's method waits for."""
-        tokenizer = self.experiment.tokenizer_of(wildcards.model)
-        return self.stage_inputs(wildcards.method, ["decode"], tokenizer)
+        inputs = self.needed_inputs(wildcards, "decode")
+        prepared = [self._prepared(wildcards)] if wildcards.method in self.preparing else []
+        return inputs + prepared
 
     def decode_given(self, wildcards: Any) -> str:
         """Return what the decode step of a job's method is given."""
-        tokenizer = self.experiment.tokenizer_of(wildcards.model)
-        return self.stage_given(wildcards.method, ["decode"], tokenizer)
+        model, method, seed = wildcards.model, wildcards.method, wildcards.seed
+        tokenizer = self.experiment.tokenizer_of(model)
+        given = self._given_of_stages(method, ["decode"], tokenizer, model, seed)
+        if method in self.preparing:
+            key = self.step_at(method, "decode").key()
+            given.setdefault(key, {})[PREPARED] = [self._prepared(wildcards)]
+        return settings_of(**given)
 
     # --- what is kept from training ---
 

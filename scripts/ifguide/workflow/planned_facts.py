@@ -53,6 +53,7 @@ def planned_records(
             f"benchmarks.{name}": layout.passages_report(name)
             for name in experiment.benchmarks_of("lambada")
         },
+        **{f"texts.{name}": layout.texts_report(name) for name in config["texts"]},
         **{f"methods.{name}": layout.pairs_report(name) for name in methods.with_need(Pairs)},
     }
     records: dict[str, dict] = {}

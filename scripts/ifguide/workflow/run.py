@@ -96,7 +96,9 @@ def named_data(experiment: Experiment, sources: Sources, judges: Judges) -> set[
     for directory in named_directories(experiment.config, judges):
         for pattern in CLASSIFIER_FILES:
             found += glob.glob(os.path.join(glob.escape(directory), pattern))
-    found += [given["checkpoint"] for given in judges.all_given().values() if "checkpoint" in given]
+    found += [
+        given["checkpoint"] for given in judges.given_of(judges).values() if "checkpoint" in given
+    ]
     return {path for path in found if not path.startswith(f"{experiment.layout.root}/")}
 
 

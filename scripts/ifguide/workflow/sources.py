@@ -230,6 +230,11 @@ class Sources:
                 for number, source in enumerate(entry["train"]["sources"])
             ),
             *(
+                (f"texts.{name}.sources.{number}.files", source)
+                for name, entry in config["texts"].items()
+                for number, source in enumerate(entry["sources"])
+            ),
+            *(
                 (f"corpus.sources.{entry['name']}.files", entry)
                 for entry in config["corpus"]["sources"]
             ),

@@ -12,6 +12,7 @@ from ifguide.workflow.config.models import LanguageModel, Training
 from ifguide.workflow.config.plan import Plan
 from ifguide.workflow.config.queries import QuerySet
 from ifguide.workflow.config.report import Report
+from ifguide.workflow.config.texts import OwnGenerations, Texts
 from ifguide.workflow.config.values import Name, name_except
 
 # The record that query records and test prompts are disjoint lies beside the sets.
@@ -65,6 +66,12 @@ class Config(Settings):
     rewards: dict[Name, RewardModel] = section(
         "Reward models by name: small unidirectional models that say at every token how toxic the "
         "text will be."
+    )
+    texts: dict[Name, Texts] = section(
+        "Labelled texts that methods learn from, by name. No test prompt may be among them."
+    )
+    own_generations: dict[Name, OwnGenerations] = section(
+        "What methods learn from of the text that their models write themselves, by name."
     )
     influence: Influence
     generation: Generation = section()

@@ -72,5 +72,5 @@ class Plan(Settings):
     records: dict[RecordsKey, Annotated[int, Field(ge=0)]] = section(
         "Numbers of records, until they are read, by the key that they stand at: "
         "`queries.NAME`, `benchmarks.NAME`, `methods.NAME` (pairs), "
-        "`classifiers.NAME`, `rewards.NAME`."
+        "`classifiers.NAME`, `rewards.NAME`, `texts.NAME`."
     )
