@@ -2,8 +2,9 @@
 
 --settings: {"benchmark": "realtoxicityprompts", "group_benchmark": "toxigen", "categories": whether
 the explicit judge tells categories of toxicity apart, "judges": [names], "continuations": how many
-of each prompt, by benchmark}. A figure whose data are not given is not drawn; one whose data are
-empty says so.
+of each prompt, by benchmark, "choice": at which strengths methods are shown (arguments of
+`evaluation.choice.choose`), "field": what the figure of the whole field is told, if it is drawn}. A
+figure whose data are not given is not drawn; one whose data are empty says so.
 """
 
 from ifguide.workflow.command_line import argument_parser, labelled_path, run
@@ -15,10 +16,12 @@ from pathlib import Path
 import pandas as pd
 
 from ifguide.errors import InputError
+from ifguide.evaluation.choice import at_chosen_strengths, choose
 from ifguide.evaluation.judge import LEADING
 from ifguide.files.artifacts import read_json
 from ifguide.files.checksums import verify
 from ifguide.report import figures, score_figures
+from ifguide.report.field_figure import toxicity_against_fluency
 from ifguide.report.figure_style import save_figure
 
 log = logging.getLogger(__name__)
@@ -41,7 +44,9 @@ def main(arguments: argparse.Namespace) -> None:
     benchmark = arguments.settings.get("benchmark", "realtoxicityprompts")
     drawn = {}
     if arguments.summary:
-        summary = read_columns(arguments.summary, ["model", "method", "benchmark", "value"])
+        measured = read_columns(arguments.summary, ["model", "method", "benchmark", "value"])
+        choice = arguments.settings.get("choice", {})
+        summary = at_chosen_strengths(measured, choice)
         groups = arguments.settings.get("group_benchmark", "toxigen")
         judges = arguments.settings.get("judges", LEADING)
         counts = arguments.settings.get("continuations", {})
@@ -55,6 +60,10 @@ def main(arguments: argparse.Namespace) -> None:
         drawn["toxicity_against_share"] = figures.toxicity_against_share(
             summary, benchmark, continuations=counts
         )
+        if field := arguments.settings.get("field"):
+            drawn["toxicity_against_fluency"] = toxicity_against_fluency(
+                measured, benchmark, chosen=choose(measured, **choice) if choice else {}, **field
+            )
         if arguments.settings.get("categories", False):
             drawn["toxicity_by_category"] = figures.toxicity_by_category(
                 summary, benchmark, judges=judges

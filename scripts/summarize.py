@@ -62,8 +62,8 @@ def main(arguments: argparse.Namespace) -> None:
     main_benchmark = arguments.benchmark if arguments.benchmark in counts else next(iter(counts))
     tables = experiment_tables(summary, main_benchmark)
     note = reading_note(counts[main_benchmark], level) + control_note(controls)
-    for method, reason in settings.get("unmeasured", {}).items():
-        note += UNMEASURED_NOTE.format(method=method, reason=reason)
+    for reason, methods in by_reason(settings.get("unmeasured", {})).items():
+        note += UNMEASURED_NOTE.format(method=", ".join(methods), reason=reason)
     warnings = constant_classifiers(summary)
     sections = [tables_markdown(tables, warnings), f"{note}\n"]
     notes = [note]
@@ -96,6 +96,13 @@ def main(arguments: argparse.Namespace) -> None:
     for line in warnings:
         log.warning(line)
     log.info("%d rows in %s", len(summary), arguments.output)
+
+
+def by_reason(unmeasured: dict[str, str]) -> dict[str, list[str]]:
+    found: dict[str, list[str]] = {}
+    for method, reason in unmeasured.items():
+        found.setdefault(reason, []).append(method)
+    return found
 
 
 if __name__ == "__main__":

@@ -2,7 +2,8 @@
 
 --settings: {"benchmark": "realtoxicityprompts", "model": name, "method": of which the sentence
 speaks, or null, "controls": {method: the one that its price is told against}, "continuations":
-of each prompt, "level": 0.95}.
+of each prompt, "level": 0.95, "choice": at which strengths methods are shown (arguments of
+`evaluation.choice.choose`)}.
 """
 
 from ifguide.workflow.command_line import argument_parser, run
@@ -14,6 +15,7 @@ from pathlib import Path
 
 import pandas as pd
 
+from ifguide.evaluation.choice import at_chosen_strengths, choice_note
 from ifguide.evaluation.judge import LEADING
 from ifguide.evaluation.summary import constant_classifiers
 from ifguide.files.artifacts import write_text
@@ -34,7 +36,11 @@ def main(arguments: argparse.Namespace) -> None:
     settings = arguments.settings
     benchmark, method = settings["benchmark"], settings["method"]
     controls, level = settings.get("controls", {}), settings.get("level", 0.95)
-    summary = read_table(arguments.summary)
+    measured, choice = read_table(arguments.summary), settings.get("choice", {})
+    summary = at_chosen_strengths(measured, choice)
+    for graded, variants in choice.get("curves", {}).items():
+        own = [controls[name] for name in variants if name in controls]
+        controls |= dict.fromkeys([graded], own[0]) if own else {}
     sentence = result_sentence(
         summary,
         model=settings["model"],
@@ -44,7 +50,8 @@ def main(arguments: argparse.Namespace) -> None:
         control=controls.get(method),
     )
     table, marks = leading_table(summary, benchmark, controls)
-    notes = [leading_note(settings["continuations"], level), *([marks] if marks else [])]
+    notes = [leading_note(settings["continuations"], level)]
+    notes += filter(None, [marks, choice_note(measured, choice)])
     warnings = constant_classifiers(of_leading_judges(summary, benchmark))
 
     said = TERMINAL.fill(sentence)

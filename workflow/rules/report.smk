@@ -80,6 +80,16 @@ rule draw_figures:
             category=CATEGORIES["cost"],
             labels={"shows": "total toxicity against fluency"},
         ),
+        field=(
+            report(
+                layout.shown("figures/toxicity_against_fluency.png"),
+                caption="../report/toxicity_against_fluency.rst",
+                category=CATEGORIES["cost"],
+                labels={"shows": "the field: toxicity against fluency by strength"},
+            )
+            if shown.field
+            else []
+        ),
         groups=report(
             layout.shown("figures/toxicity_by_group.png"),
             caption="../report/toxicity_by_group.rst",
@@ -163,6 +173,8 @@ rule draw_figures:
             categories=shown.has_categories,
             judges=list(judges),
             continuations=shown.continuations,
+            choice=shown.choice,
+            field=shown.field,
         ),
         folder=subpath(output.toxicity, parent=True),
         losses=[f"{name}={path}" for name, path in shown.losses.items()],
@@ -214,6 +226,7 @@ rule write_result:
             controls=methods.controls,
             continuations=shown.continuations[shown.benchmark],
             level=config["evaluation"]["level"],
+            choice=shown.choice,
         ),
     message:
         "write the result"

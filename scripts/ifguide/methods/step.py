@@ -41,6 +41,8 @@ if TYPE_CHECKING:
 Stage = Literal["data", "train", "edit", "decode"]
 STAGES: tuple[Stage, ...] = ("data", "train", "edit", "decode")
 GROUP = "ifguide.methods"
+# The key of a step under which its `strength` option is given several times.
+STRENGTHS = "strengths"
 # Keys of a method that are no steps.
 RESERVED = ("start_from", "training", "compare_with", "decode")
 
@@ -269,8 +271,12 @@ class Step:
 
     @classmethod
     def from_config(cls, section: Mapping) -> Step:
-        """Return the step with the options of its section, which has been checked."""
-        return cls(_options(cls).validate_python(section))
+        """Return the step with the options of its section, which has been checked.
+
+        Of several strengths it has none: each is a method of its own (`workflow.strengths`).
+        """
+        options = {key: value for key, value in section.items() if key != STRENGTHS}
+        return cls(_options(cls).validate_python(options))
 
     def needs(self) -> dict[str, Need]:
         """Return what has to be made or fetched before the step can act.
@@ -351,6 +357,12 @@ def steps_of(entry: Mapping) -> list[Step]:
     known = registered_steps()
     steps = [known[key].from_config(entry[key]) for key in entry if key in known]
     return sorted(steps, key=lambda step: STAGES.index(step.stage))
+
+
+def graded_step(entry: Mapping) -> str | None:
+    """Return the key of a method's step that names several strengths, if one does."""
+    known = registered_steps()
+    return next((key for key in entry if key in known and STRENGTHS in entry[key]), None)
 
 
 def step_at(entry: Mapping, stage: Stage) -> Step | None:

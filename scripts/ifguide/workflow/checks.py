@@ -31,6 +31,7 @@ from ifguide.workflow.planned_facts import planned_records
 from ifguide.workflow.refusal import refuse_config
 from ifguide.workflow.shown import Shown
 from ifguide.workflow.sources import Sources, data_repository
+from ifguide.workflow.strengths import curves_of
 
 
 def check_method_steps(config: dict, methods: dict) -> None:
@@ -168,6 +169,8 @@ class Checks:
         prompts = self.experiment.benchmarks_of("prompts")
         measured = [name for name in prompts if asked is None or name in asked]
         named.append(("report.benchmark", report["benchmark"], measured))
+        if report["choose_on"]:
+            named.append(("report.choose_on", report["choose_on"], measured))
         if report["selection"]:
             named.append(("report.selection", report["selection"], influence["selections"]))
         if report["proxy_agreement"]:
@@ -355,6 +358,12 @@ class Checks:
                     )
         compared = self.config["evaluation"]["methods"]
         for name, control in self.methods.controls.items():
+            if variants := curves_of(self.config).get(control):
+                refuse_config(
+                    f"methods.{name}.compare_with",
+                    f"{control!r} has several strengths; name one of them, such as "
+                    f"{next(iter(variants))!r}",
+                )
             if control not in compared:
                 refuse_config(
                     f"methods.{name}.compare_with",

@@ -30,6 +30,7 @@ from ifguide.workflow.experiment import Experiment, settings_of, without
 from ifguide.workflow.influence import Influence
 from ifguide.workflow.layout import MODEL_FILES, shard_files
 from ifguide.workflow.sources import Sources
+from ifguide.workflow.strengths import curves_of
 
 UNCENSORED = "none"
 # Needs that are made with the model on which a step acts.
@@ -286,6 +287,13 @@ class Methods:
             if "compare_with" in entries[method]
         }
         return {method: control for method, control in named.items() if control != UNCENSORED}
+
+    @property
+    def curves(self) -> dict[str, dict[str, float]]:
+        """Return the strengths of compared methods that name several, by method and variant."""
+        compared = self.config["evaluation"]["methods"]
+        curves = curves_of(self.config)
+        return {method: curve for method, curve in curves.items() if {*curve} & {*compared}}
 
     @property
     def removing(self) -> list[str]:

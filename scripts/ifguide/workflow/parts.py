@@ -13,6 +13,7 @@ from ifguide.workflow.methods import Methods, needed_files
 from ifguide.workflow.planned_facts import planned_facts
 from ifguide.workflow.shown import Shown
 from ifguide.workflow.sources import Sources
+from ifguide.workflow.strengths import spread_out
 
 
 @dataclass(frozen=True)
@@ -37,6 +38,7 @@ def open_experiment(config: dict) -> Parts:
 
     config: valid, all defaults filled in.
     """
+    spread_out(config)
     steps = {name: steps_of(entry) for name, entry in config["methods"].items()}
     check_method_steps(config, steps)
     layout = Layout(config["experiment"], config["overlay"])

@@ -5,6 +5,9 @@ from ifguide.workflow.experiment import Experiment
 from ifguide.workflow.influence import Influence
 from ifguide.workflow.methods import UNCENSORED, Methods
 
+# So many methods stand side by side in the figures that name them in a legend.
+FEW_METHODS = 10
+
 
 class Shown:
     """The section `report` of an experiment, and what it is made of."""
@@ -33,8 +36,13 @@ class Shown:
 
     @property
     def method(self) -> str | None:
-        """The method of which the result speaks: the first compared that suppresses a selection."""
-        return next(iter(self.methods.suppressing), None)
+        """The method of which the result speaks: the first compared that suppresses a selection.
+
+        One of several strengths, where one of them is chosen, goes by the name of them all.
+        """
+        first = next(iter(self.methods.suppressing), None)
+        curves = self.choice.get("curves", {})
+        return next((method for method, curve in curves.items() if first in curve), first)
 
     @property
     def selection_folder(self) -> str:
@@ -45,6 +53,27 @@ class Shown:
         """The direction and attribution of the selection that is shown."""
         entry = self.config["influence"]["selections"][self.selection]
         return entry["direction"], entry["attribution"]
+
+    @property
+    def choice(self) -> dict:
+        """How each method with several strengths is shown at one: `evaluation.choice.Choice`."""
+        if not self.settings["choose_on"]:
+            return {}
+        return {
+            "curves": self.methods.curves,
+            "benchmark": self.settings["choose_on"],
+            "within": self.settings["choose_within"],
+        }
+
+    @property
+    def field(self) -> dict:
+        """What the figure of the whole field is told; empty where few methods are compared."""
+        compared = self.config["evaluation"]["methods"]
+        if not self.methods.curves and len(compared) <= FEW_METHODS:
+            return {}
+        first = [UNCENSORED, *([self.method] if self.method else [])]
+        model = self.config["evaluation"]["models"][0]
+        return {"curves": self.methods.curves, "first": first, "model": model}
 
     # --- comparisons, where the config asks for them ---
 
@@ -105,6 +134,7 @@ class Shown:
                 "training_losses",
                 "decoys",
             ]
+            + (["toxicity_against_fluency"] if self.field else [])
             + (["toxicity_by_category"] if self.has_categories else [])
             + (["precision_recall"] if self.experiment.has_truth else [])
             + (["ranking_agreement"] if self.agreement else [])

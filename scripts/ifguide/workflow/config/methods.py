@@ -8,10 +8,10 @@ from typing import Annotated, Any
 from pydantic import ConfigDict, Discriminator, Field, Tag, create_model, model_validator
 from pydantic_core import PydanticCustomError
 
-from ifguide.methods.step import STAGES, Step, registered_steps
+from ifguide.methods.step import STAGES, STRENGTHS, Step, registered_steps
 from ifguide.settings import OrAbsent, Settings, options_type
 from ifguide.workflow.config.models import TrainingOverrides
-from ifguide.workflow.config.values import Name
+from ifguide.workflow.config.values import Distinct, Name
 
 
 class ModelDirectory(Settings):
@@ -67,11 +67,32 @@ def _description(step: type[Step]) -> str:
     return inspect.getdoc(importlib.import_module(step.__module__)) or ""
 
 
+def _options_of(step: type[Step]) -> Any:
+    """Return the type of a step's options; of one that has a strength, with a grid of it."""
+    if step.strength is None:
+        return options_type(step.Options)
+    strength = step.Options.model_fields[step.strength]
+    value = Annotated[strength.annotation, *strength.metadata]
+    grid = Field(
+        None,
+        min_length=1,
+        description=f"Several values of `{step.strength}`, each a method of its own, "
+        "`<method>-<value>`: a curve in the report, which shows the one that the prompts of "
+        "`report.choose_on` choose.",
+    )
+    return create_model(
+        step.Options.__name__,
+        __base__=step.Options,
+        __doc__=step.Options.__doc__,
+        **{STRENGTHS: (OrAbsent[Distinct[value]], grid)},
+    )
+
+
 def _method() -> type[Settings]:
     """Return the model of one method: a key for each registered step, and the common ones."""
     steps = sorted(registered_steps().items(), key=lambda item: STAGES.index(item[1].stage))
     fields: dict[str, Any] = {
-        key: (OrAbsent[options_type(step.Options)], Field(None, description=_description(step)))
+        key: (OrAbsent[_options_of(step)], Field(None, description=_description(step)))
         for key, step in steps
     }
     return create_model(

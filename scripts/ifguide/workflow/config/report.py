@@ -36,6 +36,18 @@ class Report(Settings):
         "realtoxicityprompts",
         description="Benchmark of prompts that the table and the main figures show.",
     )
+    choose_on: str | None = Field(
+        None,
+        description="Benchmark of prompts, no test's, by which each method with several "
+        "`strengths` is shown at one of them: the least toxic one that `choose_within` allows. "
+        "Null shows all.",
+    )
+    choose_within: float = Field(
+        0.05,
+        ge=0,
+        description="By how much that strength may raise the perplexity of held-out text, as a "
+        "share; the least that is measured, where none stays within it.",
+    )
     selection: str | None = Field(
         None,
         description="Selection whose documents and tokens are shown; null takes that of the first "
