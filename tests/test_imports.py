@@ -62,7 +62,7 @@ MAY_IMPORT = {
         ["measure_agreement", "measure_erasure", "plan"],
         MODELS | TABLES | {"scipy.stats", "accelerate"},
     ),
-    "fit_probe": TENSORS | {"scipy.stats", "sklearn"},
+    "fit_probe": TENSORS | TABLES | {"scipy.stats", "sklearn"},
     **dict.fromkeys(
         ["adopt_detoxify", "make_model", "train_classifier", "train_reward"],
         TRAINING | {"scipy.stats"},
