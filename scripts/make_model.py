@@ -14,11 +14,11 @@ import time
 from argparse import Namespace
 from pathlib import Path
 
-from ifguide.data.tokenizers import load_tokenizer
 from ifguide.files.artifacts import write_json
-from ifguide.methods.step import given_of, step_at
+from ifguide.methods.step import EditJob, given_of, step_at
 from ifguide.models.loading import (
     TRAINING_RECORD,
+    compute_device,
     load_model,
     require_vocabulary,
     save_model,
@@ -52,10 +52,13 @@ def main(arguments: Namespace) -> None:
         if trained.weights is not None:
             model.load_state_dict(trained.weights)
         started = time.monotonic()
-        edit.edit(model, given_of(edit, arguments.given))
+        model.eval().to(compute_device())
+        edit.edit(
+            EditJob(model, job.tokenizer(), job.seed("edit")), given_of(edit, arguments.given)
+        )
         record = {**record, "seconds": record["seconds"] + time.monotonic() - started}
     weights = None if edit else trained.weights
-    saved = save_model(model, load_tokenizer(arguments.tokenizer), output, weights)
+    saved = save_model(model, job.tokenizer(), output, weights)
     write_losses(output / "losses.csv", trained.losses, trained.columns)
     write_json(
         output / TRAINING_RECORD,

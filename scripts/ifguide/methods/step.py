@@ -179,6 +179,15 @@ class CorpusJob:
 
 
 @dataclass(frozen=True)
+class EditJob:
+    """What an edit step is given: the model to change, its tokenizer, and a seed."""
+
+    model: PreTrainedModel
+    tokenizer: PreTrainedTokenizerBase
+    seed: int
+
+
+@dataclass(frozen=True)
 class DecodingJob:
     """What a decode step is given: the model, its tokenizer, and how many tokens may follow."""
 
@@ -316,8 +325,11 @@ class Step:
         """Return a trained model."""
         raise NotImplementedError
 
-    def edit(self, model: PreTrainedModel, given: Given) -> None:
-        """Change weights of the model in place."""
+    def edit(self, job: EditJob, given: Given) -> None:
+        """Change weights of the job's model in place.
+
+        It is saved as it is left, in evaluation mode and on whichever device.
+        """
         raise NotImplementedError
 
     def prepare(self, job: PreparationJob, given: Given) -> dict[str, torch.Tensor]:

@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 from pydantic import Field
 
-from ifguide.methods.step import Given, Sizes, Step
+from ifguide.methods.step import EditJob, Given, Sizes, Step
 from ifguide.models.work import Work
 from ifguide.settings import Settings
-
-if TYPE_CHECKING:
-    from transformers import PreTrainedModel
 
 
 class ShrinkOptions(Settings):
@@ -27,5 +24,5 @@ class Shrink(Step):
     def work(self, sizes: Sizes) -> Work:
         return Work(kind="training", flops=sizes.shape.parameters)
 
-    def edit(self, model: PreTrainedModel, given: Given) -> None:
-        model.get_output_embeddings().weight.data.mul_(1 - self.options.strength)
+    def edit(self, job: EditJob, given: Given) -> None:
+        job.model.get_output_embeddings().weight.data.mul_(1 - self.options.strength)
