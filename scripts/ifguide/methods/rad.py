@@ -16,7 +16,6 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 from pydantic import Field
 
-from ifguide.errors import InputError
 from ifguide.methods.step import DecodingJob, Given, Need, Reward, Sizes, Step
 from ifguide.models import costs
 from ifguide.models.work import Work
@@ -24,7 +23,7 @@ from ifguide.settings import Settings
 
 if TYPE_CHECKING:
     import torch
-    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+    from transformers import Cache, PreTrainedModel, PreTrainedTokenizerBase
 
 
 class RadOptions(Settings):
@@ -120,48 +119,26 @@ class RewardGuidance:
 
 
 class RewardedRows:
-    """The rows of one batch, and the reward model's key-value cache of their texts so far."""
+    """The rows of one batch, whose texts the reward model reads along."""
 
     def __init__(
         self, reward: PreTrainedModel, beta: float, texts: torch.Tensor, copies: int, room: int
     ) -> None:
         """texts: int64 (texts, length), each of which `copies` rows begin with; room: tokens."""
-        from transformers import DynamicCache
-
-        from ifguide.models.roomy_cache import share_out
+        from ifguide.evaluation.reading import ReadingRows
 
         self.reward = reward
         self.beta = beta
-        self.cache = DynamicCache(config=reward.config)
-        reward(input_ids=texts, past_key_values=self.cache, use_cache=True)
-        share_out(self.cache, copies, room)
-        self.unread = texts.new_empty(len(texts) * copies, 0)
+        self.reading = ReadingRows(reward, texts, copies, room)
+        self.append, self.keep = self.reading.append, self.reading.keep
+
+    @property
+    def cache(self) -> Cache:
+        return self.reading.cache
 
     def toxicity(self, candidates: torch.Tensor) -> torch.Tensor:
-        """Return r, (rows, candidates), of each row's text with each of its candidates at the end.
-
-        All candidates stand at the same position, and none of them sees another: one pass reads
-        what is unread, then the candidates, which leave the cache again.
-        """
-        import torch
-
-        past = self.cache.get_seq_length()
-        unread, count = self.unread.shape[1], candidates.shape[1]
-        device = candidates.device
-        place = torch.arange(unread + count, device=device)
-        visible = torch.ones(unread + count, past + unread + count, dtype=torch.bool, device=device)
-        visible[:, past:] = (place < unread) & (place <= place[:, None])
-        visible[:, past:] |= place == place[:, None]
-        output = self.reward(
-            input_ids=torch.cat([self.unread, candidates], dim=1),
-            attention_mask=visible.expand(len(candidates), 1, *visible.shape),
-            position_ids=(past + place.clamp(max=unread)).unsqueeze(0),
-            past_key_values=self.cache,
-            use_cache=True,
-        )
-        self.cache.crop(-count)
-        self.unread = self.unread[:, :0]
-        return output.logits[:, unread:, 0]
+        """Return r, (rows, candidates), of each row's text with a candidate at its end."""
+        return self.reading.peek(candidates, self.reward.classifier)[..., 0]
 
     def logits(self, logits: torch.Tensor) -> torch.Tensor:
         return logits
@@ -170,25 +147,11 @@ class RewardedRows:
         harmless = 1 - self.toxicity(tokens).double().clamp(0, 1)
         return (probabilities.log() + self.beta * harmless).softmax(-1)
 
-    def append(self, token: torch.Tensor) -> None:
-        import torch
-
-        self.unread = torch.cat([self.unread, token.unsqueeze(1)], dim=1)
-
-    def keep(self, rows: torch.Tensor) -> None:
-        self.cache.batch_select_indices(rows)
-        self.unread = self.unread[rows]
-
 
 def require_same_tokens(
     reward: PreTrainedTokenizerBase, model: PreTrainedTokenizerBase, where: str
 ) -> None:
     """Raise InputError unless a token id means the same to the reward model and to the model."""
-    from ifguide.data.corpus import end_of_text_id
+    from ifguide.evaluation import reading
 
-    same = reward.get_vocab() == model.get_vocab()
-    if not same or end_of_text_id(reward) != end_of_text_id(model):
-        raise InputError(
-            f"{where}: a reward model with another tokenizer than the language model, so that its "
-            "token ids mean other texts; train it with the model's tokenizer"
-        )
+    reading.require_same_tokens(reward, model, where, "a reward model")
