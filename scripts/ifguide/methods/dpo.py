@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 from pydantic import Field
 
-from ifguide.methods.step import Given, Need, Pairs, Sizes, Step
+from ifguide.methods.step import Given, Need, Pairs, Sizes, Step, with_own_training
 from ifguide.models import costs, footprints
 from ifguide.models.work import Work, training_work
 from ifguide.settings import OrAbsent, Settings
@@ -92,15 +92,13 @@ class Dpo(Step):
     def training(self, settings: dict) -> dict:
         """Every step is one batch of pairs, and the options here come before `training`."""
         options = self.options
-        return {
-            **{key: value for key, value in settings.items() if key != "stop_at"},
-            "epochs": options.epochs,
-            "batch_size": options.batch_size,
-            "learning_rate": options.learning_rate,
-            "warmup": options.warmup,
-            "max_steps": None,
-            "accumulation": 1,
-        }
+        return with_own_training(
+            settings,
+            epochs=options.epochs,
+            batch_size=options.batch_size,
+            learning_rate=options.learning_rate,
+            warmup=options.warmup,
+        )
 
     def work(self, sizes: Sizes) -> Work:
         """Training on both sides of every pair; the reference model reads them too."""
@@ -118,15 +116,12 @@ class Dpo(Step):
         from ifguide.files.artifacts import read_jsonl
         from ifguide.files.checksums import file_sha256
         from ifguide.models.checkpoints import keep_only_own_checkpoints
-        from ifguide.models.loading import load_model, require_vocabulary
+        from ifguide.models.loading import load_model
         from ifguide.models.training_run import TrainedModel, tokens_learned_from
 
         (path,) = given["pairs"]
-        model = load_model(run.start_from)
-        tokenizer = run.tokenizer()
-        require_vocabulary(run.start_from, model.config.vocab_size, tokenizer)
+        model, tokenizer, positions = run.model_to_tune()
         pairs = [PreferencePair(**record) for record in read_jsonl(path)]
-        positions = getattr(model.config, "max_position_embeddings", None) or 2**31
         examples = tokenize_pairs(tokenizer, pairs, positions)
         made_from = run.made_from(pairs_sha256=file_sha256(path))
         keep_only_own_checkpoints(run.checkpoints, made_from)

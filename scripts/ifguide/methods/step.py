@@ -356,6 +356,15 @@ class Step:
         raise NotImplementedError
 
 
+def with_own_training(settings: dict, **own: Any) -> dict:
+    """Return training settings of a train step with examples of its own, in place of the corpus.
+
+    own: what its options give in place of the section's. Every step of the training is one batch.
+    """
+    kept = {key: value for key, value in settings.items() if key != "stop_at"}
+    return {**kept, "max_steps": None, "accumulation": 1, **own}
+
+
 @functools.cache
 def _options(step: type[Step]) -> TypeAdapter:
     return TypeAdapter(options_type(step.Options))

@@ -96,6 +96,16 @@ class TrainingRun:
             seed=self.seed("initial weights"),
         )
 
+    def model_to_tune(self) -> tuple[PreTrainedModel, PreTrainedTokenizerBase, int]:
+        """Return the model of `start_from`, its tokenizer, and the positions that it has.
+
+        Raises InputError where its tokens are not those of the tokenizer.
+        """
+        model, tokenizer = load_model(self.start_from), self.tokenizer()
+        require_vocabulary(self.start_from, model.config.vocab_size, tokenizer)
+        positions = getattr(model.config, "max_position_embeddings", None) or 2**31
+        return model, tokenizer, positions
+
     def made_from(self, **hashes: str | None) -> dict:
         """Return what a checkpoint must have in common with this run."""
         settings = {**self.settings, "training": resumable(self.settings["training"])}
