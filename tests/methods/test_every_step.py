@@ -35,6 +35,10 @@ EXAMPLES = {
     "suppress": {"suppress": {"selection": "top"}},
     "dpo": {"start_from": "none", "dpo": {"pairs": "{planted}/pairs.tsv", "learning_rate": 0.001}},
     "rad": {"rad": {"reward": "toxicity"}},
+    "learn_texts": {
+        "start_from": "none",
+        "learn_texts": {"texts": "labelled", "kind": "nontoxic", "learning_rate": 0.001},
+    },
 }
 # What leaves a model, or how it is decoded, as it was: of every step that edits or decodes.
 OFF = {"rad": {"beta": 0, "top_k": None}}
