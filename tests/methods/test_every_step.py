@@ -29,7 +29,14 @@ from ifguide.methods.step import registered_steps
 from ifguide.workflow.layout import Layout
 
 LAYOUT = Layout("tiny")
-# A method with the step, in terms of the tiny config.
+# Methods that others name, in terms of the tiny config.
+NAMED = {
+    "classes": {
+        "start_from": "none",
+        "class_conditional": {"texts": "labelled", "learning_rate": 0.001},
+    },
+}
+# A method with the step.
 EXAMPLES = {
     "filter": {"filter": {"words": "{planted}/words.txt"}},
     "suppress": {"suppress": {"selection": "top"}},
@@ -39,9 +46,16 @@ EXAMPLES = {
         "start_from": "none",
         "learn_texts": {"texts": "labelled", "kind": "nontoxic", "learning_rate": 0.001},
     },
+    "class_conditional": NAMED["classes"],
+    "dexperts": {"dexperts": {"expert": "ifguide", "anti_expert": "none"}},
+    "gedi": {"gedi": {"classes": "classes"}},
 }
 # What leaves a model, or how it is decoded, as it was: of every step that edits or decodes.
-OFF = {"rad": {"beta": 0, "top_k": None}}
+OFF = {
+    "rad": {"beta": 0, "top_k": None},
+    "dexperts": {"strength": 0},
+    "gedi": {"strength": 0, "filter": 0},
+}
 BENCHMARKS = {"prompts": "realtoxicityprompts", "perplexity": "heldout", "lambada": "lambada"}
 # By stage: the rule in which a step acts, and what that makes.
 ACTS_IN = {
@@ -78,7 +92,7 @@ def compare(clone: Path, examples: dict, off: dict) -> str:
     """Write the overlay of the tiny config that compares every example; return its name."""
     methods = methods_tried(examples, off)
     overlay = {
-        "methods": methods,
+        "methods": {**NAMED, **methods},
         "evaluation": {"methods": ["none", *methods]},
         "report": {"study": [], "agreement_blocks": 0, "proxy_agreement": None},
     }
@@ -112,7 +126,7 @@ def test_every_registered_step_is_tried():
 def test_an_option_that_it_does_not_have_is_refused(dry_runs, key):
     entry = EXAMPLES[key]
     mistaken = {**entry, key: {**entry[key], "no_such_option": 1}}
-    printed = dry_runs.printed(TINY, {"methods": {tried(key): mistaken}})
+    printed = dry_runs.printed(TINY, {"methods": {**NAMED, tried(key): mistaken}})
     assert error_line(printed).startswith(
         f"error: config: methods.{tried(key)}.{key}.no_such_option: unknown key"
     )
@@ -120,7 +134,7 @@ def test_an_option_that_it_does_not_have_is_refused(dry_runs, key):
 
 @pytest.mark.parametrize("key", EXAMPLES)
 def test_its_rules_are_planned_before_it_runs(dry_runs, key):
-    methods = {tried(key): EXAMPLES[key]}
+    methods = {**NAMED, tried(key): EXAMPLES[key]}
     overlay = {"methods": methods, "evaluation": {"methods": ["none", tried(key)]}}
     assert ACTS_IN[registered_steps()[key].stage][0] in dry_runs.rules(TINY, overlay)
 

@@ -30,9 +30,11 @@ class ReadingRows:
         """Begin `copies` rows with each of the texts, text-major.
 
         texts: int64 (texts, length), unpadded; room: tokens that will be read at most, those that
-        `peek` looks at included. More of them cost time, and nothing else.
+        `peek` looks at included. More of them cost time, and nothing else. What exceeds the
+        model's positions stands at the last one.
         """
         self.model = model
+        self.positions = getattr(model.config, "max_position_embeddings", None) or 2**31
         self.cache = DynamicCache(config=model.config)
         self._last = self._read(texts)[:, -1].repeat_interleave(copies, dim=0)
         share_out(self.cache, copies, room)
@@ -65,7 +67,7 @@ class ReadingRows:
         states = self._read(
             torch.cat([self._unread, candidates], dim=1),
             attention_mask=visible.expand(len(candidates), 1, *visible.shape),
-            position_ids=(past + place.clamp(max=unread)).unsqueeze(0),
+            places=past + place.clamp(max=unread),
         )
         self.cache.crop(-count)
         if unread:
@@ -83,10 +85,22 @@ class ReadingRows:
         self._last, self._unread = self._last[rows], self._unread[rows]
 
     @torch.no_grad()
-    def _read(self, tokens: torch.Tensor, **attention: torch.Tensor) -> torch.Tensor:
-        """Return the states of tokens (rows, T) that follow on what the cache holds."""
+    def _read(
+        self,
+        tokens: torch.Tensor,
+        places: torch.Tensor | None = None,
+        attention_mask: torch.Tensor | None = None,
+    ) -> torch.Tensor:
+        """Return the states of tokens (rows, T), which follow on what the cache holds."""
+        if places is None:
+            past = self.cache.get_seq_length()
+            places = torch.arange(past, past + tokens.shape[1], device=tokens.device)
         return self.model.base_model(
-            input_ids=tokens, past_key_values=self.cache, use_cache=True, **attention
+            input_ids=tokens,
+            attention_mask=attention_mask,
+            position_ids=places.clamp(max=self.positions - 1).unsqueeze(0),
+            past_key_values=self.cache,
+            use_cache=True,
         ).last_hidden_state
 
 
