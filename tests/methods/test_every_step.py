@@ -35,6 +35,10 @@ NAMED = {
         "start_from": "none",
         "class_conditional": {"texts": "labelled", "learning_rate": 0.001},
     },
+    "shallow": {
+        "start_from": "none",
+        "learn_texts": {"texts": "labelled", "kind": "nontoxic", "blocks": "shallow"},
+    },
 }
 # A method with the step.
 EXAMPLES = {
@@ -49,12 +53,14 @@ EXAMPLES = {
     "class_conditional": NAMED["classes"],
     "dexperts": {"dexperts": {"expert": "ifguide", "anti_expert": "none"}},
     "gedi": {"gedi": {"classes": "classes"}},
+    "output_fusion": {"output_fusion": {"calibration": "shallow", "strength": 0.6}},
 }
 # What leaves a model, or how it is decoded, as it was: of every step that edits or decodes.
 OFF = {
     "rad": {"beta": 0, "top_k": None},
     "dexperts": {"strength": 0},
     "gedi": {"strength": 0, "filter": 0},
+    "output_fusion": {"strength": 0},
 }
 BENCHMARKS = {"prompts": "realtoxicityprompts", "perplexity": "heldout", "lambada": "lambada"}
 # By stage: the rule in which a step acts, and what that makes.
