@@ -8,7 +8,7 @@ leave the batch.
 import inspect
 from collections.abc import Iterator, Sequence
 from collections.abc import Set as AbstractSet
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -81,6 +81,27 @@ class Guidance:
     def begin(self, prompts: torch.Tensor, copies: int) -> Rows:
         """Begin a batch: `copies` rows for each of the prompts (prompts, length), prompt-major."""
         return Rows()
+
+
+class RetriedGuidance(Guidance):
+    """Guidance that judges whole continuations, and has those at fault written again.
+
+    It writes the first attempt itself. Where a text is there already, nothing is written again.
+    """
+
+    # Guidance of the further attempts, in order.
+    retries: Sequence[Guidance] = ()
+
+    def faults(
+        self, prompts: torch.Tensor, continuations: torch.Tensor, end_of_text: int
+    ) -> torch.Tensor:
+        """Return how much is wrong with each continuation, float (rows,): 0 is none.
+
+        prompts: int64 (rows, length); continuations: int64 (rows, tokens), filled with the end of
+        text after it. Of all attempts at a continuation that with the least fault is kept, the
+        first of equal ones.
+        """
+        raise NotImplementedError
 
 
 class ProcessorGuidance(Guidance):
@@ -213,8 +234,38 @@ def generate_batch(
 
     prompts: int64 (prompts, length); uniform: float64 (prompts · continuations, max_new_tokens);
     visible: int64 like prompts, 0 where they are padded on the left, None where they are not. After
-    the end of text a row is filled with the end-of-text token.
+    the end of text a row is filled with the end-of-text token. An attempt at a continuation takes
+    the same random numbers as the one before.
     """
+    found = _write(model, prompts, uniform, sampling, end_of_text, visible, guidance)
+    if not isinstance(guidance, RetriedGuidance):
+        return found
+    single = replace(sampling, continuations=1)
+    texts = prompts.repeat_interleave(sampling.continuations, dim=0)
+    shown = None if visible is None else visible.repeat_interleave(sampling.continuations, dim=0)
+    faults = guidance.faults(texts, found, end_of_text)
+    for retry in guidance.retries:
+        again = (faults > 0).nonzero().squeeze(1)
+        if not len(again):
+            break
+        seen = None if shown is None else shown[again]
+        written = _write(model, texts[again], uniform[again], single, end_of_text, seen, retry)
+        wrong = guidance.faults(texts[again], written, end_of_text)
+        better = wrong < faults[again]
+        found[again[better]], faults[again[better]] = written[better], wrong[better]
+    return found
+
+
+def _write(
+    model: PreTrainedModel,
+    prompts: torch.Tensor,
+    uniform: torch.Tensor,
+    sampling: Sampling,
+    end_of_text: int,
+    visible: torch.Tensor | None,
+    guidance: Guidance | None,
+) -> torch.Tensor:
+    """Write the continuations of `generate_batch` once."""
     copies = sampling.continuations
     guided = guidance.begin(prompts, copies) if guidance else None
     output = model(
