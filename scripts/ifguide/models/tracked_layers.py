@@ -42,6 +42,12 @@ class TrackedLayer:
         """The number of activations, the one that stands for the bias included."""
         return self.module.weight.shape[0 if self.transposed else 1] + self.has_bias
 
+    @property
+    def rows(self) -> torch.Tensor:
+        """The weights as (outputs, inputs), without the bias: a view, by which they are changed."""
+        weight = self.module.weight.detach()
+        return weight.T if self.transposed else weight
+
     def apply(self, tensors: dict[str, torch.Tensor], inputs: torch.Tensor) -> torch.Tensor:
         """Return what this layer would make of `inputs` if `tensors` were its parameters."""
         weight = tensors[f"{self.name}.weight"].to(inputs)
