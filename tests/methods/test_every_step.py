@@ -54,6 +54,9 @@ EXAMPLES = {
     "dexperts": {"dexperts": {"expert": "ifguide", "anti_expert": "none"}},
     "gedi": {"gedi": {"classes": "classes"}},
     "output_fusion": {"output_fusion": {"calibration": "shallow", "strength": 0.6}},
+    "eigenshift": {"eigenshift": {"generations": "own", "share": 0.5}},
+    "model_surgery": {"model_surgery": {"texts": "labelled", "share": 0.5}},
+    "antidote": {"antidote": {"texts": "labelled", "strength": 0.5, "targets": "all"}},
 }
 # What leaves a model, or how it is decoded, as it was: of every step that edits or decodes.
 OFF = {
@@ -61,6 +64,9 @@ OFF = {
     "dexperts": {"strength": 0},
     "gedi": {"strength": 0, "filter": 0},
     "output_fusion": {"strength": 0},
+    "eigenshift": {"strength": 0},
+    "model_surgery": {"strength": 0},
+    "antidote": {"strength": 0},
 }
 BENCHMARKS = {"prompts": "realtoxicityprompts", "perplexity": "heldout", "lambada": "lambada"}
 # By stage: the rule in which a step acts, and what that makes.
