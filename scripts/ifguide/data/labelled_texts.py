@@ -60,3 +60,11 @@ def read_texts(path: Path) -> Texts:
         if not found:
             raise InputError(f"{path}: no text is {kind}; add a source to the entry of `texts`")
     return texts
+
+
+def equally_many(texts: Texts, most: int | None, seed: int) -> Texts:
+    """Return as many toxic texts as others, at most `most` of each, sampled by hash."""
+    count = min(len(texts.toxic), len(texts.nontoxic), most or len(texts.toxic))
+    return Texts(
+        *(sorted(side, key=lambda text: uniform_hash(seed, text))[:count] for side in texts)
+    )

@@ -58,6 +58,17 @@ def encode_after_end_of_text(
     return encoded
 
 
+def encode_texts_for(
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    texts: Sequence[str],
+    max_length: int,
+) -> list[list[int]]:
+    """Return the same, no longer than the model's positions in any case."""
+    positions = getattr(model.config, "max_position_embeddings", None) or 2**31
+    return encode_after_end_of_text(tokenizer, texts, min(max_length, positions))
+
+
 def padded_right(
     encoded: Sequence[Sequence[int]], padding: int
 ) -> tuple[torch.Tensor, torch.Tensor]:
@@ -203,7 +214,7 @@ def measure_activations(
     max_length: of a text in tokens, the end of text before it included; no longer than the model's
     positions in any case. Raises InputError for a text that is empty.
     """
-    encoded = encode_after_end_of_text(tokenizer, texts, min(max_length, positions_of(model)))
+    encoded = encode_texts_for(model, tokenizer, texts, max_length)
     pools: dict[str, tuple[nn.Module, Pool]] = {
         "hidden.mean": (model.base_model, pooled_mean),
         "hidden.last": (model.base_model, pooled_last),
@@ -215,8 +226,3 @@ def measure_activations(
     pooled = pooled_over_texts(model, encoded, pools, batch_size=batch_size)
     tensors = {name: values.float() for name, values in pooled.items()}
     return {**tensors, "labels": torch.tensor(labels, dtype=torch.float32)}
-
-
-def positions_of(model: PreTrainedModel) -> int:
-    """Return how many tokens the model can read at most."""
-    return getattr(model.config, "max_position_embeddings", None) or 2**31

@@ -11,6 +11,20 @@ def at_least_float32(tensor: torch.Tensor) -> torch.Tensor:
     return tensor.to(torch.promote_types(tensor.dtype, torch.float32))
 
 
+@contextmanager
+def widened(model: torch.nn.Module) -> Iterator[None]:
+    """Within, a model of half precision computes in float32; its weights are rounded afterwards.
+
+    Those that are not changed come back as they were.
+    """
+    dtype = next(model.parameters()).dtype
+    model.to(torch.promote_types(dtype, torch.float32))
+    try:
+        yield
+    finally:
+        model.to(dtype)
+
+
 def emulates_bfloat16() -> bool:
     """Whether this processor has no wide enough vectors for fast products of bfloat16 matrices.
 
