@@ -57,6 +57,11 @@ EXAMPLES = {
     "eigenshift": {"eigenshift": {"generations": "own", "share": 0.5}},
     "model_surgery": {"model_surgery": {"texts": "labelled", "share": 0.5}},
     "antidote": {"antidote": {"texts": "labelled", "strength": 0.5, "targets": "all"}},
+    "sgeat": {
+        "start_from": "none",
+        "sgeat": {"generations": "own", "epochs": 4, "batch_size": 4, "learning_rate": 0.001},
+    },
+    "dapt": {"start_from": "none", "dapt": {"classifier": "explicit", "learning_rate": 0.001}},
 }
 # What leaves a model, or how it is decoded, as it was: of every step that edits or decodes.
 OFF = {

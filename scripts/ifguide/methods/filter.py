@@ -167,6 +167,8 @@ class Filter(Step):
                 wanted = selected_tokens(corpus, given["drop_tokens_of"])
                 return most_listed_words(job, given["words"], unit, wanted)
             case ClassifierFilter(unit=unit, by=by, threshold=threshold):
+                from ifguide.data.unit_toxicity import unit_toxicity
+
                 if isinstance(threshold, FalseAlarms):
                     threshold = threshold_of(given["threshold"], threshold.false_alarms)
                 toxicity = unit_toxicity(corpus, given["classifier"], by)
@@ -247,24 +249,6 @@ def threshold_of(given: list[Path], false_alarms: float) -> float:
     return Calibration(**read_json(path)).threshold(false_alarms)
 
 
-def unit_toxicity(corpus: Corpus, paths: list[Path], by: str) -> np.ndarray:
-    """Return the toxicity of every unit by one statistic of its pieces, then by their mean.
-
-    float32 (units, 2). Raises InputError where it is not of this corpus.
-    """
-    import numpy as np
-
-    from ifguide.files.artifacts import open_array, read_json, require_same
-
-    shards = []
-    for path in paths:
-        record = read_json(path.with_suffix(".json"))
-        require_same("tokens", corpus.content_sha256, record["tokens_sha256"], path)
-        columns = [record["columns"].index(name) for name in (by, "mean")]
-        shards.append(open_array(path)[:, columns])
-    return np.concatenate(shards)
-
-
 def toxic_units(toxicity: np.ndarray, threshold: float) -> dict[int, str]:
     """Return the units that reach a threshold, and how toxic they are."""
     reached = (toxicity[:, 0] >= threshold).nonzero()[0]
@@ -276,6 +260,7 @@ def most_toxic(corpus: Corpus, paths: list[Path], by: str, unit: str, wanted: in
     import numpy as np
 
     from ifguide.data.filtering import first_of_tokens, unit_tokens
+    from ifguide.data.unit_toxicity import unit_toxicity
 
     toxicity = unit_toxicity(corpus, paths, by)
     tokens = unit_tokens(corpus, unit)
