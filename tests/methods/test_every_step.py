@@ -62,6 +62,15 @@ EXAMPLES = {
         "sgeat": {"generations": "own", "epochs": 4, "batch_size": 4, "learning_rate": 0.001},
     },
     "dapt": {"start_from": "none", "dapt": {"classifier": "explicit", "learning_rate": 0.001}},
+    "contrastive_perplexity": {
+        "start_from": "none",
+        "contrastive_perplexity": {
+            "pairs": "{planted}/pairs.tsv",
+            "epochs": 12,
+            "learning_rate": 0.001,
+            "one_sided": True,
+        },
+    },
 }
 # What leaves a model, or how it is decoded, as it was: of every step that edits or decodes.
 OFF = {

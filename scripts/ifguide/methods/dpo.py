@@ -13,14 +13,14 @@ import logging
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated
 
 from pydantic import Field
 
+from ifguide.data.pair_files import PairFiles
 from ifguide.methods.step import Given, Need, Pairs, Sizes, Step, with_own_training
 from ifguide.models import costs, footprints
 from ifguide.models.work import Work, training_work
-from ifguide.settings import OrAbsent, Settings
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -34,36 +34,10 @@ SIDE_TOKENS = 50  # of one text of a pair, its prompt included, where a plan has
 LOSS_COLUMNS = ("step", "epoch", "loss", "reward_margin", "reward_accuracy", "learning_rate")
 
 
-class DpoOptions(Settings):
+class DpoOptions(PairFiles):
     """Train the model of `start_from` on pairs of a preferred and a rejected text, by direct
     preference optimisation. What is not given here comes from `training`."""
 
-    pairs: Annotated[
-        str,
-        Field(
-            min_length=1,
-            description="Path or glob of the files; `{planted}` and `{data_dir}` are filled in.",
-        ),
-    ]
-    format: Annotated[
-        Literal["paradetox", "preference"],
-        Field(
-            description="Format of the pairs: ParaDetox's (neutral rewrite preferred to toxic "
-            "sentence), or records with `chosen`, `rejected` and, if they have one, `prompt`."
-        ),
-    ] = "paradetox"
-    part: Annotated[
-        OrAbsent[list[Annotated[float, Field(ge=0, le=1)]]],
-        Field(
-            min_length=2,
-            max_length=2,
-            description="Keep the pairs whose rejected text has a hash, uniform in [0, 1), in this "
-            "range.",
-        ),
-    ] = None
-    limit: Annotated[
-        int | None, Field(ge=1, description="At most so many pairs, sampled by hash.")
-    ] = None
     beta: Annotated[
         float,
         Field(gt=0, description="How strongly the model is held to the one that it began as."),
