@@ -71,6 +71,10 @@ EXAMPLES = {
             "one_sided": True,
         },
     },
+    "lancet": {
+        "start_from": "none",
+        "lancet": {"selection": "wide", "share": 0.1, "epochs": 2, "learning_rate": 0.001},
+    },
 }
 # What leaves a model, or how it is decoded, as it was: of every step that edits or decodes.
 OFF = {
