@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 from pydantic import Field
 
 from ifguide.data.pair_files import PairFiles
-from ifguide.methods.step import Given, Need, Pairs, Sizes, Step
+from ifguide.methods.step import Given, Need, Pairs, Sizes, Step, with_own_training
 from ifguide.models.fine_tuning_settings import FineTuningSettings
 from ifguide.models.work import Work, training_work
 
@@ -56,7 +56,7 @@ class ContrastivePerplexity(Step):
         return {"pairs": Pairs(options.pairs, options.format, options.part, options.limit)}
 
     def training(self, settings: dict) -> dict:
-        return self.options.training(settings)
+        return with_own_training(settings, **self.options.own_training())
 
     def work(self, sizes: Sizes) -> Work:
         """Training on both sides of every pair."""
@@ -66,13 +66,13 @@ class ContrastivePerplexity(Step):
     def train(self, run: TrainingRun, given: Given) -> TrainedModel:
         from ifguide.files.checksums import file_sha256
         from ifguide.models.contrastive_perplexity import contrastive_loss
-        from ifguide.models.fine_tuning import positions_of, start_model, tuned
+        from ifguide.models.fine_tuning import tuned
         from ifguide.models.pair_texts import pair_texts, read_pairs_file, stacked_pairs
         from ifguide.models.token_texts import next_token_log_p, text_losses
 
         options = self.options
         (path,) = given["pairs"]
-        model = start_model(run)
+        model, tokenizer, positions = run.model_to_tune()
 
         def loss(model, batch):
             losses = text_losses(next_token_log_p(model, batch["input_ids"]), batch["labels"])
@@ -88,7 +88,7 @@ class ContrastivePerplexity(Step):
         return tuned(
             run,
             model,
-            pair_texts(run.tokenizer(), read_pairs_file(path), positions_of(model)),
+            pair_texts(tokenizer, read_pairs_file(path), positions),
             stacked_pairs,
             loss,
             purpose="contrastive perplexity",

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 from pydantic import Field
 
-from ifguide.methods.step import DocumentToxicity, Given, Need, Sizes, Step
+from ifguide.methods.step import DocumentToxicity, Given, Need, Sizes, Step, with_own_training
 from ifguide.models.fine_tuning_settings import FineTuningSettings
 from ifguide.models.work import Work, training_work
 
@@ -48,7 +48,7 @@ class Dapt(Step):
         return {"classifier": DocumentToxicity("document", self.options.classifier)}
 
     def training(self, settings: dict) -> dict:
-        return self.options.training(settings)
+        return with_own_training(settings, **self.options.own_training())
 
     def work(self, sizes: Sizes) -> Work:
         tokens = self.options.epochs * self.options.share * sizes.corpus_tokens
@@ -58,17 +58,16 @@ class Dapt(Step):
         from ifguide.data.unit_toxicity import unit_toxicity
         from ifguide.errors import InputError
         from ifguide.files.checksums import file_sha256, joined_sha256
-        from ifguide.models.fine_tuning import positions_of, start_model, tuned
+        from ifguide.models.causal_text_training import mean_label_loss
+        from ifguide.models.fine_tuning import tuned
         from ifguide.models.token_texts import (
             corpus_texts,
             least_toxic,
-            mean_label_loss,
-            next_token_log_p,
             stacked,
         )
 
         corpus = run.open_corpus()
-        model = start_model(run)
+        model, _, positions = run.model_to_tune()
         toxicity = unit_toxicity(corpus, given["classifier"], self.options.by)[:, 0]
         kept = least_toxic(toxicity, self.options.share)
         if not len(kept):
@@ -76,19 +75,16 @@ class Dapt(Step):
                 f"{corpus.directory}: a share of {self.options.share:g} of {len(toxicity)} "
                 "documents keeps none; raise `share`"
             )
-        length = min(corpus.block_size, positions_of(model))
+        length = min(corpus.block_size, positions)
         pieces = corpus_texts(corpus, "document", kept.tolist(), length)
         texts = [piece for document in pieces for piece in document]
-
-        def loss(model, batch):
-            return mean_label_loss(next_token_log_p(model, batch["input_ids"]), batch["labels"])
 
         return tuned(
             run,
             model,
             texts,
             stacked,
-            loss,
+            mean_label_loss,
             purpose="dapt",
             record={
                 "documents_kept": len(kept),

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 from pydantic import Field
 
 from ifguide.errors import InputError
-from ifguide.methods.step import Given, Need, Ranking, Sizes, Step
+from ifguide.methods.step import Given, Need, Ranking, Sizes, Step, with_own_training
 from ifguide.models import costs, footprints
 from ifguide.models.fine_tuning_settings import FineTuningSettings
 from ifguide.models.work import Work, training_work
@@ -107,7 +107,8 @@ class Lancet(Step):
 
     def training(self, settings: dict) -> dict:
         """Weights are held to those of the start model, if to any, and not to zero."""
-        return {**self.options.training(settings), "weight_decay": 0.0}
+        own = self.options.own_training()
+        return with_own_training(settings, weight_decay=0.0, **own)
 
     def work(self, sizes: Sizes) -> Work:
         """Training on three texts a document of a side; the start model reads them too."""
@@ -123,8 +124,6 @@ class Lancet(Step):
         from ifguide.files.checksums import file_sha256
         from ifguide.models.fine_tuning import (
             frozen_start,
-            positions_of,
-            start_model,
             tuned,
             without_dropout,
         )
@@ -132,13 +131,13 @@ class Lancet(Step):
 
         (folder,) = given["selection"]
         corpus = run.open_corpus()
-        model = without_dropout(start_model(run))
-        length = min(corpus.block_size, positions_of(model))
+        model, _, positions = run.model_to_tune()
+        length = min(corpus.block_size, positions)
         examples = self.examples(corpus, folder, length, run.seed("lancet"))
         reference = frozen_start(run)
         return tuned(
             run,
-            model,
+            without_dropout(model),
             examples,
             stacked_influence,
             lambda model, batch: self.loss(model, reference, batch),

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 
 from pydantic import Field
 
-from ifguide.methods.step import Generations, Given, Need, Sizes, Step
+from ifguide.methods.step import Generations, Given, Need, Sizes, Step, with_own_training
 from ifguide.models.fine_tuning_settings import FineTuningSettings
 from ifguide.models.work import Work, training_work
 
@@ -49,7 +49,7 @@ class Sgeat(Step):
         return {"generations": Generations(self.options.generations)}
 
     def training(self, settings: dict) -> dict:
-        return self.options.training(settings)
+        return with_own_training(settings, **self.options.own_training())
 
     def work(self, sizes: Sizes) -> Work:
         """Training on the kept texts, counted as if each filled a block."""
@@ -63,36 +63,32 @@ class Sgeat(Step):
         from ifguide.data.own_generations import read_own_generations
         from ifguide.errors import InputError
         from ifguide.files.checksums import file_sha256
-        from ifguide.models.fine_tuning import positions_of, start_model, tuned
+        from ifguide.models.causal_text_training import mean_label_loss
+        from ifguide.models.fine_tuning import tuned
         from ifguide.models.token_texts import (
             least_toxic,
-            mean_label_loss,
-            next_token_log_p,
             stacked,
             written_texts,
         )
 
         (path,) = given["generations"]
-        model = start_model(run)
+        model, _, positions = run.model_to_tune()
         written = [own for prompt in read_own_generations(path) for own in prompt]
         toxicity = np.array([own.toxicity for own in written], dtype=np.float64)
         kept = least_toxic(toxicity, self.options.share)
-        texts = written_texts([written[index] for index in kept], positions_of(model))
+        texts = written_texts([written[index] for index in kept], positions)
         if not texts:
             raise InputError(
                 f"{path}: none of the {len(kept)} texts that are kept has a token; sample more, or "
                 "raise `share`"
             )
 
-        def loss(model, batch):
-            return mean_label_loss(next_token_log_p(model, batch["input_ids"]), batch["labels"])
-
         return tuned(
             run,
             model,
             texts,
             stacked,
-            loss,
+            mean_label_loss,
             purpose="sgeat",
             record={"highest_toxicity_kept": float(toxicity[kept].max())},
             generations_sha256=file_sha256(path),

@@ -21,14 +21,6 @@ class FineTuningSettings(Settings):
         Field(ge=0, lt=1, description="Share of the steps in which the learning rate rises."),
     ] = 0.1
 
-    def training(self, settings: dict) -> dict:
-        """Return training settings in which these come first: a step is one batch of examples."""
-        return {
-            **{key: value for key, value in settings.items() if key != "stop_at"},
-            "epochs": self.epochs,
-            "batch_size": self.batch_size,
-            "learning_rate": self.learning_rate,
-            "warmup": self.warmup,
-            "max_steps": None,
-            "accumulation": 1,
-        }
+    def own_training(self) -> dict:
+        """Return what is given here in place of the section `training`."""
+        return self.model_dump(include={"epochs", "batch_size", "learning_rate", "warmup"})

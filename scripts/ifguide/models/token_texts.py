@@ -61,14 +61,6 @@ def text_losses(log_p: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
     return (losses * counted).sum(1) / counted.sum(1)
 
 
-def mean_label_loss(log_p: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
-    """Return the mean loss over the labels of all texts, each label weighing the same."""
-    following = labels[:, 1:]
-    return torch.nn.functional.nll_loss(
-        log_p.flatten(0, 1), following.flatten(), ignore_index=IGNORED_LABEL
-    )
-
-
 def mean_divergence(
     reference: torch.Tensor, log_p: torch.Tensor, labels: torch.Tensor
 ) -> torch.Tensor:
