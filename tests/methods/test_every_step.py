@@ -75,6 +75,11 @@ EXAMPLES = {
         "start_from": "none",
         "lancet": {"selection": "wide", "share": 0.1, "epochs": 2, "learning_rate": 0.001},
     },
+    "attribute_control": {
+        "start_from": "none",
+        "attribute_control": {"generations": "own", "learning_rate": 0.001},
+    },
+    "attribute_decoding": {"attribute_decoding": {"generations": "own", "factor": 4.0}},
 }
 # What leaves a model, or how it is decoded, as it was: of every step that edits or decodes.
 OFF = {
@@ -86,6 +91,7 @@ OFF = {
     "model_surgery": {"strength": 0},
     "antidote": {"strength": 0},
 }
+OFF = {"rad": {"beta": 0, "top_k": None}, "attribute_decoding": {"factor": 0.0}}
 BENCHMARKS = {"prompts": "realtoxicityprompts", "perplexity": "heldout", "lambada": "lambada"}
 # By stage: the rule in which a step acts, and what that makes.
 ACTS_IN = {
