@@ -90,8 +90,9 @@ OFF = {
     "eigenshift": {"strength": 0},
     "model_surgery": {"strength": 0},
     "antidote": {"strength": 0},
+    "attribute_decoding": {"factor": 0.0},
 }
-OFF = {"rad": {"beta": 0, "top_k": None}, "attribute_decoding": {"factor": 0.0}}
+
 BENCHMARKS = {"prompts": "realtoxicityprompts", "perplexity": "heldout", "lambada": "lambada"}
 # By stage: the rule in which a step acts, and what that makes.
 ACTS_IN = {
