@@ -80,6 +80,19 @@ EXAMPLES = {
         "attribute_control": {"generations": "own", "learning_rate": 0.001},
     },
     "attribute_decoding": {"attribute_decoding": {"generations": "own", "factor": 4.0}},
+    "irepair": {
+        "start_from": "none",
+        "irepair": {
+            "pairs": "{planted}/pairs.tsv",
+            "clean_texts": "labelled",
+            "epochs": 8,
+            "batch_size": 4,
+            "learning_rate": 0.001,
+        },
+    },
+    "eigenshift": {"eigenshift": {"generations": "own", "share": 0.5}},
+    "model_surgery": {"model_surgery": {"texts": "labelled", "share": 0.5}},
+    "antidote": {"antidote": {"texts": "labelled", "strength": 0.5, "targets": "all"}},
 }
 # What leaves a model, or how it is decoded, as it was: of every step that edits or decodes.
 OFF = {

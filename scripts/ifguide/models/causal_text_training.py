@@ -83,7 +83,7 @@ def train_by(
     settings: dict,
     checkpoints: Path,
     seed: int,
-    trainer: type[TextTrainer] = TextTrainer,
+    trainer: Callable[..., TextTrainer] = TextTrainer,
 ) -> tuple[list[dict], int]:
     """Train `model` in place; return the log of losses and the number of steps.
 
@@ -116,7 +116,7 @@ def learn_by(
     collate: Callable[[list], Batch] = padded_batch,
     *,
     purpose: str,
-    trainer: type[TextTrainer] = TextTrainer,
+    trainer: Callable[..., TextTrainer] = TextTrainer,
     **hashes: str,
 ) -> TrainedModel:
     """Train a run's model by a loss, as `train_by` does, and say what it was made from.

@@ -6,7 +6,13 @@ from dataclasses import replace
 import torch
 from transformers import PreTrainedModel
 
-from ifguide.models.causal_text_training import TEXT_LOSS_COLUMNS, Batch, Loss, learn_by
+from ifguide.models.causal_text_training import (
+    TEXT_LOSS_COLUMNS,
+    Batch,
+    Loss,
+    TextTrainer,
+    learn_by,
+)
 from ifguide.models.loading import compute_device, load_model
 from ifguide.models.training_run import TrainedModel, TrainingRun, tokens_learned_from
 
@@ -35,6 +41,7 @@ def tuned(
     *,
     purpose: str,
     record: dict | None = None,
+    trainer: Callable[..., TextTrainer] = TextTrainer,
     **hashes: str,
 ) -> TrainedModel:
     """Tune a run's model by a loss, as `causal_text_training.learn_by` does; 0 epochs do nothing.
@@ -52,5 +59,7 @@ def tuned(
         }
         trained = TrainedModel(model, [], TEXT_LOSS_COLUMNS, begun | made_from)
     else:
-        trained = learn_by(run, loss, model, examples, collate, purpose=purpose, **hashes)
+        trained = learn_by(
+            run, loss, model, examples, collate, purpose=purpose, trainer=trainer, **hashes
+        )
     return replace(trained, record={**trained.record, **(record or {})})
