@@ -18,8 +18,9 @@ from ifguide.data.preferences import PreferencePair, read_pairs, require_pairs_d
 from ifguide.data.tokenizers import load_tokenizer
 from ifguide.errors import InputError
 from ifguide.files.artifacts import read_json, write_jsonl
-from ifguide.methods.dpo import tokenize_pairs, train_on_pairs
+from ifguide.methods.dpo import train_on_pairs
 from ifguide.models.loading import build_model, load_model, weights_sha256
+from ifguide.models.pair_texts import tokenize_pairs
 from ifguide.models.training_progress import LogLine
 
 SEED = 1

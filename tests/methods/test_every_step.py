@@ -79,6 +79,10 @@ EXAMPLES = {
         "start_from": "none",
         "attribute_control": {"generations": "own", "learning_rate": 0.001},
     },
+    "dinm": {
+        "start_from": "none",
+        "dinm": {"pairs": "{planted}/pairs.tsv", "steps": 40, "learning_rate": 0.003},
+    },
     "attribute_decoding": {"attribute_decoding": {"generations": "own", "factor": 4.0}},
     "irepair": {
         "start_from": "none",

@@ -25,7 +25,6 @@ from ifguide.models.work import Work, training_work
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-    from ifguide.data.preferences import PreferencePair
     from ifguide.models.training_run import TrainedModel, TrainingRun
 
 log = logging.getLogger(__name__)
@@ -91,6 +90,7 @@ class Dpo(Step):
         from ifguide.files.checksums import file_sha256
         from ifguide.models.checkpoints import keep_only_own_checkpoints
         from ifguide.models.loading import load_model
+        from ifguide.models.pair_texts import tokenize_pairs
         from ifguide.models.training_run import TrainedModel, tokens_learned_from
 
         (path,) = given["pairs"]
@@ -124,40 +124,6 @@ class Dpo(Step):
                 **made_from,
             },
         )
-
-
-def tokenize_pairs(
-    tokenizer: PreTrainedTokenizerBase, pairs: Sequence[PreferencePair], positions: int
-) -> list[dict[str, list[int]]]:
-    """Return `prompt_ids`, `chosen_ids` and `rejected_ids` of each pair, as DPO compares them.
-
-    The prompt is the end of the text before, then all tokens that the two sides share at their
-    beginning: their losses are equal on both sides and cancel in the difference of rewards. A side
-    has at least one token. What exceeds `positions` tokens is cut, from the beginning of the
-    prompt first, then from the end of a side.
-    """
-    from ifguide.data.corpus import end_of_text_id, tokenize
-
-    begin = end_of_text_id(tokenizer)
-    encoded = [
-        tokenize(tokenizer, [pair.prompt + getattr(pair, side) for pair in pairs])
-        for side in ("chosen", "rejected")
-    ]
-    examples = []
-    for chosen_text, rejected_text in zip(*encoded, strict=True):
-        chosen, rejected = chosen_text.ids.tolist(), rejected_text.ids.tolist()
-        shared = 0
-        for one, other in zip(chosen[:-1], rejected[:-1], strict=False):
-            if one != other:
-                break
-            shared += 1
-        prompt = [begin, *chosen[:shared]]
-        sides = [side[shared:][: positions - 1] for side in (chosen, rejected)]
-        room = positions - max(map(len, sides))
-        examples.append(
-            {"prompt_ids": prompt[-room:], "chosen_ids": sides[0], "rejected_ids": sides[1]}
-        )
-    return examples
 
 
 def train_on_pairs(

@@ -38,6 +38,38 @@ def pair_texts(
     ]
 
 
+def tokenize_pairs(
+    tokenizer: PreTrainedTokenizerBase, pairs: Sequence[PreferencePair], positions: int
+) -> list[dict[str, list[int]]]:
+    """Return `prompt_ids`, `chosen_ids` and `rejected_ids` of each pair, as DPO compares them.
+
+    The prompt is the end of the text before, then all tokens that the two sides share at their
+    beginning: their losses are equal on both sides and cancel in the difference of rewards. A side
+    has at least one token. What exceeds `positions` tokens is cut, from the beginning of the
+    prompt first, then from the end of a side.
+    """
+    begin = end_of_text_id(tokenizer)
+    encoded = [
+        tokenize(tokenizer, [pair.prompt + getattr(pair, side) for pair in pairs])
+        for side in ("chosen", "rejected")
+    ]
+    examples = []
+    for chosen_text, rejected_text in zip(*encoded, strict=True):
+        chosen, rejected = chosen_text.ids.tolist(), rejected_text.ids.tolist()
+        shared = 0
+        for one, other in zip(chosen[:-1], rejected[:-1], strict=False):
+            if one != other:
+                break
+            shared += 1
+        prompt = [begin, *chosen[:shared]]
+        sides = [side[shared:][: positions - 1] for side in (chosen, rejected)]
+        room = positions - max(map(len, sides))
+        examples.append(
+            {"prompt_ids": prompt[-room:], "chosen_ids": sides[0], "rejected_ids": sides[1]}
+        )
+    return examples
+
+
 def read_pairs_file(path: Path) -> list[PreferencePair]:
     """Return the pairs of a file that a step is given."""
     return [PreferencePair(**record) for record in read_jsonl(path)]
