@@ -57,6 +57,9 @@ EXAMPLES = {
     "eigenshift": {"eigenshift": {"generations": "own", "share": 0.5}},
     "model_surgery": {"model_surgery": {"texts": "labelled", "share": 0.5}},
     "antidote": {"antidote": {"texts": "labelled", "strength": 0.5, "targets": "all"}},
+    "graded_filter": {
+        "graded_filter": {"classifiers": ["explicit_literal", "implicit_literal", "word_list"]}
+    },
     "sgeat": {
         "start_from": "none",
         "sgeat": {"generations": "own", "epochs": 4, "batch_size": 4, "learning_rate": 0.001},
