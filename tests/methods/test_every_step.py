@@ -97,9 +97,6 @@ EXAMPLES = {
             "learning_rate": 0.001,
         },
     },
-    "eigenshift": {"eigenshift": {"generations": "own", "share": 0.5}},
-    "model_surgery": {"model_surgery": {"texts": "labelled", "share": 0.5}},
-    "antidote": {"antidote": {"texts": "labelled", "strength": 0.5, "targets": "all"}},
 }
 # What leaves a model, or how it is decoded, as it was: of every step that edits or decodes.
 OFF = {
@@ -112,7 +109,6 @@ OFF = {
     "antidote": {"strength": 0},
     "attribute_decoding": {"factor": 0.0},
 }
-
 BENCHMARKS = {"prompts": "realtoxicityprompts", "perplexity": "heldout", "lambada": "lambada"}
 # By stage: the rule in which a step acts, and what that makes.
 ACTS_IN = {
