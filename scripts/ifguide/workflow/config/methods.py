@@ -1,9 +1,11 @@
 """Ways to train a model: what a method may consist of is what the registered steps declare."""
 
+import functools
 import importlib
 import inspect
+import operator
 from collections.abc import Mapping
-from typing import Annotated, Any
+from typing import Annotated, Any, get_args
 
 from pydantic import ConfigDict, Discriminator, Field, Tag, create_model, model_validator
 from pydantic_core import PydanticCustomError
@@ -69,21 +71,26 @@ def _description(step: type[Step]) -> str:
 
 def _options_of(step: type[Step]) -> Any:
     """Return the type of a step's options; of one that has a strength, with a grid of it."""
-    if step.strength is None:
-        return options_type(step.Options)
-    strength = step.Options.model_fields[step.strength]
-    value = Annotated[strength.annotation, *strength.metadata]
+    kinds = get_args(step.Options) or (step.Options,)
+    if step.strength is not None:
+        kinds = tuple(_with_grid(options, step.strength) for options in kinds)
+    return options_type(functools.reduce(operator.or_, kinds))
+
+
+def _with_grid(options: type[Settings], strength: str) -> type[Settings]:
+    field = options.model_fields[strength]
+    value = Annotated[field.annotation, *field.metadata]
     grid = Field(
         None,
         min_length=1,
-        description=f"Several values of `{step.strength}`, each a method of its own, "
+        description=f"Several values of `{strength}`, each a method of its own, "
         "`<method>-<value>`: a curve in the report, which shows the one that the prompts of "
         "`report.choose_on` choose.",
     )
     return create_model(
-        step.Options.__name__,
-        __base__=step.Options,
-        __doc__=step.Options.__doc__,
+        options.__name__,
+        __base__=options,
+        __doc__=options.__doc__,
         **{STRENGTHS: (OrAbsent[Distinct[value]], grid)},
     )
 
