@@ -1,7 +1,7 @@
 """What a decode step fits once, before it decodes: a probe, a value network, a matrix.
 
-settings: {"steps": {key: options} of the decode step, "names": [model, method], "training_seed":
-int, "seed": int}. --given: what the step needs, {key: {need: paths}}.
+settings: {"steps": {key: options} of the decode step, but for its strength, "names": [model,
+method], "training_seed": int, "seed": int}. --given: what the step needs, {key: {need: paths}}.
 """
 
 from ifguide.workflow.command_line import argument_parser, run

@@ -261,7 +261,7 @@ rule prepare_decoding:
         code=code("prepare_decoding", stages=["decode"]),
         script=script("prepare_decoding"),
         settings=lambda w: settings_of(
-            steps=methods.stage_options(w.method, "decode"),
+            steps=methods.preparation(w.method),
             names=[w.model, w.method],
             training_seed=int(w.seed),
             seed=SEED,

@@ -101,8 +101,13 @@ class Lancet(Step):
         return {"selection": Ranking(self.options.selection)}
 
     def mistake(self) -> tuple[str, str] | None:
-        form, given = self.options.form, self.options.model_fields_set
-        unused = sorted((set.union(*FORMS.values()) - FORMS[form]) & given)
+        form, fields = self.options.form, LancetOptions.model_fields
+        # Defaults are filled in before: only another value was meant to be used.
+        unused = sorted(
+            name
+            for name in set.union(*FORMS.values()) - FORMS[form]
+            if getattr(self.options, name) != fields[name].default
+        )
         return (unused[0], f"is not used by form: {form}") if unused else None
 
     def training(self, settings: dict) -> dict:

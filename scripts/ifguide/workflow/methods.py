@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 
 from ifguide.methods.step import (
     PREPARED,
+    STRENGTHS,
     Activations,
     DocumentToxicity,
     Generations,
@@ -520,7 +521,17 @@ class Methods:
         return [method for method, step in decoding.items() if step and step.prepares()]
 
     def _prepared(self, wildcards: Any) -> str:
-        return self.layout.prepared(wildcards.model, wildcards.method, wildcards.seed)
+        """Return what a method has fitted: one of several strengths, for all of them."""
+        curves = curves_of(self.config)
+        graded = [method for method, curve in curves.items() if wildcards.method in curve]
+        method = next(iter(graded), wildcards.method)
+        return self.layout.prepared(wildcards.model, method, wildcards.seed)
+
+    def preparation(self, method: str) -> dict[str, dict]:
+        """Return the options by which a decode step fits what it needs: not by its strength."""
+        step = self.step_at(method, "decode")
+        options = self.config["methods"][method][step.key()]
+        return {step.key(): without(options, STRENGTHS, step.strength or STRENGTHS)}
 
     def decode_inputs(self, wildcards: Any) -> list[str]:
         """Return what the decode step of a job's method waits for."""
