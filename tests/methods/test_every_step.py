@@ -97,6 +97,9 @@ EXAMPLES = {
             "learning_rate": 0.001,
         },
     },
+    "rectification": {"rectification": {"generations": "own", "strength": 10}},
+    "sasa": {"sasa": {"texts": "labelled", "beta": 200}},
+    "uddia": {"uddia": {"texts": "labelled", "learning_rate": 0.5}},
 }
 # What leaves a model, or how it is decoded, as it was: of every step that edits or decodes.
 OFF = {
@@ -108,6 +111,9 @@ OFF = {
     "model_surgery": {"strength": 0},
     "antidote": {"strength": 0},
     "attribute_decoding": {"factor": 0.0},
+    "rectification": {"strength": 0},
+    "sasa": {"beta": 0},
+    "uddia": {"learning_rate": 0},
 }
 BENCHMARKS = {"prompts": "realtoxicityprompts", "perplexity": "heldout", "lambada": "lambada"}
 # By stage: the rule in which a step acts, and what that makes.
