@@ -262,9 +262,12 @@ def test_nontoxic_prompts_are_kept_by_hash():
     assert found == episodes(many, which="extremes", nontoxic_prompts=0.3, seed=5)
 
 
-def test_continuations_of_which_none_is_toxic_are_refused():
-    with pytest.raises(InputError, match="none of the model's own continuations is toxic"):
-        episodes([GENERATIONS[1]], which="extremes", nontoxic_prompts=1.0, seed=0)
+def test_continuations_of_which_none_is_left_are_refused(caplog):
+    for empty, share in ((GENERATIONS[1:2], 0.0), (GENERATIONS[3:], 1.0)):
+        with pytest.raises(InputError, match="none is left to learn from"):
+            episodes(empty, which="extremes", nontoxic_prompts=share, seed=0)
+    assert len(episodes(GENERATIONS[1:2], which="all", nontoxic_prompts=1.0, seed=0)) == 2
+    assert "none of 2 texts is toxic" in caplog.text
 
 
 # --- the step -------------------------------------------------------------------------------------

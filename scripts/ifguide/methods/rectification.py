@@ -24,13 +24,16 @@ from ifguide.methods.step import (
     Step,
 )
 from ifguide.models import costs, footprints
-from ifguide.models.work import Work
+from ifguide.models.work import Work, training_work
 from ifguide.settings import Settings
 
 if TYPE_CHECKING:
     import torch
 
     from ifguide.evaluation.generation import Guidance
+
+
+TEXT_TOKENS = 50  # of a prompt with its continuation, where a plan has not read them
 
 
 class RectificationOptions(Settings):
@@ -103,6 +106,13 @@ class Rectification(Step):
             flops=sizes.rows * sizes.new_tokens * token,
             memory=footprints.FLOAT * sizes.shape.parameters,
         )
+
+    def preparation_work(self, sizes: Sizes) -> Work:
+        """Training of a copy of the model on all texts, of which it may take fewer."""
+        options = self.options
+        tokens = options.epochs * sizes.records("generations") * TEXT_TOKENS
+        training = {**sizes.training, "batch_size": options.batch_size, "precision": "float32"}
+        return training_work(sizes.shape, training, tokens, TEXT_TOKENS)
 
     def prepare(self, job: PreparationJob, given: Given) -> dict[str, torch.Tensor]:
         import torch

@@ -79,6 +79,12 @@ class Sasa(Step):
         flops = read * costs.forward_flops(sizes.shape, sizes.new_tokens)
         return Work(kind="generation", flops=flops)
 
+    def preparation_work(self, sizes: Sizes) -> Work:
+        """The covariance of the states, and its eigendecomposition (Golub and Van Loan, 8.3)."""
+        width = sizes.shape.width
+        flops = 2 * sizes.records("texts") * width**2 + 9 * width**3
+        return Work(flops=flops)
+
     def prepare(self, job: PreparationJob, given: Given) -> dict[str, torch.Tensor]:
         from ifguide.data.labelled_texts import TOXIC
         from ifguide.files.tensor_files import read_tensors

@@ -14,6 +14,7 @@ the head that follows it, copy ← (1 − FOLLOWING) copy + FOLLOWING head after
 """
 
 import copy
+import logging
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal, NamedTuple
@@ -30,6 +31,8 @@ from ifguide.models.activations import padded_right
 from ifguide.models.text_training import train_on_texts
 from ifguide.models.tracked_layers import transformer_blocks
 from ifguide.seeds import uniform_hash
+
+log = logging.getLogger(__name__)
 
 FOLLOWING = 0.1
 
@@ -106,7 +109,8 @@ def episodes(
 
     generations: of each prompt. which: its most and its least toxic one, or all. Of the prompts
     without any toxic one the share `nontoxic_prompts` is kept, by hash. Continuations of no token
-    are left out. Raises InputError where no text is toxic.
+    are left out. Raises InputError where nothing is left; where no text is toxic, the network has
+    nothing to learn, and caps nothing.
     """
     found = []
     for prompt in generations:
@@ -123,11 +127,14 @@ def episodes(
             Episode([*one.prompt, *one.continuation], -1.0 if one.toxicity >= TOXIC else 0.0)
             for one in written
         ]
-    if not any(episode.reward for episode in found):
+    if not found:
         raise InputError(
-            "none of the model's own continuations is toxic, so that there is nothing to learn; "
-            "ask for more of them, or for prompts that lead to toxic ones, in `own_generations`"
+            "of the model's own continuations none is left to learn from: no prompt has a toxic "
+            "one, or all are empty; ask for more of them in `own_generations`, or raise "
+            "nontoxic_prompts"
         )
+    if not any(episode.reward for episode in found):
+        log.warning("none of %d texts is toxic, so that no token will be capped", len(found))
     return found
 
 
