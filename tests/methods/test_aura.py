@@ -77,6 +77,12 @@ def test_areas_are_those_of_every_pair_where_a_tie_counts_half():
     torch.testing.assert_close(auroc_of_columns(values, toxic), expected)
 
 
+@pytest.mark.parametrize("kind", ["toxic", "nontoxic"])
+def test_texts_of_one_kind_have_no_areas(kind):
+    with pytest.raises(InputError, match=f"all 3 labelled texts are {kind}"):
+        auroc_of_columns(torch.zeros(3, 2), torch.full((3,), kind == "toxic"))
+
+
 def test_a_perfect_separator_is_silenced_and_an_opposed_one_is_left_alone():
     toxic = torch.tensor([True, True, False, False])
     values = torch.tensor([[3.0, 0.0, 1.0], [2.0, 1.0, 1.0], [1.0, 2.0, 1.0], [0.0, 3.0, 1.0]])
