@@ -60,6 +60,11 @@ EXAMPLES = {
     "graded_filter": {
         "graded_filter": {"classifiers": ["explicit_literal", "implicit_literal", "word_list"]}
     },
+    "aura": {"aura": {"texts": "labelled", "layers": "."}},
+    "act": {"act": {"texts": "labelled"}},
+    "lineas": {"lineas": {"texts": "labelled", "samples": 8, "steps": 20}},
+    "sae_steering": {"sae_steering": {"texts": "labelled", "steps": 20, "strength": 1.0}},
+    "sae_gating": {"sae_gating": {"texts": "labelled", "steps": 20, "strength": 1.0}},
     "sgeat": {
         "start_from": "none",
         "sgeat": {"generations": "own", "epochs": 4, "batch_size": 4, "learning_rate": 0.001},
@@ -110,6 +115,11 @@ OFF = {
     "eigenshift": {"strength": 0},
     "model_surgery": {"strength": 0},
     "antidote": {"strength": 0},
+    "aura": {"strength": 0},
+    "act": {"strength": 0},
+    "lineas": {"strength": 0},
+    "sae_steering": {"strength": 0},
+    "sae_gating": {"strength": 0},
     "attribute_decoding": {"factor": 0.0},
     "rectification": {"strength": 0},
     "sasa": {"beta": 0},
