@@ -87,6 +87,7 @@ EXAMPLES = {
         "start_from": "none",
         "attribute_control": {"generations": "own", "learning_rate": 0.001},
     },
+    "cmd": {"start_from": "none", "cmd": {"pairs": "{planted}/pairs.tsv", "epochs": 8}},
     "dinm": {
         "start_from": "none",
         "dinm": {"pairs": "{planted}/pairs.tsv", "steps": 40, "learning_rate": 0.003},
