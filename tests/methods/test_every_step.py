@@ -44,6 +44,7 @@ NAMED = {
 EXAMPLES = {
     "filter": {"filter": {"words": "{planted}/words.txt"}},
     "suppress": {"suppress": {"selection": "top"}},
+    "token_filter": {"token_filter": {"selection": "top", "mode": "remove"}},
     "dpo": {"start_from": "none", "dpo": {"pairs": "{planted}/pairs.tsv", "learning_rate": 0.001}},
     "rad": {"rad": {"reward": "toxicity"}},
     "learn_texts": {

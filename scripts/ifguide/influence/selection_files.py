@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from ifguide.data.corpus import Corpus, ShardedArray, shard_name
+from ifguide.errors import InputError
 from ifguide.files.artifacts import (
     open_array,
     read_json,
@@ -61,3 +62,22 @@ def open_mask(directory: Path, corpus: Corpus) -> tuple[ShardedArray, dict]:
     shards = [open_array(path) for path in paths]
     require_same("mask", _mask_sha256(paths), record["mask_sha256"], directory / "selection.json")
     return ShardedArray(shards), record
+
+
+def require_partial_mask(mask: ShardedArray, corpus: Corpus, directory: Path) -> None:
+    """Refuse a mask of another shape than the tokens, or one that marks no token or every one."""
+    shapes = [shard.shape for shard in mask.shards]
+    expected = [shard.shape for shard in corpus.tokens.shards]
+    if shapes != expected:
+        raise InputError(
+            f"{directory}: the mask's shards are {shapes}, but those of the tokens {expected}; "
+            "delete it and run again"
+        )
+    selected = sum(int(shard.sum()) for shard in mask.shards)
+    if selected == 0:
+        raise InputError(f"{directory}: the mask selects no token, so nothing is suppressed")
+    if selected >= corpus.meta["tokens"]:
+        raise InputError(
+            f"{directory}: the mask selects all {selected} tokens, so nothing is left to learn; "
+            "lower influence.selections.*.limit"
+        )

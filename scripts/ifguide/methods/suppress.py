@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
 from pydantic import Field
@@ -70,7 +69,7 @@ class Suppress(Step):
         )
 
     def train(self, run: TrainingRun, given: Given) -> TrainedModel:
-        from ifguide.influence.selection_files import open_mask
+        from ifguide.influence.selection_files import open_mask, require_partial_mask
         from ifguide.models.training_run import learn
 
         corpus = run.open_corpus()
@@ -104,22 +103,3 @@ def known_toxic_tokens(corpus: Corpus) -> tuple[ShardedArray, str]:
     shards = range(len(corpus.meta["shards"]))
     paths = [corpus.directory / "truth" / shard_name(shard) for shard in shards]
     return corpus.truth, joined_sha256(recorded_sha256(path) for path in paths)
-
-
-def require_partial_mask(mask: ShardedArray, corpus: Corpus, directory: Path) -> None:
-    """Refuse a mask of another shape than the tokens, or one that marks no token or every one."""
-    shapes = [shard.shape for shard in mask.shards]
-    expected = [shard.shape for shard in corpus.tokens.shards]
-    if shapes != expected:
-        raise InputError(
-            f"{directory}: the mask's shards are {shapes}, but those of the tokens {expected}; "
-            "delete it and run again"
-        )
-    selected = sum(int(shard.sum()) for shard in mask.shards)
-    if selected == 0:
-        raise InputError(f"{directory}: the mask selects no token, so nothing is suppressed")
-    if selected >= corpus.meta["tokens"]:
-        raise InputError(
-            f"{directory}: the mask selects all {selected} tokens, so nothing is left to learn; "
-            "lower influence.selections.*.limit"
-        )

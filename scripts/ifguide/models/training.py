@@ -204,6 +204,7 @@ def train(
     mask: ShardedArray | None,
     objective: str,
     strength: float,
+    hidden: int | None = None,
     checkpoints: Path,
     made_from: dict | None = None,
     seed: int,
@@ -211,6 +212,7 @@ def train(
 ) -> Trained:
     """Train `model` in place on `corpus`, one of `processes` that share every step.
 
+    hidden: the id that stands in the input for the tokens of `mask`; None leaves them there.
     Resumes from the last whole checkpoint below `checkpoints` that was `made_from` the same
     settings and data (None asks nothing); the caller deletes the folder when the result is saved.
     Raises InputError where the loss is not finite or explodes.
@@ -232,7 +234,7 @@ def train(
     trainer = SuppressionTrainer(
         model=model,
         args=arguments,
-        train_dataset=Blocks(corpus, mask),
+        train_dataset=Blocks(corpus, mask, hidden),
         objective=objective,
         strength=strength,
         peak=settings["peak_flops"] or peak_flops(device, settings["precision"]),

@@ -14,13 +14,17 @@ from ifguide.models.labels import IGNORED_LABEL
 class Blocks(Dataset):
     """Training blocks, with the selection mask beside the tokens where there is one.
 
+    hidden: the id that the model reads in the place of a selected token; None leaves it there.
     The index after the last is an empty block: no label, so no loss. It fills up an epoch's last
     step, which is then divided among processes like any other.
     """
 
-    def __init__(self, corpus: Corpus, mask: ShardedArray | None) -> None:
+    def __init__(
+        self, corpus: Corpus, mask: ShardedArray | None, hidden: int | None = None
+    ) -> None:
         self.corpus = corpus
         self.mask = mask
+        self.hidden = hidden
 
     def __len__(self) -> int:
         return len(self.corpus.tokens)
@@ -40,8 +44,9 @@ class Blocks(Dataset):
             selected = torch.zeros_like(valid)
         else:
             selected = torch.from_numpy(self.mask[index].astype(bool))
+        read = tokens if self.hidden is None else tokens.masked_fill(selected, self.hidden)
         return {
-            "input_ids": tokens,
+            "input_ids": read,
             "labels": torch.where(valid, tokens, IGNORED_LABEL),
             "selected": selected,
         }

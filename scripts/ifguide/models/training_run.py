@@ -6,6 +6,7 @@ A step of a method that trains is handed a `TrainingRun`; `learn` is what a meth
 import logging
 import os
 import time
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -15,6 +16,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from ifguide.data.corpus import Corpus, ShardedArray, open_corpus
 from ifguide.data.tokenizers import load_tokenizer
 from ifguide.files.artifacts import read_json
+from ifguide.models.hidden_token import hidden_token, without_last_row
 from ifguide.models.loading import (
     TRAINING_RECORD,
     build_model,
@@ -134,8 +136,12 @@ def learn(
     mask_sha256: str | None = None,
     objective: str = "exclusion",
     strength: float = 0.0,
+    hide: bool = False,
 ) -> TrainedModel:
-    """Train on the run's corpus, with the tokens of `mask` suppressed where there is one."""
+    """Train on the run's corpus, with the tokens of `mask` suppressed where there is one.
+
+    hide: the model does not read those tokens either (`models.hidden_token`).
+    """
     corpus = run.open_corpus()
     model = run.initial_model(corpus)
     parameters = sum(parameter.numel() for parameter in model.parameters())
@@ -146,23 +152,28 @@ def learn(
         )
     hashes = {"tokens_sha256": corpus.content_sha256, "mask_sha256": mask_sha256}
     started = time.monotonic()
-    trained = train(
-        model,
-        corpus,
-        settings=run.training,
-        mask=mask,
-        objective=objective,
-        strength=strength,
-        checkpoints=run.checkpoints,
-        made_from=run.made_from(**hashes),
-        seed=run.seed("training"),
-        processes=run.processes,
-    )
+    with hidden_token(model) if hide else nullcontext() as hidden:
+        trained = train(
+            model,
+            corpus,
+            settings=run.training,
+            mask=mask,
+            objective=objective,
+            strength=strength,
+            hidden=hidden,
+            checkpoints=run.checkpoints,
+            made_from=run.made_from(**hashes),
+            seed=run.seed("training"),
+            processes=run.processes,
+        )
+    weights = trained.weights
+    if hide and weights is not None:
+        weights = without_last_row(weights, model)
     return TrainedModel(
         model=model,
         losses=trained.losses,
         columns=LOSS_COLUMNS,
-        weights=trained.weights,
+        weights=weights,
         record={
             "steps": trained.steps,
             "seconds": time.monotonic() - started,
