@@ -19,13 +19,18 @@ import pandas as pd
 
 from ifguide.data.corpus import Corpus, open_corpus
 from ifguide.errors import InputError
-from ifguide.files.artifacts import require_same, stream_jsonl, write_json
+from ifguide.files.artifacts import read_json, require_same, stream_jsonl, write_json
 from ifguide.files.checksums import verified_sha256
 from ifguide.files.tables import write_table, write_table_in_parts
 from ifguide.influence.false_discoveries import count_tails, threshold_at
 from ifguide.influence.pieces import Pieces
 from ifguide.influence.score_files import open_scores, scores_made_from
-from ifguide.influence.selection import DocumentRanking, exact_quantile, select_pieces
+from ifguide.influence.selection import (
+    DocumentRanking,
+    exact_quantile,
+    select_pieces,
+    threshold_of_highest,
+)
 from ifguide.influence.selection_files import write_mask_in_parts
 
 log = logging.getLogger(__name__)
@@ -50,7 +55,8 @@ def main(arguments: Namespace) -> None:
         )
     pieces = Pieces(corpus, scores, settings)
     curve, symmetry = decoy_curve(pieces, corpus, settings, arguments.documents)
-    threshold, limit = threshold_and_limit(pieces, curve, symmetry, corpus, settings)
+    equal = equal_tokens(arguments.tokens_of, corpus)
+    threshold, limit = threshold_and_limit(pieces, curve, symmetry, corpus, settings, equal)
     count = len(corpus.tokens) if pieces.by_block else corpus.meta["documents"]
     masks, ranking, selected = select_pieces(
         pieces.scores,
@@ -123,11 +129,39 @@ def documents_of(path: Path, sources: list[str], corpus: Corpus) -> np.ndarray |
     return found
 
 
+def equal_tokens(record: Path | None, corpus: Corpus) -> int | None:
+    """Return how many tokens another selection of the same corpus takes, by its record."""
+    if record is None:
+        return None
+    other = read_json(record)
+    require_same("tokens", corpus.content_sha256, other["tokens_sha256"], record)
+    return other["selected_tokens"]
+
+
 def threshold_and_limit(
-    pieces: Pieces, curve: pd.DataFrame, symmetry: float, corpus: Corpus, settings: dict
+    pieces: Pieces,
+    curve: pd.DataFrame,
+    symmetry: float,
+    corpus: Corpus,
+    settings: dict,
+    equal: int | None,
 ) -> tuple[float, int]:
-    """Return the score above which a token is flagged, and the most tokens that are selected."""
+    """Return the score above which a token is flagged, and the most tokens that are selected.
+
+    equal: as many as another selection takes, where that is the limit.
+    """
     tokens, limit = corpus.meta["tokens"], settings["limit"]
+    if equal is not None:
+        threshold = threshold_of_highest(
+            lambda: (scores for scores, _, _ in pieces.candidates()), equal
+        )
+        if threshold < 0:
+            log.warning(
+                "fewer than %d tokens score above 0; the others are those of the documents ranked "
+                "first",
+                equal,
+            )
+        return threshold, equal
     if not isinstance(limit, dict):
         threshold = exact_quantile(
             lambda: (scores for scores, _, _ in pieces.candidates()), settings["quantile"]
@@ -198,6 +232,7 @@ if __name__ == "__main__":
     parser = argument_parser(__doc__)
     parser.add_argument("--corpus", type=Path, required=True)
     parser.add_argument("--documents", type=Path, help="of the corpus, where sources are decoys")
+    parser.add_argument("--tokens-of", type=Path, help="record of a selection of as many tokens")
     add_score_arguments(parser)
     parser.add_argument("--output", type=Path, required=True)
     run(main, parser)

@@ -11,6 +11,7 @@ from ifguide.influence.selection import (
     exact_quantile,
     rank_documents,
     select_pieces,
+    threshold_of_highest,
     windows,
 )
 from ifguide.influence.selection_files import write_mask, write_mask_in_parts
@@ -117,6 +118,40 @@ def test_selection_is_the_literal_algorithm_for_any_shards(corpus, window, limit
     per_document = np.bincount(documents[found], minlength=count)
     assert selected.tolist() == per_document.tolist()
     assert found.sum() <= limit
+
+
+@settings(max_examples=200, deadline=None)
+@given(corpora(), st.integers(1, 30), st.integers(0, 3))
+def test_as_many_tokens_are_selected_as_are_wanted(corpus, wanted, window):
+    """However many tie, and whatever the windows are; no other threshold is as high."""
+    scores, documents, count, cuts = corpus
+    valid = documents.reshape(-1) >= 0
+    candidates = scores.reshape(-1)[valid]
+
+    def chunks():
+        return iter(np.array_split(candidates, 3))
+
+    if wanted > len(candidates):
+        with pytest.raises(ValueError, match=f"{wanted} values wanted, but there are"):
+            threshold_of_highest(chunks, wanted)
+        return
+    threshold = threshold_of_highest(chunks, wanted)
+    assert (candidates > threshold).sum() >= wanted
+    assert (candidates > np.nextafter(np.float32(threshold), np.float32(np.inf))).sum() < wanted
+    masks, *_ = select_pieces(
+        np.split(scores, cuts),
+        np.split(documents, cuts),
+        threshold=threshold,
+        window=window,
+        limit=wanted,
+        document_count=count,
+    )
+    found = np.concatenate(list(masks))
+    assert found.sum() == wanted
+    # Where nothing ties and no window adds to them, they are the highest.
+    if window == 0 and len(set(candidates.tolist())) == len(candidates):
+        lowest = np.sort(candidates)[-wanted]
+        np.testing.assert_array_equal(found, valid & (scores.reshape(-1) >= lowest))
 
 
 def select(scores, documents, **settings):

@@ -33,6 +33,7 @@ rule select_tokens:
         ),
         directions=lambda w: influence.direction_files(w.direction),
         sources=lambda w: layout.documents if influence.decoy_sources(w.selection) else [],
+        equal=lambda w: influence.equal_selection_files(w.selection),
     output:
         mask=shard_files(f"{layout.selection()}/mask", SHARDS),
         documents=f"{layout.selection()}/documents.csv",
@@ -57,6 +58,7 @@ rule select_tokens:
             harmless_sources=influence.decoy_sources(w.selection),
         ),
         documents=lambda w, input: ["--documents", *input.sources] if input.sources else [],
+        equal=lambda w, input: ["--tokens-of", *input.equal] if input.equal else [],
         scored=lambda w: influence.scored_with(
             w.direction,
             config["influence"]["selections"][w.selection]["attribution"],
@@ -67,8 +69,9 @@ rule select_tokens:
         "select tokens: {wildcards.selection}"
     shell:
         "python {params.script:q} --settings {params.settings:q} --corpus {params.corpus:q}"
-        " {params.documents:q} --scores {input.scores:q} --directions {input.directions:q}"
-        " --scored {params.scored:q} --output {params.folder:q} > {log:q} 2>&1"
+        " {params.documents:q} {params.equal:q} --scores {input.scores:q}"
+        " --directions {input.directions:q} --scored {params.scored:q} --output {params.folder:q}"
+        " > {log:q} 2>&1"
 
 
 rule random_tokens:

@@ -27,11 +27,44 @@ def _descending_if_negative(halves: np.ndarray) -> np.ndarray:
 def exact_quantile(chunks: Callable[[], Iterable[np.ndarray]], quantile: float) -> float:
     """Return the quantile of all values by linear interpolation, as numpy's default defines it.
 
-    chunks: returns a fresh iterator over float32 arrays; it is called twice. Floating-point numbers
-    of one sign are ordered as their bits are. So memory is histograms of 2^16 counts: first of the
+    chunks: returns a fresh iterator over float32 arrays; it is called twice.
+    Raises ValueError where there is no value or one is not finite.
+    """
+
+    def neighbours(count: int) -> list[int]:
+        low = int(quantile * (count - 1))
+        return [low, min(low + 1, count - 1)]
+
+    (low, high), count = _order_statistics(chunks, neighbours)
+    position = quantile * (count - 1)
+    return _interpolated(low, high, position - int(position))
+
+
+def threshold_of_highest(chunks: Callable[[], Iterable[np.ndarray]], number: int) -> float:
+    """Return the highest threshold that at least `number` values exceed: a float32.
+
+    Where values tie with the last of the highest, more exceed it. chunks: as of `exact_quantile`.
+    Raises ValueError where there are fewer values, or one is not finite.
+    """
+
+    def rank(count: int) -> list[int]:
+        if number > count:
+            raise ValueError(f"{number} values wanted, but there are {count}")
+        return [count - number]
+
+    (lowest,), _ = _order_statistics(chunks, rank)
+    return float(np.nextafter(np.float32(lowest), np.float32(-np.inf)))
+
+
+def _order_statistics(
+    chunks: Callable[[], Iterable[np.ndarray]], ranks_of: Callable[[int], list[int]]
+) -> tuple[list[float], int]:
+    """Return the values of some ranks, 0 being the lowest, and how many values there are.
+
+    ranks_of: the ranks, one or two neighbours, from the number of values. Floating-point numbers of
+    one sign are ordered as their bits are. So memory is histograms of 2^16 counts: first of the
     values' upper halves, then of the lower halves within the one or two upper halves that hold the
     order statistics.
-    Raises ValueError where there is no value or one is not finite.
     """
     order = np.argsort(_descending_if_negative(np.arange(_BUCKETS)))
     counts = np.zeros(_BUCKETS, np.int64)
@@ -42,9 +75,7 @@ def exact_quantile(chunks: Callable[[], Iterable[np.ndarray]], quantile: float) 
     count = int(counts.sum())
     if count == 0:
         raise ValueError("there are no scores")
-    position = quantile * (count - 1)
-    low = int(position)
-    ranks = [low, min(low + 1, count - 1)]
+    ranks = ranks_of(count)
     cumulative = np.cumsum(counts[order])
     places = [int(np.searchsorted(cumulative, rank, side="right")) for rank in ranks]
     lower = {int(order[place]): np.zeros(_BUCKETS, np.int64) for place in places}
@@ -62,7 +93,7 @@ def exact_quantile(chunks: Callable[[], Iterable[np.ndarray]], quantile: float) 
         within = rank - (int(cumulative[place]) - int(counts[half]))
         place = int(np.searchsorted(np.cumsum(found), within, side="right"))
         values.append(_value_of(half, _BUCKETS - 1 - place if half >> (_HALF - 1) else place))
-    return _interpolated(values[0], values[1], position - low)
+    return values, count
 
 
 def _bits(values: np.ndarray) -> np.ndarray:

@@ -43,11 +43,14 @@ class ExplainedDocument:
 def selection_line(name: str, record: dict) -> str:
     """Return one line on a selection, by its record (selection.json)."""
     settings, limit = record["settings"], record["settings"]["limit"]
-    if isinstance(limit, dict):
-        set_by, most = f"false discovery rate {limit['false_discovery_rate']:g}", "all of them"
-    else:
-        set_by = f"quantile {settings['quantile']:g}"
-        most = f"at most {record['limit_tokens']:,} tokens"
+    most = f"at most {record['limit_tokens']:,} tokens"
+    match limit:
+        case {"false_discovery_rate": rate}:
+            set_by, most = f"false discovery rate {rate:g}", "all of them"
+        case {"tokens_of": other}:
+            set_by = f"as many as {other} has"
+        case _:
+            set_by = f"quantile {settings['quantile']:g}"
     return (
         f"selection {name}: tokens with a score above {record['threshold']:.4g} ({set_by}) and "
         f"{settings['window']} on each side, {most}; {record['selected_tokens']:,} are selected\n"

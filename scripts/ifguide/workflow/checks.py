@@ -146,6 +146,10 @@ class Checks:
             if "compare_with" in method:
                 others = [other for other in methods if other != name]
                 named.append((f"methods.{name}.compare_with", method["compare_with"], others))
+        for name in influence["selections"]:
+            if other := self.influence.equal_to(name):
+                key = f"influence.selections.{name}.limit.tokens_of"
+                named.append((key, other, influence["selections"]))
             for needed in self.methods.needs(name):
                 match needed.need:
                     case LabelledTexts(wanted) | Activations(wanted) | Probe(wanted):
@@ -277,7 +281,14 @@ class Checks:
                     key = f"influence.{section}.{name}.unmoved"
                     refuse_config(key, "only `position` scores are moved")
         for name, entry in influence["selections"].items():
-            harmless = isinstance(entry["limit"], dict) and entry["limit"]["decoys"] == "harmless"
+            other = self.influence.equal_to(name)
+            if other and self.influence.equal_to(other):
+                refuse_config(
+                    f"influence.selections.{name}.limit.tokens_of",
+                    f"{other} takes as many as another one itself; name that one",
+                )
+            limit = entry["limit"]
+            harmless = isinstance(limit, dict) and limit.get("decoys") == "harmless"
             if harmless and not self.influence.decoy_sources(name):
                 refuse_config(
                     f"influence.selections.{name}.limit.decoys",

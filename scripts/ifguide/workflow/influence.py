@@ -136,10 +136,20 @@ class Influence:
     def decoy_sources(self, selection: str) -> list[str]:
         """Return the sources whose scores are a selection's decoys: those that are harmless."""
         limit = self.settings["selections"][selection]["limit"]
-        if not isinstance(limit, dict) or limit["decoys"] == "negative":
+        if not isinstance(limit, dict) or limit.get("decoys") != "harmless":
             return []
         sources = self.experiment.config["corpus"]["sources"]
         return [source["name"] for source in sources if source["harmless"]]
+
+    def equal_to(self, selection: str) -> str | None:
+        """Return the selection as many of whose tokens another one takes, if it does."""
+        limit = self.settings["selections"][selection]["limit"]
+        return limit.get("tokens_of") if isinstance(limit, dict) else None
+
+    def equal_selection_files(self, selection: str) -> list[str]:
+        """Return the record of the selection as many of whose tokens another one takes."""
+        other = self.equal_to(selection)
+        return [f"{self.selection_folder(other)}/selection.json"] if other else []
 
     def mask_files(self, folder: str) -> list[str]:
         """Return the record and the masks of a selection."""

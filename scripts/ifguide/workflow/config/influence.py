@@ -190,8 +190,20 @@ class FalseDiscoveryLimit(Settings):
     )
 
 
+class EqualTokensLimit(Settings):
+    """As many tokens as another selection takes."""
+
+    tokens_of: str = Field(
+        description="Name of the other entry of `influence.selections`. The highest threshold that "
+        "enough tokens reach flags, and `quantile` is not used: two scores are compared at one "
+        "price."
+    )
+
+
 def _kind_of_limit(limit: Any) -> str:
-    return "FalseDiscoveryLimit" if isinstance(limit, Mapping) else "share"
+    if not isinstance(limit, Mapping):
+        return "share"
+    return "EqualTokensLimit" if "tokens_of" in limit else "FalseDiscoveryLimit"
 
 
 class Selection(Settings):
@@ -211,12 +223,13 @@ class Selection(Settings):
     )
     limit: Annotated[
         Annotated[Annotated[float, Field(ge=0, le=1)], Tag("share")]
-        | Annotated[FalseDiscoveryLimit, Tag("FalseDiscoveryLimit")],
+        | Annotated[FalseDiscoveryLimit, Tag("FalseDiscoveryLimit")]
+        | Annotated[EqualTokensLimit, Tag("EqualTokensLimit")],
         Discriminator(_kind_of_limit),
     ] = Field(
         0.02,
-        description="Largest share of the corpus's tokens that is selected, or the largest share "
-        "of false discoveries among them.",
+        description="Largest share of the corpus's tokens that is selected, the largest share of "
+        "false discoveries among them, or another selection, as many of whose tokens are taken.",
     )
     documents: Literal["block", "source"] = Field(
         "block", description="What is ranked: training blocks, or source documents."
