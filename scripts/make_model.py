@@ -20,6 +20,7 @@ from ifguide.models.loading import (
     TRAINING_RECORD,
     compute_device,
     load_model,
+    require_finite,
     require_vocabulary,
     save_model,
     weights_sha256,
@@ -75,6 +76,7 @@ def main(arguments: Namespace) -> None:
 def as_it_is(job: TrainingRun) -> TrainedModel:
     """Return the model that a method without training begins with."""
     model = load_model(job.start_from, dtype="auto")
+    require_finite(model, job.start_from)
     require_vocabulary(job.start_from, model.config.vocab_size, job.tokenizer())
     record = {
         "steps": None,

@@ -11,6 +11,7 @@ from ifguide.files.artifacts import read_json, write_json
 from ifguide.models.loading import (
     TRAINING_RECORD,
     load_model,
+    require_finite,
     require_positions,
     require_vocabulary,
     save_model,
@@ -26,6 +27,7 @@ def main(arguments: Namespace) -> None:
     meta = read_json(arguments.corpus / "meta.json")
     tokenizer = load_tokenizer(arguments.corpus / "tokenizer")
     model = load_model(given, dtype="auto", verify=False)
+    require_finite(model, given)
     require_positions(model.config, meta["block_size"])
     require_vocabulary(given, model.config.vocab_size, tokenizer)
     parameters = sum(parameter.numel() for parameter in model.parameters())

@@ -15,6 +15,7 @@ from ifguide.evaluation.text_batches import (
     scores_of_pieces,
 )
 from ifguide.files.checksums import verify_directory
+from ifguide.models.loading import first_line, require_finite
 
 log = logging.getLogger(__name__)
 
@@ -38,11 +39,18 @@ class DetoxifyJudge(Judge):
             raise InputError(f"config key {key}.checkpoint: {checkpoint} does not exist")
         verify_directory(checkpoint.parent)
         _require_plain(checkpoint)
-        self.detoxify = Detoxify(
-            checkpoint=str(checkpoint),
-            huggingface_config_path=str(checkpoint.parent),
-            device="cuda" if torch.cuda.is_available() else "cpu",
-        )
+        try:
+            self.detoxify = Detoxify(
+                checkpoint=str(checkpoint),
+                huggingface_config_path=str(checkpoint.parent),
+                device="cuda" if torch.cuda.is_available() else "cpu",
+            )
+        except Exception as error:
+            raise InputError(
+                f"{checkpoint}: no Detoxify model ({first_line(error)}); give a checkpoint of "
+                "Detoxify, with the configuration and the tokenizer of its base model beside it"
+            ) from error
+        require_finite(self.detoxify.model, checkpoint)
         self.tokenizer = self.detoxify.tokenizer
         read_special_tokens_as_text(self.tokenizer)
 

@@ -11,10 +11,12 @@ from ifguide.evaluation.judge import TOXICITY, Judge, Scores
 from ifguide.evaluation.sequence_labels import class_of, has_sigmoid
 from ifguide.evaluation.text_batches import (
     in_length_order,
+    limit_length,
     read_special_tokens_as_text,
     scores_of_pieces,
 )
 from ifguide.files.checksums import verify_directory
+from ifguide.models.loading import load_whole, require_finite
 
 
 class SequenceJudge(Judge):
@@ -34,9 +36,9 @@ class SequenceJudge(Judge):
             directory, local_files_only=True, trust_remote_code=False
         )
         read_special_tokens_as_text(self.tokenizer)
-        self.model = AutoModelForSequenceClassification.from_pretrained(
-            directory, local_files_only=True, use_safetensors=True, trust_remote_code=False
-        ).eval()
+        self.model = load_whole(AutoModelForSequenceClassification, directory).eval()
+        require_finite(self.model, directory)
+        limit_length(self.tokenizer, self.model)
         config: PretrainedConfig = self.model.config
         try:
             self.toxic_class = class_of(toxic_label, config.id2label, config.problem_type)

@@ -51,6 +51,21 @@ def _pieces(tokenizer, text: str) -> list[str]:
     return [piece for piece in pieces if piece] or [text]
 
 
+def limit_length(tokenizer, model) -> None:
+    """Have a tokenizer cut texts to what the model has positions for, where it names no less.
+
+    A table of positions with a padding index, as RoBERTa has, numbers positions from the one after
+    it: what comes before is not for tokens.
+    """
+    positions = getattr(model.config, "max_position_embeddings", None)
+    for name, module in model.named_modules():
+        if name.endswith("position_embeddings") and hasattr(module, "num_embeddings"):
+            reserved = 0 if module.padding_idx is None else module.padding_idx + 1
+            positions = module.num_embeddings - reserved
+    if positions is not None and positions > 0:
+        tokenizer.model_max_length = min(tokenizer.model_max_length, positions)
+
+
 def read_special_tokens_as_text(tokenizer) -> None:
     """Let no text become a special token; those around a sequence stay."""
     # A setting of the tokenizer itself, which sets `encode_special_tokens` back in every call.

@@ -1,7 +1,10 @@
 """Causal language models: built from an architecture, loaded from a directory, hashed, saved."""
 
-from collections.abc import Callable
+import itertools
+import re
+from collections.abc import Callable, Iterable
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors import safe_open
@@ -9,6 +12,7 @@ from torch import nn
 from transformers import (
     AutoConfig,
     AutoModelForCausalLM,
+    PretrainedConfig,
     PreTrainedModel,
     PreTrainedTokenizerBase,
 )
@@ -36,6 +40,10 @@ ROTARY_SETTINGS = (
     "rope_scaling",
     "partial_rotary_factor",
 )
+# What wrappers put before the names of a model's tensors when its state is saved through them:
+# `torch.compile`, and data-parallel training.
+WRAPPERS = {r"^(_orig_mod\.|module\.)+": ""}
+NAMES_SHOWN = 3
 # Embedding matrices are padded for speed: rows beyond the tokenizer's vocabulary, at most so many.
 LARGEST_PADDING = 1024
 
@@ -51,6 +59,29 @@ def build_model(
 ) -> PreTrainedModel:
     """Return a randomly initialised model of the architecture that a config section describes.
 
+    Raises InputError as `configuration` does.
+    """
+    described = configuration(
+        section,
+        config_key,
+        vocabulary_size=vocabulary_size,
+        block_size=block_size,
+        end_of_text=end_of_text,
+    )
+    torch.manual_seed(seed)
+    return AutoModelForCausalLM.from_config(described, dtype=torch.float32)
+
+
+def configuration(
+    section: dict,
+    config_key: str = "models.*.architecture",
+    *,
+    vocabulary_size: int,
+    block_size: int,
+    end_of_text: int,
+) -> PretrainedConfig:
+    """Return the `transformers` configuration that a config section describes.
+
     section: what `read_architecture` resolves. Raises InputError for an unknown architecture, type
     or setting, a vocabulary smaller than the tokenizer's, or a block longer than the positions.
     """
@@ -65,20 +96,35 @@ def build_model(
         settings["max_position_embeddings"] = block_size
     settings |= {"bos_token_id": end_of_text, "eos_token_id": end_of_text}
     try:
-        config = AutoConfig.for_model(model_type, **settings)
+        standard = AutoConfig.for_model(model_type)
     except ValueError as error:
         raise InputError(
             f"config key {config_key}.model_type: {model_type!r} is not an architecture that "
             "transformers knows"
         ) from error
-    standard = AutoConfig.for_model(model_type)
     known = {*standard.to_dict(), *standard.attribute_map, *ROTARY_SETTINGS, "name", "file"}
     unknown = sorted(set(section) - known)
     if unknown:
         raise InputError(f"config key {config_key}: {model_type} has no setting {unknown[0]}")
+    try:
+        config = AutoConfig.for_model(model_type, **settings)
+    except Exception as error:
+        raise InputError(
+            f"config key {config_key}: {model_type} cannot have these settings "
+            f"({first_line(error)})"
+        ) from error
     require_positions(config, block_size)
-    torch.manual_seed(seed)
-    return AutoModelForCausalLM.from_config(config, dtype=torch.float32)
+    return config
+
+
+def first_line(error: BaseException) -> str:
+    """Return what an error of a library says first, or its kind where it says nothing."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    if isinstance(error, KeyError):
+        return f"nothing is named {error}"
+    if len(lines) > 1 and lines[0].endswith(":"):  # a heading, and the name of another error
+        return re.sub(r"^\w+Error: ", "", lines[1]).rstrip(".")
+    return lines[0].rstrip(".") if lines else type(error).__name__
 
 
 def compute_device() -> torch.device:
@@ -106,21 +152,81 @@ def load_model(
 
     attention: a `transformers` implementation; None takes the fastest that the family supports.
 
-    Raises InputError where the directory is missing, damaged, or was changed after training.
+    Raises InputError where the directory is missing, damaged, or was changed after training, and
+    where its tensors are not those of its model (`load_whole`).
     """
     directory = local_directory(directory, "models")
     if verify:
         verify_directory(directory, "*.json")
         verified_weights_sha256(directory)
-    model = AutoModelForCausalLM.from_pretrained(
-        directory,
-        dtype=dtype,
-        attn_implementation=attention,
-        local_files_only=True,
-        use_safetensors=True,
-        trust_remote_code=False,
-    )
+    model = load_whole(AutoModelForCausalLM, directory, dtype=dtype, attn_implementation=attention)
     return model.eval()
+
+
+def load_whole(auto: Any, directory: str | Path, **options: Any) -> Any:
+    """Return a model of which no tensor is made up and none is passed over.
+
+    auto: an `AutoModel` class of `transformers`. options: of its `from_pretrained`;
+    `device_map="meta"` reads the names and shapes of the tensors alone.
+    Names of tensors lose what wrappers put before them. Raises InputError, one line that names
+    tensors, where the directory lacks some (which `transformers` draws at random), holds others,
+    or holds some of another shape.
+    """
+    try:
+        model, found = auto.from_pretrained(
+            directory,
+            output_loading_info=True,
+            key_mapping=WRAPPERS,
+            # Reported below, as a fault.
+            ignore_mismatched_sizes=True,
+            local_files_only=True,
+            use_safetensors=True,
+            trust_remote_code=False,
+            **options,
+        )
+    except Exception as error:  # of several libraries
+        raise InputError(
+            f"{directory}: cannot be loaded as a model ({first_line(error)})"
+        ) from error
+    kind = type(model).__name__
+    for names, fault in (
+        (found["missing_keys"], f"lacks tensors of {kind}, which would be drawn at random"),
+        (
+            {name for name, *_ in found["mismatched_keys"]},
+            f"holds tensors of another shape than config.json gives {kind}",
+        ),
+        (found["unexpected_keys"], f"holds tensors that {kind} does not have"),
+    ):
+        if names:
+            raise InputError(
+                f"{directory}: {fault}: {_some(names)}; give the directory of a whole model, with "
+                "the config.json that it was saved with"
+            )
+    return model
+
+
+def require_finite(model: nn.Module, directory: str | Path) -> None:
+    """Refuse weights that are infinite or no numbers. Raises InputError with their names."""
+    tensors = itertools.chain(model.named_parameters(), model.named_buffers())
+    broken = [
+        name for name, tensor in tensors if tensor.is_floating_point() and not _is_finite(tensor)
+    ]
+    if broken:
+        raise InputError(
+            f"{directory}: weights that are not finite: {_some(broken)}; the training that made "
+            "them diverged (lower its learning rate), or the files are damaged"
+        )
+
+
+def _is_finite(tensor: torch.Tensor) -> bool:
+    # The largest and the smallest tell, without a copy of the tensor.
+    return tensor.numel() == 0 or bool(torch.isfinite(torch.stack(tensor.aminmax())).all())
+
+
+def _some(names: Iterable[str]) -> str:
+    names = sorted(names)
+    more = len(names) - NAMES_SHOWN
+    return ", ".join(names[:NAMES_SHOWN]) + (f" and {more} more" if more > 0 else "")
 
 
 def save_model(

@@ -21,6 +21,7 @@ from ifguide.models.loading import (
     TRAINING_RECORD,
     build_model,
     load_model,
+    require_finite,
     require_positions,
     require_vocabulary,
     weights_sha256,
@@ -86,6 +87,7 @@ class TrainingRun:
         """Return the model to begin with: that of another directory, or new weights."""
         if self.start_from:
             model = load_model(self.start_from)
+            require_finite(model, self.start_from)
             require_positions(model.config, corpus.block_size)
             require_vocabulary(self.start_from, model.config.vocab_size, self.tokenizer())
             return model
