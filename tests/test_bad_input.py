@@ -510,7 +510,9 @@ def test_snakemake_shows_the_line_of_a_bad_file(finished, tmp_path):
     wanted = "results/other/corpus/documents.jsonl"
     ran = run_snakemake(clone, wanted, "--configfile", TINY, "overlay.yaml", "--cores", "1")
     assert ran.returncode == 1
-    assert error_line(ran.stdout).startswith("error: texts.jsonl, line 2: ")
+    assert error_line(ran.stdout).startswith(
+        "error: config: corpus.sources.texts.files: texts.jsonl, line 2: "
+    )
     assert not (clone / wanted).exists()
 
 

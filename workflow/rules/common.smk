@@ -23,7 +23,7 @@ from ifguide.workflow.layout import (
 from ifguide.workflow.methods import UNCENSORED
 from ifguide.workflow.parts import open_experiment
 from ifguide.workflow.rules import RuleCode, always, growing, launcher
-from ifguide.workflow.run import begin_run, only_plans, prepare_environment, print_results
+from ifguide.workflow.run import begin_run, only_looks, prepare_environment, print_results
 
 prepare_environment(deployed=bool(workflow.deployment_settings.deployment_method))
 open_config(workflow, config, SOURCE / "config/config.yaml")

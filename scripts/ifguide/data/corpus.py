@@ -27,6 +27,8 @@ PADDING = -1
 # Shards hold whole groups of blocks, so that a stage whose batch size divides this number sees the
 # same batches, and computes the same bits, whatever the number of shards.
 BLOCKS_PER_GROUP = 64
+# A corpus of one block has at least this fraction of it filled (1/16), for a small held-out set.
+LARGEST_EMPTINESS = 16
 
 
 def train_tokenizer(texts: Iterable[str], vocabulary_size: int) -> PreTrainedTokenizerFast:
@@ -186,7 +188,7 @@ def write_blocks(
     `truth`, a document whose toxic spans are not known is marked harmless token by token, and
     `documents_without_truth` holds its id, as [start, stop) ranges.
     The stream passes through flat files, so memory does not grow with the corpus.
-    Raises InputError where there is no document.
+    Raises InputError where there is no document, and where a block is far longer than all of them.
     """
     directory.mkdir(parents=True, exist_ok=True)
     token_type = np.uint16 if vocabulary_size <= 2**16 else np.uint32
@@ -219,6 +221,12 @@ def write_blocks(
             raise InputError(
                 "config key corpus.sources: no document is left to train on; check the paths, "
                 "`limit` and `held_out`"
+            )
+        if tokens * LARGEST_EMPTINESS < block_size:
+            raise InputError(
+                f"config key corpus.block_size: {block_size} is far longer than these {documents} "
+                f"documents, of {tokens} tokens together, so that nearly all of the one block "
+                "would be padding; set it far below that"
             )
         padding = -tokens % block_size
         append(np.full(padding, end_of_text), PADDING, None)

@@ -33,15 +33,19 @@ def check_decoder(config: PretrainedConfig, where: str, block_size: int) -> None
     the size of the model, of which no more than a part is made.
     Raises InputError, one line that says what is wrong.
     """
-    whole = _built(config, where, "meta")
-    parameters = sum(parameter.numel() for parameter in whole.parameters())
-    for smaller in _smaller(config, parameters):
+    for smaller in _smaller(config, _parameters(config, where)):
         try:
+            if _parameters(smaller, where) > FEW_LAYERS:
+                continue
             model = _built(smaller, where, "cpu").eval()
         except InputError:
             continue  # these settings do not go with fewer layers; those of the config do
         _try(model, where, config.model_type, min(block_size, LONGEST_TRIED))
         return
+
+
+def _parameters(config: PretrainedConfig, where: str) -> int:
+    return sum(parameter.numel() for parameter in _built(config, where, "meta").parameters())
 
 
 def _built(config: PretrainedConfig, where: str, device: str) -> nn.Module:
@@ -69,14 +73,15 @@ def _smaller(config: PretrainedConfig, parameters: int) -> Iterator[PretrainedCo
     for name in ("bos_token_id", "eos_token_id", "pad_token_id"):
         if isinstance(getattr(shallow, name, None), int):
             setattr(shallow, name, 0)
+    if getattr(config, "max_position_embeddings", None):
+        shallow.max_position_embeddings = min(config.max_position_embeddings, LONGEST_TRIED)
     layers = config.num_hidden_layers
     shallow.num_hidden_layers = 1
     # Lists with an entry for each layer, such as which of them look back how far.
     for name, value in vars(config).items():
         if isinstance(value, list) and len(value) == layers:
             setattr(shallow, name, value[:1])
-    if parameters / layers <= FEW_LAYERS:
-        yield shallow
+    yield shallow
     narrow = copy.deepcopy(shallow)
     heads = config.num_attention_heads
     factor = max(1, config.hidden_size // (16 * heads))

@@ -63,6 +63,10 @@ class Layout:
         return f"{self.root}/.run.lock"
 
     @property
+    def preflight(self) -> str:
+        return f"{self.root}/.preflight"
+
+    @property
     def run_config(self) -> str:
         return f"{self.root}/run_config.yaml"
 

@@ -1,9 +1,11 @@
 """The start and the end of a run."""
 
 import glob
+import importlib.util
 import os
 import platform
 import shlex
+import subprocess
 import sys
 from datetime import UTC, datetime
 from pathlib import Path
@@ -12,7 +14,7 @@ from typing import TYPE_CHECKING
 import yaml
 
 from ifguide.errors import InputError
-from ifguide.files.artifacts import write_text
+from ifguide.files.artifacts import canonical_json, text_sha256, write_text
 from ifguide.files.locks import hold_run_lock
 from ifguide.files.provenance import (
     code_state,
@@ -48,20 +50,22 @@ def prepare_environment(*, deployed: bool) -> None:
     os.environ["HF_HUB_OFFLINE"] = "1"
 
 
-def only_plans(workflow: "Workflow") -> bool:
-    """Whether only a plan is made, which is no run: it disturbs none, and is not recorded."""
-    return set(workflow.dag_settings.targets) == {"plan"}
+def only_looks(workflow: "Workflow") -> bool:
+    """Whether nothing is made but a plan or a preflight: no run, which disturbs none."""
+    targets = set(workflow.dag_settings.targets)
+    return bool(targets) and targets <= {"plan", "preflight"}
 
 
 def begin_run(
     experiment: Experiment, sources: Sources, judges: Judges, source: Path, cores: int | None
 ) -> None:
-    """Lock the results folder and write down what the run is made with.
+    """Lock the results folder, open what the config names, and write down what a run is made with.
 
     source: the root of the workflow. cores: None on a cluster, where each job has its own.
     """
     try:
         hold_run_lock(experiment.layout.run_lock)
+        preflight(experiment, sources, judges, source / "scripts")
         record = {
             "config": experiment.config,
             **code_state(source),
@@ -79,6 +83,41 @@ def begin_run(
         write_text(experiment.layout.run_config, yaml.safe_dump(record, sort_keys=False))
     except InputError as error:
         raise SystemExit(f"error: {error}") from None
+
+
+def preflight(experiment: Experiment, sources: Sources, judges: Judges, scripts: Path) -> None:
+    """Stop where something that the config names cannot be opened, or is not what it has to be.
+
+    What was found sound and has not changed since is not opened again. Where the libraries of the
+    jobs are not installed beside Snakemake, because jobs bring their own, `snakemake preflight`
+    opens everything with those.
+    """
+    if importlib.util.find_spec("transformers") is None:
+        return
+    state = _state_of(experiment.config, named_data(experiment, sources, judges), scripts)
+    passed = Path(experiment.layout.preflight)
+    if passed.is_file() and passed.read_text(encoding="utf-8").strip() == state:
+        return
+    settings = canonical_json(experiment.config)
+    command = [sys.executable, str(scripts / "preflight.py"), "--settings", settings]
+    ran = subprocess.run(
+        [*command, "--passed", str(passed), "--state", state],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        check=False,
+    )
+    print(ran.stdout, end="", file=sys.stderr, flush=True)
+    if ran.returncode:
+        raise SystemExit(1)
+
+
+def _state_of(config: dict, paths: set[str], scripts: Path) -> str:
+    """Return a digest of a config, and of the size and time of what it names and of the code."""
+    files = sorted([*paths, *map(str, scripts.rglob("*.py"))])
+    stats = [(path, os.stat(path)) for path in files if os.path.isfile(path)]
+    state = [(path, stat.st_size, stat.st_mtime_ns) for path, stat in stats]
+    return text_sha256(canonical_json([config, state]))
 
 
 def named_data(experiment: Experiment, sources: Sources, judges: Judges) -> set[str]:

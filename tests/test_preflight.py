@@ -1,0 +1,347 @@
+"""What a config names is opened before the first job: a line for every fault, with its key."""
+
+import json
+import os
+import time
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+from transformers import GPT2Config, GPT2LMHeadModel
+
+from conftest import copy_repository, run_snakemake
+from ifguide.data.corpus import train_tokenizer
+from ifguide.workflow.config.check import with_defaults
+from ifguide.workflow.config.experiment import Config
+from ifguide.workflow.parts import open_experiment
+from ifguide.workflow.preflight import Preflight
+from own_texts import RECORDS, SMALL, own_config, write_lines, write_texts
+from small_models import small_model
+
+
+@pytest.fixture
+def texts(tmp_path, monkeypatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    return write_texts(tmp_path)
+
+
+def findings(config: dict) -> list[str]:
+    return Preflight(open_experiment(with_defaults(Config, config))).run()
+
+
+def test_a_sound_config_has_no_findings(texts):
+    assert findings(own_config()) == []
+
+
+def scored(text: str, toxicity: float, continuation: str = " and so on") -> dict:
+    return {
+        "prompt": {"text": text, "toxicity": toxicity},
+        "continuation": {"text": continuation, "toxicity": toxicity},
+    }
+
+
+def posts_with(**fields) -> list[dict]:
+    return [{"text": f"Post number {number} is here.", **fields} for number in range(50)]
+
+
+def given_model(**changes) -> None:
+    """A directory of a model that fits the corpus."""
+    model = small_model("gpt_neox").float()
+    with torch.no_grad():
+        for name, value in changes.items():
+            model.get_parameter(name.replace("__", ".")).view(-1)[0] = value
+    model.save_pretrained("given")
+
+
+def other(**model) -> dict:
+    return {"models": {"other": {"tokenizer": "bpe", **model}}}
+
+
+def architecture(model_type: str = "gpt_neox", **settings) -> dict:
+    return other(architecture={"model_type": model_type, **{**SMALL, **settings}})
+
+
+def query(**entry) -> dict:
+    return {"queries": {"toxic": {**RECORDS, **entry}}}
+
+
+def benchmark(**entry) -> dict:
+    return {"benchmarks": {"more": {"kind": "prompts", **entry}}}
+
+
+def labelled(path: str, **train) -> dict:
+    source = {"format": "labelled", "files": path}
+    return {"rewards": {"mine": {"train": {"sources": [source], **train}}}}
+
+
+def source(**entry) -> dict:
+    named = {"name": "posts", "files": "texts/posts.jsonl", "spans": "spans"}
+    return {"corpus": {"sources": [{**named, **entry}]}}
+
+
+NOT_A_MODEL = "given: cannot be loaded as a model ("
+
+# Each row: what is written first, what the config has beside it, and the line that is expected.
+FAULTS = {
+    "a block longer than the corpus": (
+        None,
+        {"corpus": {"block_size": 100_000}},
+        "corpus.block_size: 100000 is longer than the whole corpus, which has at most ",
+    ),
+    "a block beyond all memory": (
+        None,
+        {"corpus": {"block_size": 10**9}},
+        "corpus.block_size: 1000000000 is longer than the whole corpus, which has at most ",
+    ),
+    "spans that are all null": (
+        lambda: write_lines(Path("texts/posts.jsonl"), posts_with(spans=None)),
+        {},
+        "corpus.sources: the `spans` mark nothing in any document, so that no token is known",
+    ),
+    "spans that are all empty": (
+        lambda: write_lines(Path("texts/posts.jsonl"), posts_with(spans=[])),
+        {},
+        "corpus.sources: the `spans` mark nothing in any document, so that no token is known",
+    ),
+    "records without the field": (
+        None,
+        source(text="body"),
+        "corpus.sources.posts.files: texts/posts.jsonl, line 1: no field 'body'; there are: text",
+    ),
+    "an empty corpus file": (
+        lambda: Path("texts/posts.jsonl").write_text(""),
+        {},
+        "corpus.sources.posts.files: texts/posts.jsonl: the file is empty; fetch it again or",
+    ),
+    "queries without the score": (
+        None,
+        query(files="texts/posts.jsonl"),
+        "queries.toxic.files: texts/posts.jsonl, line 1: no field 'prompt'; there are: text",
+    ),
+    "queries that the filters leave none of": (
+        None,
+        query(continuation_toxicity=[0.95, 1.0]),
+        "queries.toxic.files: texts/prompts.jsonl: no prompt left of 80 records (",
+    ),
+    "queries of a format without continuations": (
+        lambda: Path("texts/lines.txt").write_text("one prompt\nanother\n"),
+        {"queries": {"more": {"format": "text", "files": "texts/lines.txt"}}},
+        "queries.more.format: text has no continuations, and the query direction is their gradient",
+    ),
+    "queries whose continuations are all empty": (
+        lambda: write_lines(Path("texts/none.jsonl"), [scored(f"{n}", 0.7, "") for n in range(9)]),
+        {"queries": {"more": {"format": "realtoxicityprompts", "files": "texts/none.jsonl"}}},
+        "queries.more.files: all 9 continuations are empty, and the query is their gradient",
+    ),
+    "toxic and safe with the same records": (
+        None,
+        {"influence": {"directions": {"differential": {"safe": "toxic"}}}},
+        "influence.directions.differential.safe: toxic holds the same records as toxic, so that",
+    ),
+    "layers that match nothing": (
+        None,
+        {"influence": {"directions": {"differential": {"layers": "attn"}}}},
+        "influence.directions.differential.layers: 'attn' is in no name of a tracked layer of "
+        "models.proxy; names are such as gpt_neox.layers.0.",
+    ),
+    "labelled texts of one kind": (
+        lambda: write_lines(Path("texts/one.jsonl"), posts_with(toxic=True)),
+        labelled("texts/one.jsonl"),
+        "rewards.mine.train.sources: all 50 texts are toxic, so that there is nothing to tell",
+    ),
+    "one labelled text": (
+        lambda: write_lines(Path("texts/one.jsonl"), posts_with(toxic=True)[:1]),
+        labelled("texts/one.jsonl"),
+        "rewards.mine.train.sources: all 1 texts are toxic, so that there is nothing to tell",
+    ),
+    "hardly a labelled text held out": (
+        None,
+        labelled("texts/labelled.jsonl", held_out=0.01),
+        "rewards.mine.train.held_out: 0.01 of 120 texts is not enough to train and to measure on",
+    ),
+    "a benchmark of another format": (
+        None,
+        benchmark(format="toxigen", files="texts/*.jsonl"),
+        "benchmarks.more.files: texts/labelled.jsonl, line 1: no field 'toxicity_human'",
+    ),
+    "passages of one word": (
+        lambda: Path("texts/words.txt").write_text("one\ntwo\n"),
+        {"benchmarks": {"lambada": {"kind": "lambada", "files": "texts/words.txt"}}},
+        "benchmarks.lambada.files: texts/words.txt: no passage of at least two words",
+    ),
+    "a word list without a word": (
+        lambda: Path("texts/words.txt").write_text("\n\n"),
+        {"methods": {"words": {"filter": {"words": "texts/words.txt"}}}},
+        "methods.words.filter.words: texts/words.txt: no word; write one word or phrase a line",
+    ),
+    "pairs of another format": (
+        None,
+        {"methods": {"dpo": {"start_from": "none", "dpo": {"pairs": "texts/posts.jsonl"}}}},
+        "methods.dpo.dpo.pairs: texts/posts.jsonl, line 1: no field 'toxic'",
+    ),
+    "a vocabulary that is too small": (
+        None,
+        {"tokenizers": {"small": {"vocabulary_size": 200}}},
+        "tokenizers.small.vocabulary_size: 200 is too small; a byte-level tokenizer needs at least",
+    ),
+    "a directory without a tokenizer": (
+        None,
+        {"tokenizers": {"none": {"path": "texts"}}},
+        "tokenizers.none.path: ",
+    ),
+    "a cut tokenizer": (
+        lambda: (
+            train_tokenizer(["a b"], 300).save_pretrained("tok"),
+            Path("tok/tokenizer.json").write_bytes(Path("tok/tokenizer.json").read_bytes()[:99]),
+        ),
+        {"tokenizers": {"cut": {"path": "tok"}}},
+        "tokenizers.cut.path: ",
+    ),
+    "an architecture that is no causal decoder": (
+        None,
+        architecture("bert"),
+        "models.other.architecture: bert sees the tokens that follow; give a causal decoder",
+    ),
+    "heads that do not divide the width": (
+        None,
+        architecture(num_attention_heads=3),
+        "models.other.architecture: gpt_neox cannot have these settings (The hidden size is not",
+    ),
+    "a number in quotation marks": (
+        None,
+        architecture(hidden_size="64"),
+        "models.other.architecture: gpt_neox cannot have these settings (Field 'hidden_size' "
+        "expected int, got str",
+    ),
+    "a whole number with a point": (
+        None,
+        architecture(hidden_size=64.0),
+        "models.other.architecture: gpt_neox cannot have these settings (Field 'hidden_size' "
+        "expected int, got float",
+    ),
+    "a directory without weights": (
+        lambda: (given_model(), Path("given/model.safetensors").unlink()),
+        other(path="given"),
+        f"models.other.path: {NOT_A_MODEL}",
+    ),
+    "weights that were cut": (
+        lambda: (given_model(), Path("given/model.safetensors").write_bytes(b"cut")),
+        other(path="given"),
+        f"models.other.path: {NOT_A_MODEL}",
+    ),
+    "a model of another configuration": (
+        lambda: (
+            given_model(),
+            GPT2LMHeadModel(GPT2Config(n_embd=16, n_layer=1, n_head=2, vocab_size=50)).config
+            .save_pretrained("given"),
+        ),
+        other(path="given"),
+        "models.other.path: given: lacks tensors of GPT2LMHeadModel, which would be drawn at ",
+    ),
+    "weights that are not finite": (
+        lambda: given_model(gpt_neox__embed_in__weight=float("nan")),
+        other(path="given"),
+        "models.other.path: given: weights that are not finite: gpt_neox.embed_in.weight; the "
+        "training that made them diverged",
+    ),
+    "a start that is no model": (
+        lambda: (given_model(), Path("given/model.safetensors").write_bytes(b"cut")),
+        {"methods": {"tuned": {"start_from": {"path": "given"}}}},
+        f"methods.tuned.start_from.path: {NOT_A_MODEL}",
+    ),
+    "a judge that is no Detoxify model": (
+        lambda: Path("judge.ckpt").write_bytes(b"no checkpoint"),
+        {"classifiers": {"given": {"checkpoint": "judge.ckpt"}}},
+        "classifiers.given.checkpoint: judge.ckpt: damaged, or a pickle that holds more than",
+    ),
+    "a judge that is a language model": (
+        lambda: (given_model(), train_tokenizer(["a b"], 300).save_pretrained("given")),
+        {"classifiers": {"given": {"path": "given", "toxic_label": 1}}},
+        "classifiers.given.path: given: lacks tensors of GPTNeoXForSequenceClassification",
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_a_fault_is_one_line_with_its_key(texts, fault):
+    write, changes, expected = FAULTS[fault]
+    if write:
+        write()
+    found = findings(own_config(**changes))
+    assert len(found) == 1 and found[0].startswith(expected), found
+    assert "\n" not in found[0] and "Traceback" not in found[0]
+
+
+def test_what_is_not_there_yet_is_passed_over(texts):
+    """Planted files, downloads and repositories of the hub come with their own rules."""
+    download = {"url": "https://example.org/a", "sha256": "0" * 64, "path": "a.jsonl"}
+    revision = "0" * 40
+    config = own_config(
+        downloads={"a": download},
+        queries={"more": {**RECORDS, "files": "{data_dir}/a.jsonl"}},
+        classifiers={"list": {"words": "{planted}/words.txt"}},
+        tokenizers={"far": {"hub": "some/model", "revision": revision}},
+        models={"far": {"tokenizer": "bpe", "architecture": {"hub": "a/b", "revision": revision}}},
+    )
+    config["corpus"]["sources"].append({"name": "more", "files": "{planted}/documents.jsonl"})
+    assert findings(config) == []
+
+
+def test_a_corpus_of_a_thousand_files_is_tried_in_seconds(texts, monkeypatch):
+    monkeypatch.setattr("ifguide.workflow.preflight.LARGEST_DATA", 2**16)
+    Path("many").mkdir()
+    lines = Path("texts/posts.jsonl").read_bytes()
+    for number in range(1000):
+        Path(f"many/{number:05d}.jsonl").write_bytes(lines)
+    Path("many/00999.jsonl").write_text('{"text": 1, "spans": []}\n')
+    started = time.monotonic()
+    (found,) = findings(own_config(**source(files="many/*.jsonl")))
+    assert time.monotonic() - started < 20
+    assert found.startswith(
+        "corpus.sources.posts.files: many/00999.jsonl, line 1: field 'text' hol"
+    )
+
+
+# --- as a user meets it ---------------------------------------------------------------------------
+
+
+@pytest.fixture
+def clone(tmp_path) -> Path:
+    copy_repository(tmp_path / "clone")
+    write_texts(tmp_path / "clone")
+    return tmp_path / "clone"
+
+
+def written(clone: Path, **changes) -> str:
+    (clone / "mine.yaml").write_text(yaml.safe_dump(own_config(**changes)), encoding="utf-8")
+    return "mine.yaml"
+
+
+def test_a_run_begins_with_it_and_tells_all_at_once(clone):
+    """Not one job runs, and neither does one after the faults are mended in vain."""
+    config = written(clone, corpus={"block_size": 10**6}, **architecture("bert"))
+    ran = run_snakemake(clone, "read_documents", "--configfile", config, "--cores", "1")
+    told = [line for line in ran.stdout.splitlines() if line.startswith("error: ")]
+    assert ran.returncode == 1 and len(told) == 2, ran.stdout
+    assert told[0].startswith("error: config: corpus.block_size: 1000000 is longer than")
+    assert told[1].startswith("error: config: models.other.architecture: bert sees the tokens")
+    assert "Traceback" not in ran.stdout
+    assert not (clone / "results/mine/corpus").exists()
+    alone = run_snakemake(clone, "preflight", "--configfile", config, "--cores", "1")
+    assert alone.returncode == 1 and all(line in alone.stdout for line in told)
+
+
+def test_what_was_found_sound_is_not_opened_again(clone):
+    config = written(clone)
+    printed = []
+    for touched in (False, False, True):
+        if touched:
+            os.utime(clone / "texts/prompts.jsonl", ns=(1, 1))
+        arguments = ["read_documents", "--configfile", config, "--cores", "1"]
+        ran = run_snakemake(clone, *arguments, "--forcerun", "read_documents")
+        assert ran.returncode == 0, ran.stdout
+        printed.append("things opened in" in ran.stdout)
+    assert printed == [True, False, True]
+    record = yaml.safe_load((clone / "results/mine/run_config.yaml").read_text("utf-8"))
+    assert json.dumps(record["config"]["models"])
