@@ -75,7 +75,8 @@ def test_every_format_gives_the_same_documents(tmp_path, name):
             pyarrow.parquet.write_table(pyarrow.Table.from_pylist(records), plain)
     if plain != path:
         path.write_bytes(gzip.compress(plain.read_bytes()))
-    assert read(path, text="body") == [Document(text, None, "posts") for text in TEXTS]
+    quotes = {"quotes": True} if name == "a.tsv" else {}
+    assert read(path, text="body", **quotes) == [Document(text, None, "posts") for text in TEXTS]
 
 
 def test_format_overrides_the_suffix(tmp_path):
@@ -656,5 +657,6 @@ def test_wikitext_articles(real_text):
 def test_talk_posts_and_sentences(real_text):
     posts = read_documents({"name": "talk"}, sorted(real_text.glob("wikipedia_talk_*.csv")))
     assert sum(1 for _ in posts) == 20_000
-    sentences = read_documents({"name": "pairs", "text": "toxic"}, [real_text / "paradetox.tsv"])
+    source = {"name": "pairs", "text": "toxic", "quotes": True}
+    sentences = read_documents(source, [real_text / "paradetox.tsv"])
     assert sum(1 for _ in sentences) == 11_927

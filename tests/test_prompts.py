@@ -344,7 +344,6 @@ POISONED_PROMPTS = {
             scored("a", 0.5, "b", 7),
             scored("a", 0.5, 3),
             {"prompt": "a", "continuation": "b"},
-            {"prompt": {"text": "a", "toxicity": 0.5}},
             '{"prompt": {"text": "a", "toxicity": 1e999}, "continuation": {}}',
             '{"prompt": ',
             "[" * 100_000,

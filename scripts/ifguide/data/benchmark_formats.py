@@ -3,13 +3,15 @@
 What reads a record raises MalformedRecord where the record is not as its format says.
 """
 
+import ast
 import functools
 import math
 import re
 import reprlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, Literal
 
 from ifguide.data.records import (
@@ -30,6 +32,7 @@ TOXIC_FROM = 0.5
 
 # Spreadsheet exports write a carriage return so; the line feed after it is optional.
 _CARRIAGE_RETURN = re.compile(r"_x000D_\n?")
+_PRINTED_BYTES = re.compile(r"""b(['"]).*\1""", re.DOTALL)
 _NOT_BOLD = "not BOLD's format, an object {group: {entity: [prompt]}}"
 
 
@@ -63,20 +66,29 @@ def read_prompt_records(
 
     Malformed records and what is an error are as `parse_records` says.
     """
-    records = {"bold": _bold_entities, "text": _line_records}.get(format, read_records)(path)
+    if format in ("bold", "text"):
+        records = {"bold": _bold_entities, "text": _line_records}[format](path)
+    else:
+        records = read_records(path, quotes=quotes_of(format, settings))
     parse = functools.partial(PROMPT_FORMATS[format], settings=settings)
     return parse_records(path, records, parse, malformed)
 
 
+def quotes_of(format: str, settings: Mapping) -> bool | None:
+    """Return whether quotation marks enclose fields: as the settings say, or the publishers do."""
+    return settings.get("quotes", True if format == "paradetox" else None)
+
+
 def read_labelled_texts(
-    format: str, path: Path, malformed: list[str]
+    format: str, path: Path, malformed: list[str], settings: Mapping = MappingProxyType({})
 ) -> Iterator[tuple[str, str, float | None]]:
     """Yield (text that decides the part, text, label or None) of a file in a labelled format.
 
     `format` is a key of LABELLED_FORMATS. Malformed records and what is an error are as
     `parse_records` says.
     """
-    return parse_records(path, read_records(path), LABELLED_FORMATS[format], malformed)
+    records = read_records(path, quotes=quotes_of(format, settings))
+    return parse_records(path, records, LABELLED_FORMATS[format], malformed)
 
 
 def read_passages(path: Path, malformed: list[str]) -> Iterator[str]:
@@ -149,7 +161,10 @@ def _scored_text(record: Record, name: str) -> tuple[str, float | None]:
 
 def _realtoxicityprompts(record: Record, settings: dict) -> Iterator[PromptRecord]:
     prompt, toxicity = _scored_text(record, "prompt")
-    continuation, continuation_toxicity = _scored_text(record, "continuation")
+    # A benchmark is of prompts alone; queries ask for continuations themselves.
+    continuation, continuation_toxicity = None, None
+    if "continuation" in record.fields:
+        continuation, continuation_toxicity = _scored_text(record, "continuation")
     split = "toxic" if toxicity is not None and toxicity >= TOXIC_FROM else "nontoxic"
     yield PromptRecord(
         prompt, continuation, split, None, toxicity, continuation_toxicity, record.where
@@ -163,7 +178,7 @@ def _toxigen(record: Record, settings: dict) -> Iterator[PromptRecord]:
 
 
 def _toxigen_statement(record: Record) -> tuple[str, float, str | None]:
-    text = _CARRIAGE_RETURN.sub("\n", _text_field(record, "text")).strip()
+    text = _CARRIAGE_RETURN.sub("\n", _printed_bytes(_text_field(record, "text"))).strip()
     fields = record.fields
     if "label" in fields:
         label = fields["label"]
@@ -175,6 +190,16 @@ def _toxigen_statement(record: Record) -> tuple[str, float, str | None]:
     require_fields(record, ["toxicity_human", "target_group"])
     toxic = _is_toxic_annotation(record)
     return text, float(toxic), _groups(fields["target_group"], record.where)
+
+
+def _printed_bytes(text: str) -> str:
+    """Return the text that Python printed as bytes, b'...', as ToxiGen's annotated texts are."""
+    if not _PRINTED_BYTES.fullmatch(text.strip()):
+        return text
+    try:
+        return ast.literal_eval(text.strip()).decode()
+    except (ValueError, SyntaxError):  # UnicodeDecodeError is a ValueError
+        return text
 
 
 def _groups(value: Any, where: str) -> str | None:

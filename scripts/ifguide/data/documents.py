@@ -90,7 +90,8 @@ def read_documents(
     """Yield the documents of `source` from `paths` in sorted order.
 
     `source` holds `name` and may hold `format`, `text` (the field with the text, default "text"),
-    `spans` (the field with toxic spans), `documents` (for plain text: line, paragraph, file or
+    `spans` (the field with toxic spans), `span_labels` (those that count), `quotes` (as
+    `read_records`), `documents` (for plain text: line, paragraph, file or
     heading; default line) and `limit`. `report` is filled while reading and complete at the end.
     Files are streamed; one document at a time is in memory.
 
@@ -204,7 +205,9 @@ def _read_file(
         unit = "lines" if rule == "line" else "documents"
         return ((text, None) for text in require_utf8(path, texts, unit, lambda text: [text or ""]))
     parse = functools.partial(_raw_document, source)
-    return parse_records(path, read_records(path, format), parse, malformed)
+    return parse_records(
+        path, read_records(path, format, quotes=source.get("quotes")), parse, malformed
+    )
 
 
 def _raw_document(source: dict, record: Record) -> Iterator[RawDocument]:
@@ -222,14 +225,19 @@ def _raw_document(source: dict, record: Record) -> Iterator[RawDocument]:
             "fix the record or name another field in `text`"
         )
     value = None if spans_field is None else record.fields[spans_field]
-    yield text, parse_spans(value, len(text), f"{record.where}, field {spans_field!r}")
+    where = f"{record.where}, field {spans_field!r}"
+    yield text, parse_spans(value, len(text), where, source.get("span_labels"))
 
 
-def parse_spans(value: Any, length: int, where: str) -> Spans | None:
+def parse_spans(
+    value: Any, length: int, where: str, labels: Sequence[str] | None = None
+) -> Spans | None:
     """Return toxic spans as sorted, disjoint ranges [start, end) within a text of `length`.
 
     `value` is a list of [start, end] pairs or of single character offsets, or such a list written
-    as a string; None or "" where the truth is not known (returned as None).
+    as a string; None or "" where the truth is not known (returned as None). Spans with labels, as
+    annotation tools export them, are [start, end, label] or objects with `start` and `end` (or
+    `start_offset` and `end_offset`) and a `label`; `labels` are those that count, None: all.
 
     Raises MalformedRecord, beginning with `where`, for anything else and for offsets outside the
     text.
@@ -242,12 +250,17 @@ def parse_spans(value: Any, length: int, where: str) -> Spans | None:
         raise MalformedRecord(f"{where}: not a list of spans; write [[start, end], ...]")
     ranges: list[tuple[int, int]] = []
     for item in value:
-        pair = (item, item + 1) if _is_offset(item) else item
-        if not isinstance(pair, list | tuple) or len(pair) != 2 or not all(map(_is_offset, pair)):
+        start, end, label = _span(item)
+        if not (_is_offset(start) and _is_offset(end)):
             raise MalformedRecord(
                 f"{where}: {reprlib.repr(item)} is neither an offset nor a [start, end] pair"
             )
-        start, end = pair
+        if label is not None and labels is not None and label not in labels:
+            continue
+        if start > end:
+            raise MalformedRecord(
+                f"{where}: {reprlib.repr(item)} ends before it begins; write [start, end]"
+            )
         if not 0 <= start <= end <= length:
             raise MalformedRecord(
                 f"{where}: {reprlib.repr(item)} lies outside the text of {length} characters; "
@@ -255,6 +268,21 @@ def parse_spans(value: Any, length: int, where: str) -> Spans | None:
             )
         ranges.append((start, end))
     return _merge(ranges)
+
+
+def _span(item: Any) -> tuple[Any, Any, str | None]:
+    """Return start, end and label of a span, what is not there as None."""
+    match item:
+        case int():
+            return item, item + 1, None
+        case [start, end]:
+            return start, end, None
+        case [start, end, str(label)]:
+            return start, end, label
+        case {"start": start, "end": end} | {"start_offset": start, "end_offset": end}:
+            label = item.get("label")
+            return start, end, label if isinstance(label, str) else None
+    return None, None, None
 
 
 def _parse_list(text: str) -> Any:

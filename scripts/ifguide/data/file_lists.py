@@ -5,6 +5,7 @@ by, with its checksum, and is found again by the job.
 """
 
 import glob
+import os
 from collections.abc import Iterable, Sequence
 
 from ifguide.errors import InputError
@@ -47,7 +48,18 @@ def from_arguments(arguments: Iterable[str]) -> list[str]:
 
 
 def matching(pattern: str) -> list[str]:
-    return sorted(glob.glob(pattern, recursive=True))
+    """Return the files that a pattern finds, sorted; one that links lead to as well is there once.
+
+    A link to a folder above itself would have `**` find every file some forty times. Of several
+    paths to one file the one with the fewest links counts, by its length and then by its letters.
+    """
+    found = glob.glob(pattern, recursive=True)
+    if "**" not in pattern:
+        return sorted(found)
+    first: dict[str, str] = {}
+    for path in sorted(found, key=lambda path: (path.count(os.sep), len(path), path)):
+        first.setdefault(os.path.realpath(path), path)
+    return sorted(first.values())
 
 
 def _checksum(paths: Iterable[str]) -> str:

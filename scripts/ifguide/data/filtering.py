@@ -13,7 +13,7 @@ import numpy as np
 from transformers import PreTrainedTokenizerBase
 
 from ifguide.data.corpus import Corpus, TokenStream
-from ifguide.data.text_lines import read_lines
+from ifguide.data.text_lines import is_unicode, read_lines
 from ifguide.errors import InputError
 
 UNITS = ("document", "block")
@@ -22,11 +22,13 @@ UNITS = ("document", "block")
 def read_words(paths: Iterable[Path]) -> list[str]:
     """Return the words and phrases of text files, one a line; empty lines are skipped.
 
-    Raises InputError where no file has one.
+    Raises InputError where no file has one, and for a word that is not UTF-8.
     """
     paths = list(paths)
     words = [line.text.strip() for path in paths for line in read_lines(path) if line.text]
     words = [word for word in words if word]
+    if not all(map(is_unicode, words)):
+        raise InputError(f"{', '.join(map(str, paths))}: not UTF-8; convert the list to UTF-8")
     if not words:
         raise InputError(f"{', '.join(map(str, paths))}: no word; write one word or phrase a line")
     return words

@@ -6,7 +6,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ifguide.data.benchmark_formats import PromptRecord, paradetox_rewrites
+from ifguide.data.benchmark_formats import (
+    PromptRecord,
+    paradetox_rewrites,
+    quotes_of,
+    split_after_common_words,
+)
 from ifguide.data.prompts import in_part, malformed_report, sample_texts
 from ifguide.data.records import (
     MalformedRecord,
@@ -43,11 +48,12 @@ def read_pairs(
     """
     files = require_files(paths)
     parse = PAIR_FORMATS[settings["format"]]
+    quotes = quotes_of(settings["format"], settings)
     counts = {"read": 0, "skipped": 0}
     malformed: list[str] = []
     pairs: dict[str, PreferencePair] = {}
     for path in files:
-        for pair in parse_records(path, read_records(path), parse, malformed):
+        for pair in parse_records(path, read_records(path, quotes=quotes), parse, malformed):
             counts["read"] += 1
             sides = (pair.chosen.strip(), pair.rejected.strip())
             if not all(sides) or sides[0] == sides[1] or not is_unicode("".join(_texts(pair))):
@@ -75,17 +81,53 @@ def _paradetox(record: Record) -> Iterator[PreferencePair]:
 
 
 def _preference(record: Record) -> Iterator[PreferencePair]:
+    """Yield the pair of a record as TRL's data sets hold it.
+
+    Texts, or conversations: lists of {"role", "content"}. Without a `prompt`, what both sides begin
+    with is it: the same messages, of texts the same words.
+    """
     require_fields(record, ["chosen", "rejected"])
-    yield PreferencePair(*(_text(record, name) for name in ("prompt", "chosen", "rejected")))
+    prompt, chosen, rejected = (
+        record.fields.get(name) or "" for name in ("prompt", "chosen", "rejected")
+    )
+    if isinstance(chosen, list) and isinstance(rejected, list):
+        if not prompt:
+            common = _common_messages(chosen, rejected)
+            prompt, chosen, rejected = chosen[:common], chosen[common:], rejected[common:]
+        sides = [
+            _spoken(record, name, turns)
+            for name, turns in (("prompt", prompt), ("chosen", chosen), ("rejected", rejected))
+        ]
+        # As a text goes on: what is said next is a paragraph of its own.
+        between = "\n\n" if sides[0] else ""
+        yield PreferencePair(sides[0] + between, sides[1], sides[2])
+        return
+    for name, value in (("prompt", prompt), ("chosen", chosen), ("rejected", rejected)):
+        if not isinstance(value, str):
+            raise MalformedRecord(
+                f"{record.where}: {name} holds {type(value).__name__}, not text; fix it"
+            )
+    yield PreferencePair(prompt, chosen, rejected)
 
 
-def _text(record: Record, name: str) -> str:
-    value = record.fields.get(name) or ""
-    if not isinstance(value, str):
+def _common_messages(chosen: list, rejected: list) -> int:
+    """Return with how many equal messages both begin; one at least is left to each."""
+    common = 0
+    while common < min(len(chosen), len(rejected)) - 1 and chosen[common] == rejected[common]:
+        common += 1
+    return common
+
+
+def _spoken(record: Record, name: str, turns: Any) -> str:
+    """Return what the messages of a conversation say, as paragraphs."""
+    if isinstance(turns, str):
+        return turns
+    said = [turn.get("content") if isinstance(turn, dict) else None for turn in turns]
+    if not all(isinstance(content, str) for content in said):
         raise MalformedRecord(
-            f"{record.where}: {name} holds {type(value).__name__}, not text; fix it"
+            f"{record.where}: {name} holds a message without the text of its `content`; fix it"
         )
-    return value
+    return "\n\n".join(said)
 
 
 PAIR_FORMATS: dict[str, Callable[[Record], Iterator[PreferencePair]]] = {
@@ -100,11 +142,15 @@ def require_pairs_disjoint(
     method: str,
     benchmark: str,
 ) -> None:
-    """Raise InputError if a test prompt is a pair's prompt, one of its sides, or both joined."""
+    """Raise InputError if a test prompt is in a pair.
+
+    It is a pair's prompt, one of its sides, both joined, or the words with which both sides begin.
+    """
     seen: set[str] = set()
     for pair in pairs:
         sides = (pair.chosen, pair.rejected)
-        texts = (pair.prompt, *sides, *(pair.prompt + side for side in sides))
+        common = split_after_common_words(*sides)[0]
+        texts = (pair.prompt, common, *sides, *(pair.prompt + text for text in (common, *sides)))
         seen.update(text.strip() for text in texts)
     shared = (seen - {""}) & {record.prompt.strip() for record in prompts}
     if shared:

@@ -179,7 +179,7 @@ def read_labelled(
         malformed: list[str] = []
         found: dict[str, float] = {}
         for path in files:
-            for key, text, label in read_labelled_texts(format, path, malformed):
+            for key, text, label in read_labelled_texts(format, path, malformed, source):
                 usable = text.strip() and is_unicode(key + text) and label_within(label, source)
                 if usable and in_part(key, source.get("part"), seed):
                     found.setdefault(text, label)

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
+from ifguide.data.compression import compression, without_suffix
 from ifguide.data.text_lines import (
     MAXIMUM_LINE_BYTES,
     RECORDS_BETWEEN_CHECKS,
@@ -67,7 +68,7 @@ class Record(NamedTuple):
 
 
 def file_format(path: Path, format: str | None = None) -> str:
-    """Return `format`, or what the suffix of `path` (less `.gz`) says.
+    """Return `format`, or what the suffix of `path` says (less that of a compression).
 
     Raises InputError for a format or a suffix that is not known.
     """
@@ -76,13 +77,13 @@ def file_format(path: Path, format: str | None = None) -> str:
             known = ", ".join(sorted(set(FORMATS.values())))
             raise InputError(f"format: {format!r} is not one of {known}")
         return format
-    suffixes = [suffix.lower() for suffix in path.suffixes]
-    if suffixes and suffixes[-1] == ".gz":
-        suffixes.pop()
-    if not suffixes or suffixes[-1] not in FORMATS:
+    suffix = Path(without_suffix(path.name)).suffix
+    if suffix not in FORMATS:
+        if path.is_file():
+            compression(path)  # refuses those that no advice on names would help
         known = ", ".join(FORMATS)
         raise InputError(f"{path}: its suffix is none of {known}; rename it or set `format`")
-    return FORMATS[suffixes[-1]]
+    return FORMATS[suffix]
 
 
 def require_files(paths: Iterable[str | Path]) -> list[Path]:
@@ -115,17 +116,21 @@ def _expanded(pattern: str) -> list[str]:
     return [pattern]
 
 
-def read_records(path: Path, format: str | None = None) -> Iterator[Record]:
+def read_records(
+    path: Path, format: str | None = None, *, quotes: bool | None = None
+) -> Iterator[Record]:
     """Yield the records of a JSON-lines, JSON, CSV, TSV or Parquet file in their order.
 
+    quotes: whether fields of CSV and TSV may stand in quotation marks, which may hold delimiters
+    and line breaks; None: those of CSV may, and in TSV a quotation mark is text.
     Records that cannot be read are among them, for `parse_records` to count.
     Raises InputError for a file that is malformed as a whole.
     """
     readers = {
         "jsonl": _read_jsonl,
         "json": _read_json,
-        "csv": lambda path: _read_delimited(path, ","),
-        "tsv": lambda path: _read_delimited(path, "\t"),
+        "csv": lambda path: _read_delimited(path, ",", quotes is not False),
+        "tsv": lambda path: _read_delimited(path, "\t", bool(quotes)),
         "parquet": _read_parquet,
     }
     format = file_format(path, format)
@@ -214,6 +219,8 @@ def _json_object(text: str, where: str) -> Record:
     except RecursionError:
         return Record(None, where, "JSON that cannot be read (nested too deeply); remove it")
     if not isinstance(fields, dict):
+        if isinstance(fields, list) and fields and all(isinstance(x, dict) for x in fields):
+            return Record(None, where, "a JSON list, not JSON lines; set `format: json`")
         return Record(None, where, _NO_OBJECT)
     return Record(fields, where)
 
@@ -260,16 +267,17 @@ def _read_json(path: Path) -> Iterator[Record]:
             yield Record(None, where, _NO_OBJECT)
 
 
-def _read_delimited(path: Path, delimiter: str) -> Iterator[Record]:
-    rows = _delimited_rows(path, delimiter)
+def _read_delimited(path: Path, delimiter: str, quotes: bool) -> Iterator[Record]:
+    rows = _delimited_rows(path, delimiter, quotes)
     return require_utf8(path, rows, "rows", lambda record: (record.fields or {}).values())
 
 
-def _delimited_rows(path: Path, delimiter: str) -> Iterator[Record]:
+def _delimited_rows(path: Path, delimiter: str, quotes: bool) -> Iterator[Record]:
     # The default of 131,072 characters is shorter than many documents; there is no local setting.
     csv.field_size_limit(max(csv.field_size_limit(), MAXIMUM_LINE_BYTES))
     lines = _RowLines(decode_lines(path, keep_ends=True))
-    rows = csv.reader(lines, delimiter=delimiter, strict=True)
+    quoting = csv.QUOTE_MINIMAL if quotes else csv.QUOTE_NONE
+    rows = csv.reader(lines, delimiter=delimiter, strict=True, quoting=quoting)
     header: list[str] | None = None
     while True:
         lines.begin_row()
@@ -287,12 +295,38 @@ def _delimited_rows(path: Path, delimiter: str) -> Iterator[Record]:
             lines.give_back()
             yield Record(None, where, None if lines.row[0].text is None else fault)
         elif header is None:
-            header = row
+            header = _header(row, where, delimiter)
         elif row and len(row) != len(header):
-            fault = f"{len(row)} fields where the header has {len(header)}; fix the row"
+            hint = "" if quotes or '"' not in "".join(row) else QUOTES_HINT
+            fault = f"{len(row)} fields where the header has {len(header)}; fix the row{hint}"
             yield Record(None, where, fault)
         elif row:
             yield Record(dict(zip(header, row, strict=True)), where)
+
+
+QUOTES_HINT = ", or set `quotes: true` if quotation marks enclose fields"
+# What other tables are separated by.
+DELIMITERS = {",": "commas", ";": "semicolons", "\t": "tabs", "|": "bars"}
+
+
+def _header(row: list[str], where: str, delimiter: str) -> list[str]:
+    """Return the names of the columns, less white space around them.
+
+    Raises InputError where one stands twice, and where a table is separated by something else.
+    """
+    names = [name.strip() for name in row]
+    if not any(names):
+        raise InputError(f"{where}: empty, but the first line names the columns; remove it")
+    for name in names:
+        if names.count(name) > 1:
+            raise InputError(f"{where}: the column {name!r} stands twice; rename or remove one")
+    others = [other for other in DELIMITERS if other != delimiter and other in row[0]]
+    if len(row) == 1 and others:
+        raise InputError(
+            f"{where}: one column, {row[0].strip()!r}: its fields are separated by "
+            f"{DELIMITERS[others[0]]}, not {DELIMITERS[delimiter]}; convert it, or set `format`"
+        )
+    return names
 
 
 class _RowLines:
@@ -331,6 +365,9 @@ def _read_parquet(path: Path) -> Iterator[Record]:
     number = 0
     try:
         with pyarrow.parquet.ParquetFile(path) as table:
+            for name in (names := table.schema_arrow.names):
+                if names.count(name) > 1:
+                    raise InputError(f"{path}: the column {name!r} stands twice; remove one")
             for batch in table.iter_batches(batch_size=1024):
                 for fields, fault in _parquet_rows(batch):
                     number += 1

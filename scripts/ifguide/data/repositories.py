@@ -13,6 +13,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Literal
 
+from ifguide.data.compression import without_suffix
 from ifguide.errors import InputError
 from ifguide.files.artifacts import canonical_json, read_json, text_sha256, write_json
 from ifguide.files.checksums import file_sha256
@@ -51,7 +52,7 @@ def check_patterns(repository: Repository) -> None:
         path = PurePosixPath(pattern)
         if path.is_absolute() or ".." in path.parts:
             raise InputError(f"{pattern!r} is not a path within the repository")
-        if not pattern.lower().removesuffix(".gz").endswith(suffixes):
+        if not without_suffix(pattern).endswith(suffixes):
             raise InputError(
                 f"{pattern!r} may match files that are not data; end it with one of "
                 f"{', '.join(suffixes)}"
@@ -189,7 +190,7 @@ def _nothing_matches(repository: Repository, names: Iterable[str]) -> str:
         pickled = any(name.endswith((".bin", ".pt", ".pth", ".ckpt")) for name in names)
         hint = "; its pickled weights are never loaded" if pickled else ""
         return f"{repository}: holds none of {', '.join(repository.files)}{hint}"
-    data = sorted(name for name in names if name.removesuffix(".gz").endswith(DATA_SUFFIXES))
+    data = sorted(name for name in names if without_suffix(name).endswith(DATA_SUFFIXES))
     there = ", ".join(data[:5]) + (f" and {len(data) - 5} more" if len(data) > 5 else "")
     return (
         f"{repository}: no file matches {', '.join(repository.files)}; its data files are "

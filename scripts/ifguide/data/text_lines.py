@@ -2,14 +2,14 @@
 
 import codecs
 import contextlib
-import gzip
+import io
 import re
-import zlib
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple, TypeVar
 
+from ifguide.data.compression import DAMAGED, compression
 from ifguide.errors import InputError
 
 T = TypeVar("T")
@@ -22,6 +22,7 @@ BAD_SHARE = 0.01
 RECORDS_BETWEEN_CHECKS = 10_000
 # Bytes at the beginning of a file that tell UTF-16 and UTF-32 from UTF-8.
 _SAMPLE_BYTES = 65_536
+BUFFER_BYTES = 2**20
 _CONTROL_BYTES = re.compile(rb"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]")
 _WIDE_ENCODINGS = ("utf-16-le", "utf-16-be", "utf-32-le", "utf-32-be")
 
@@ -44,16 +45,25 @@ def is_unicode(text: str) -> bool:
 
 @contextlib.contextmanager
 def open_bytes(path: Path) -> Iterator[BinaryIO]:
-    """Open `path` for reading, decompressed where its name ends in `.gz`.
+    """Open `path` for reading, decompressed where it is compressed, whatever its name.
 
     Raises InputError for a file that cannot be read or decompressed.
     """
+    kind = None
     try:
-        with gzip.open(path) if path.suffix == ".gz" else open(path, "rb") as stream:
-            yield stream
-    except (gzip.BadGzipFile, EOFError, zlib.error) as error:
-        raise InputError(f"{path}: damaged gzip file ({error}); fetch it again") from error
+        if found := compression(path):
+            kind, opener = found
+            # Lines are read from a buffer: not every decompressor finds their ends itself.
+            with opener(path) as raw, io.BufferedReader(raw, BUFFER_BYTES) as stream:
+                yield stream
+        else:
+            with open(path, "rb") as stream:
+                yield stream
+    except DAMAGED as error:
+        raise InputError(f"{path}: damaged {kind} file ({error}); fetch it again") from error
     except OSError as error:
+        if kind is not None and error.errno is None:
+            raise InputError(f"{path}: damaged {kind} file ({error}); fetch it again") from error
         raise InputError(f"{path}: cannot be read ({error.strerror or error})") from error
 
 
@@ -71,7 +81,8 @@ def decode_lines(path: Path, *, keep_ends: bool = False) -> Iterator[Line]:
     number = 0
     with open_bytes(path) as stream:
         refuse_wide_encoding(path, stream.read(_SAMPLE_BYTES))
-        stream.seek(0)
+    # Opened again: not every decompressor goes back.
+    with open_bytes(path) as stream:
         while line := stream.readline(MAXIMUM_LINE_BYTES):
             number += 1
             if number == 1:

@@ -109,8 +109,16 @@ class Checks:
         self.check_agreement()
 
     def check_names(self) -> None:
-        """Refuse a name that nothing in the config defines."""
+        """Refuse a name that nothing in the config defines, and one that stands for two."""
         config = self.config
+        sources = [source["name"] for source in config["corpus"]["sources"]]
+        for number, name in enumerate(sources):
+            if name in sources[:number]:
+                refuse_config(
+                    f"corpus.sources.{number}.name",
+                    f"{name!r} is also the name of another source, whose counts it would take; "
+                    "give each its own, or one of them the files of both",
+                )
         models, methods, influence = config["models"], config["methods"], config["influence"]
         named = [("influence.model", influence["model"], models)]
         for name in config["evaluation"]["models"]:

@@ -5,7 +5,17 @@ from typing import Annotated, Literal
 from pydantic import ConfigDict, Field
 
 from ifguide.settings import OrAbsent, Settings
-from ifguide.workflow.config.values import PINNED, Files, HubData, HubName, Name, Revision, matching
+from ifguide.workflow.config.values import (
+    PINNED,
+    Distinct,
+    Files,
+    HubData,
+    HubName,
+    Name,
+    Quotes,
+    Revision,
+    matching,
+)
 
 
 class Download(Settings):
@@ -82,6 +92,13 @@ class Source(Settings):
         None,
         description="Field or column that holds the toxic character spans, where they are known.",
     )
+    span_labels: OrAbsent[Distinct[str]] = Field(
+        None,
+        min_length=1,
+        description="Labels of the spans that count as toxic, where spans are labelled: "
+        "`[start, end, label]`, or objects with `start`, `end` and `label`. By default all count.",
+    )
+    quotes: OrAbsent[Quotes] = None
     harmless: bool = Field(
         False,
         description="None of the source's tokens is toxic, so that they count when scores are "

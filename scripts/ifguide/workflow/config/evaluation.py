@@ -13,6 +13,7 @@ from ifguide.workflow.config.values import (
     Limit,
     Part,
     PromptFormat,
+    Quotes,
     Revision,
     ScoreRange,
 )
@@ -54,6 +55,7 @@ class PromptBenchmark(Settings):
         None, description="Split of prompts in a plain text file."
     )
     part: OrAbsent[Part] = None
+    quotes: OrAbsent[Quotes] = None
     prompt_toxicity: OrAbsent[ScoreRange] = None
     limit: OrAbsent[Limit] = None
     generation: OrAbsent[GenerationOverrides] = None

@@ -14,6 +14,7 @@ from ifguide.workflow.config.values import (
     HubData,
     HubName,
     Part,
+    Quotes,
     Revision,
     name_except,
 )
@@ -38,6 +39,7 @@ class LabelledSource(Settings):
     hub: OrAbsent[HubData] = None
     revision: OrAbsent[Revision] = None
     part: OrAbsent[Part] = None
+    quotes: OrAbsent[Quotes] = None
     toxicity: OrAbsent[Bounds] = Field(
         None, description="Use the texts whose label lies in this range."
     )

@@ -12,6 +12,7 @@ from ifguide.workflow.config.values import (
     HubData,
     Limit,
     Part,
+    Quotes,
     Revision,
     ScoreRange,
 )
@@ -42,6 +43,7 @@ class QuerySet(Settings):
     hub: OrAbsent[HubData] = None
     revision: OrAbsent[Revision] = None
     part: OrAbsent[Part] = None
+    quotes: OrAbsent[Quotes] = None
     prompt_toxicity: OrAbsent[ScoreRange] = None
     continuation_toxicity: OrAbsent[ScoreRange] = None
     limit: OrAbsent[Limit] = None

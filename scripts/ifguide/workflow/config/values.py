@@ -83,6 +83,15 @@ Revision = Annotated[
 # What is read from the hub is pinned, and what is pinned is read from the hub.
 PINNED = {"hub": "revision", "revision": "hub"}
 
+Quotes = Annotated[
+    bool,
+    Field(
+        description="Whether quotation marks enclose fields of a CSV or TSV file, which may then "
+        "hold delimiters and line breaks. By default they do in CSV and in ParaDetox's own TSV; in "
+        "other TSV they are text."
+    ),
+]
+
 PromptFormat = Annotated[
     Literal["realtoxicityprompts", "toxigen", "bold", "attaq", "text"],
     Field(description="Format of the files."),
