@@ -20,6 +20,7 @@ from ifguide.evaluation.choice import at_chosen_strengths, choose
 from ifguide.evaluation.judge import LEADING
 from ifguide.files.artifacts import read_json
 from ifguide.files.checksums import verify
+from ifguide.files.tables import parse_table
 from ifguide.report import figures, score_figures
 from ifguide.report.field_figure import toxicity_against_fluency
 from ifguide.report.figure_style import save_figure
@@ -31,7 +32,7 @@ def read_columns(path: str, columns: list[str]) -> pd.DataFrame:
     """Read a CSV or JSON-lines table that must have `columns`."""
     verify(path)
     try:
-        table = pd.read_json(path, lines=True) if path.endswith(".jsonl") else pd.read_csv(path)
+        table = pd.read_json(path, lines=True) if path.endswith(".jsonl") else parse_table(path)
     except pd.errors.EmptyDataError:
         table = pd.DataFrame(columns=columns)
     missing = [column for column in columns if column not in table]

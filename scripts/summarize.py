@@ -11,11 +11,9 @@ from ifguide.workflow.command_line import argument_parser, run
 import argparse
 import logging
 
-import pandas as pd
-
 from ifguide.evaluation.summary import constant_classifiers, summarize
 from ifguide.files.artifacts import read_json, write_text
-from ifguide.files.tables import write_table
+from ifguide.files.tables import parse_table, write_table
 from ifguide.report.experiment_tables import (
     control_note,
     experiment_tables,
@@ -70,7 +68,7 @@ def main(arguments: argparse.Namespace) -> None:
     latex_tables = latex(results_table(summary, result_columns(main_benchmark)))
     if arguments.published:
         published = published_figures(
-            pd.read_csv(arguments.published),
+            parse_table(arguments.published),
             settings.get("published_models", []),
             counts[main_benchmark],
             settings.get("trained_judges", False),

@@ -21,7 +21,20 @@ def write_table_in_parts(path: str | Path, parts: Iterable[pd.DataFrame]) -> Non
             part.to_csv(file, index=False, header=number == 0)
 
 
+# Columns that hold names that users choose, or texts: `NA`, `null` and `007` are such names.
+NAMES = (
+    *("model", "method", "benchmark", "split", "metric", "group", "judge", "classifier"),
+    *("variant", "ranking", "question", "label", "source", "text", "phrase", "rule", "subject"),
+)
+
+
 def read_table(path: str | Path, **options) -> pd.DataFrame:
     """Read a CSV artifact of this workflow. Raises InputError where it is damaged."""
     verify(path)
-    return pd.read_csv(path, **options)
+    return parse_table(path, **options)
+
+
+def parse_table(path: str | Path, **options) -> pd.DataFrame:
+    """Read a CSV file: only an empty field is missing, and a name is the text that it is."""
+    taken = {"keep_default_na": False, "na_values": [""], "dtype": dict.fromkeys(NAMES, str)}
+    return pd.read_csv(path, **(taken | options))
