@@ -23,7 +23,14 @@ from ifguide.workflow.layout import (
 from ifguide.workflow.methods import UNCENSORED
 from ifguide.workflow.parts import open_experiment
 from ifguide.workflow.rules import RuleCode, always, growing, launcher
-from ifguide.workflow.run import begin_run, only_looks, prepare_environment, print_results
+from ifguide.workflow.run import (
+    begin_run,
+    end_run,
+    only_looks,
+    prepare_environment,
+    print_results,
+    recall,
+)
 
 prepare_environment(deployed=bool(workflow.deployment_settings.deployment_method))
 open_config(workflow, config, SOURCE / "config/config.yaml")
@@ -31,6 +38,7 @@ parts = open_experiment(config)
 experiment, layout, sources = parts.experiment, parts.layout, parts.sources
 influence, methods, judges, shown = parts.influence, parts.methods, parts.judges, parts.shown
 evaluation = parts.evaluation
+recall(workflow, experiment, sources, judges)
 SEED, SHARDS, PROXY, PROXY_SEED = (
     experiment.seed,
     experiment.shards,

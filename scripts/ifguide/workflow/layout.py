@@ -67,6 +67,14 @@ class Layout:
         return f"{self.root}/.preflight"
 
     @property
+    def kept_records(self) -> str:
+        return f"{self.root}/.snakemake_records.json"
+
+    @property
+    def kept_inputs(self) -> str:
+        return f"{self.root}/.inputs.json"
+
+    @property
     def run_config(self) -> str:
         return f"{self.root}/run_config.yaml"
 

@@ -1,5 +1,6 @@
 """The start and the end of a run."""
 
+import contextlib
 import glob
 import importlib.util
 import os
@@ -27,6 +28,12 @@ from ifguide.workflow.experiment import Experiment
 from ifguide.workflow.judges import Judges
 from ifguide.workflow.layout import Layout
 from ifguide.workflow.sources import CLASSIFIER_FILES, Sources
+from ifguide.workflow.stale import (
+    keep_inputs,
+    keep_records,
+    require_known_inputs,
+    restore_records,
+)
 
 if TYPE_CHECKING:
     from snakemake.workflow import Workflow
@@ -66,10 +73,12 @@ def begin_run(
     try:
         hold_run_lock(experiment.layout.run_lock)
         preflight(experiment, sources, judges, source / "scripts")
+        data = named_data(experiment, sources, judges)
+        state = data_state(data)
         record = {
             "config": experiment.config,
             **code_state(source),
-            **data_state(named_data(experiment, sources, judges)),
+            **state,
             "command": shlex.join(sys.argv),
             "started": datetime.now(UTC).isoformat(timespec="minutes"),
             "python": platform.python_version(),
@@ -81,6 +90,7 @@ def begin_run(
             "hardware": machine(),
         }
         write_text(experiment.layout.run_config, yaml.safe_dump(record, sort_keys=False))
+        keep_inputs(Path(experiment.layout.kept_inputs), data, state["data_sha256"])
     except InputError as error:
         raise SystemExit(f"error: {error}") from None
 
@@ -154,13 +164,45 @@ def named_directories(config: dict, judges: Judges) -> list[str]:
     return [*opened, *(entry["path"] for entry in entries if "path" in entry)]
 
 
-def print_results(layout: Layout) -> None:
-    """Print the table of a run that made one, and where the rest is."""
+def recall(workflow: "Workflow", experiment: Experiment, sources: Sources, judges: Judges) -> None:
+    """Let Snakemake know what results were made with that come without its records of them.
+
+    Stops where a file that they were made from is another one, which no date tells.
+    """
+    if not workflow.is_main_process:
+        return
+    restore_records(Path(experiment.layout.kept_records))
+    try:
+        inputs = named_data(experiment, sources, judges)
+        require_known_inputs(Path(experiment.layout.kept_inputs), inputs)
+    except InputError as error:
+        raise SystemExit(f"error: {error}") from None
+
+
+def end_run(workflow: "Workflow", layout: Layout) -> None:
+    """Keep the records of a run with its results, whether it succeeded or not."""
+    with contextlib.suppress(OSError, InputError):  # results of another user, or a full disk
+        keep_records(Path(layout.kept_records), f"{layout.root}/")
+
+
+def print_results(workflow: "Workflow", layout: Layout) -> None:
+    """Print the table of results where it was asked for and where the rest is; else what was made.
+
+    A run of one stage makes no table: the one that is there may be of another config.
+    """
     shown = layout.shown
     table = Path(shown("results_table.txt"))
-    if table.exists():
+    if any(str(table) in map(str, job.output) for job in workflow.dag.jobs) and table.exists():
         print(table.read_text(encoding="utf-8"))
         print(
             f"report   {shown('report.html')}\nfigures  {shown('figures')}/\n"
             f"table    {shown('summary.csv')}"
         )
+        return
+    for job in sorted(workflow.dag.finished_jobs, key=str):
+        if job.output:
+            print(
+                f"made     {os.path.commonpath([os.path.dirname(o) for o in job.output])}/"
+                if len(job.output) > 1
+                else f"made     {job.output[0]}"
+            )
