@@ -1,6 +1,6 @@
 """Refuse query records, preference pairs and labelled texts that are also test prompts.
 
-A file of pairs is named for the method that is trained on them.
+A file of pairs is named for the method, or the rival of influence, that is trained on them.
 """
 
 from ifguide.workflow.command_line import argument_parser, run
@@ -21,13 +21,15 @@ def main(arguments: Namespace) -> None:
     for query_name, records in queries.items():
         for benchmark_name, prompts in benchmarks.items():
             require_disjoint(records, prompts, query_name, benchmark_name)
+    learners = {f"methods.{path.stem}": path for path in arguments.pairs}
+    learners |= {f"influence.rivals.{path.stem}": path for path in arguments.rival_pairs}
     pairs = {
-        path.stem: [PreferencePair(**record) for record in read_jsonl(path)]
-        for path in arguments.pairs
+        key: [PreferencePair(**record) for record in read_jsonl(path)]
+        for key, path in learners.items()
     }
-    for method, compared in pairs.items():
+    for key, compared in pairs.items():
         for benchmark_name, prompts in benchmarks.items():
-            require_pairs_disjoint(compared, prompts, method, benchmark_name)
+            require_pairs_disjoint(compared, prompts, key, benchmark_name)
     texts = {path.stem: [record["text"] for record in read_jsonl(path)] for path in arguments.texts}
     for texts_name, learned in texts.items():
         for benchmark_name, prompts in benchmarks.items():
@@ -35,7 +37,7 @@ def main(arguments: Namespace) -> None:
     counts = {
         "queries": {name: len(records) for name, records in queries.items()},
         "benchmarks": {name: len(records) for name, records in benchmarks.items()},
-        "pairs": {name: len(compared) for name, compared in pairs.items()},
+        "pairs": {key: len(compared) for key, compared in pairs.items()},
         "texts": {name: len(learned) for name, learned in texts.items()},
         "shared_prompts": 0,
     }
@@ -51,6 +53,7 @@ if __name__ == "__main__":
     parser.add_argument("--queries", type=Path, nargs="+", required=True)
     parser.add_argument("--prompts", type=Path, nargs="+", required=True)
     parser.add_argument("--pairs", type=Path, nargs="*", default=[])
+    parser.add_argument("--rival-pairs", type=Path, nargs="*", default=[])
     parser.add_argument("--texts", type=Path, nargs="*", default=[])
     parser.add_argument("--output", type=Path, required=True)
     run(main, parser)

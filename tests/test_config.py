@@ -50,6 +50,8 @@ ATTRIBUTION = {"measure_attribution"} | SUMMARY
 STUDY = {"draw_study"} | REPORT
 VARIANT = {"measure_variant"} | STUDY | SUMMARY
 AVERAGE = {"average_scores"} | VARIANT
+RIVAL = {"score_rival"} | ATTRIBUTION
+RIVAL_PAIRS = {"read_rival_pairs", "check_disjoint"} | RIVAL
 AGREEMENT = {"measure_agreement"} | DRAWN | REPORT
 PROXY_AGREEMENT = {"measure_proxy_agreement"} | DRAWN | REPORT
 # The direction `identity` of the proxy and of the target, which are only compared.
@@ -70,12 +72,12 @@ MATCHED = {"read_queries", "check_disjoint"} | PLAIN
 PROXY = FACTORS | GRADIENT
 TRAINING = PROXY | TARGET
 FILTER = {"make_corpus"} | REMOVAL | TRAINED
-TOKENS = {"tokenize_documents"} | FILTER | TRAINING
+TOKENS = {"tokenize_documents"} | FILTER | TRAINING | RIVAL
 BLOCKS = {"tokenize_held_out"} | TOKENS
 PARTS = {"tokenize_part"}
 TOKENIZER = {"make_tokenizer"} | LENGTHS | PARTS | BLOCKS | REWARD
 DOCUMENTS = {"read_documents"} | TOKENIZER
-EVERYTHING = {"plant"} | DOCUMENTS | QUERIES | PROMPTS | PASSAGES | CLASSIFIER | PAIRS
+EVERYTHING = {"plant"} | DOCUMENTS | QUERIES | PROMPTS | PASSAGES | CLASSIFIER | PAIRS | RIVAL_PAIRS
 
 # Each leaf of the tiny config, all defaults filled in: a new value, and the rules that rerun, or
 # the error where the config no longer holds together.
@@ -328,6 +330,20 @@ CHANGES: dict[str, tuple[object, set[str] | str]] = {
     # The average moves to the folder of the other model.
     "influence.averages.mean.directions": (["plain", "differential"], AVERAGE),
     "influence.averages.mean.normalise": (False, AVERAGE),
+    "influence.rivals.tagger.token_classifier.pairs.files": ("{planted}/words.txt", RIVAL_PAIRS),
+    "influence.rivals.tagger.token_classifier.pairs.format": ("preference", RIVAL_PAIRS),
+    **{
+        f"influence.rivals.tagger.token_classifier.{key}": (value, RIVAL)
+        for key, value in [
+            ("max_length", 30),
+            ("hidden_size", 32),
+            ("layers", 2),
+            ("heads", 1),
+            ("epochs", 2),
+            ("batch_size", 31),
+            ("learning_rate", 0.002),
+        ]
+    },
     "influence.variants.unmoved.direction": ("plain", {"score_tokens"} | VARIANT),
     "influence.variants.unmoved.attribution": (
         "loss",
@@ -362,7 +378,7 @@ CHANGES: dict[str, tuple[object, set[str] | str]] = {
     "influence.selections.top.direction": (
         "missing",
         "influence.selections.top.direction: 'missing' is none of differential, identity, mean, "
-        "plain",
+        "plain, tagger",
     ),
     "influence.selections.top.attribution": ("position", SELECTION),
     "influence.selections.top.quantile": (0.8, SELECTION),
@@ -381,7 +397,7 @@ CHANGES: dict[str, tuple[object, set[str] | str]] = {
     "influence.selections.wide.direction": (
         "missing",
         "influence.selections.wide.direction: 'missing' is none of differential, identity, mean, "
-        "plain",
+        "plain, tagger",
     ),
     "influence.selections.wide.attribution": ("position", REPORT),
     "influence.selections.wide.quantile": (0.7, REPORT),
@@ -401,6 +417,30 @@ CHANGES: dict[str, tuple[object, set[str] | str]] = {
     "influence.selections.wide.rank_by": ("influence", REPORT),
     "influence.selections.wide.token_weight": ("inverse_document_frequency", REPORT),
     "influence.selections.wide.token_weight_power": (2.0, REPORT),
+    # No method uses this one: only the scores that it asks for are made and measured.
+    "influence.selections.equal.direction": ("differential", {"check_disjoint"} | SUMMARY),
+    "influence.selections.equal.attribution": (
+        "position",
+        "influence.selections.equal.attribution: tagger is a rival, with one kind of scores",
+    ),
+    "influence.selections.equal.unmoved": (
+        True,
+        "influence.selections.equal.unmoved: only `position` scores are moved",
+    ),
+    "influence.selections.equal.limit.tokens_of": ("wide", REPORT),
+    **{
+        f"influence.selections.equal.{key}": (value, REPORT)
+        for key, value in [
+            ("quantile", 0.7),
+            ("window", 2),
+            ("documents", "source"),
+            ("pooling", 0.5),
+            ("pool_over", "context"),
+            ("rank_by", "influence"),
+            ("token_weight", "inverse_document_frequency"),
+            ("token_weight_power", 2.0),
+        ]
+    },
     "generation.continuations": (6, GENERATE),
     "generation.top_p": (0.8, GENERATE),
     "generation.temperature": (0.9, GENERATE),
@@ -478,6 +518,7 @@ NAMED = {
     ("methods",),
     ("influence", "directions"),
     ("influence", "averages"),
+    ("influence", "rivals"),
     ("influence", "variants"),
     ("influence", "selections"),
     ("benchmarks",),
@@ -561,7 +602,7 @@ def test_a_checked_config_is_one_that_changes_no_more(path):
         ("queries", "disjoint"),
         *(
             (f"influence.{section}", name)
-            for section in ("directions", "averages")
+            for section in ("directions", "averages", "rivals")
             for name in ("covariances", "eigenvalues", "gradients")
         ),
         ("influence.selections", "scores"),
@@ -718,11 +759,12 @@ MODULES = {
     "scripts/ifguide/report/templating.py": SUMMARY | PAGES,
     "scripts/ifguide/influence/query_direction.py": GRADIENT,
     "scripts/ifguide/data/downloads.py": set(),
-    "scripts/ifguide/data/preferences.py": PAIRS,
+    "scripts/ifguide/data/preferences.py": PAIRS | RIVAL_PAIRS,
     "scripts/ifguide/models/objective.py": TRAINING,
     "scripts/ifguide/models/training.py": TRAINING,
-    "scripts/ifguide/evaluation/word_judge.py": CLASSIFY,
-    "scripts/ifguide/evaluation/sequence_judge.py": CLASSIFIER,
+    "scripts/ifguide/evaluation/word_judge.py": CLASSIFY | RIVAL,
+    "scripts/ifguide/evaluation/sequence_judge.py": CLASSIFIER | RIVAL,
+    "scripts/ifguide/influence/token_classifier.py": RIVAL,
     "scripts/ifguide/evaluation/generation.py": GENERATE,
     "scripts/ifguide/methods/dpo.py": DPO,
     "scripts/ifguide/methods/rad.py": GENERATE,

@@ -64,7 +64,7 @@ MAY_IMPORT = {
     ),
     "fit_probe": TENSORS | TABLES | {"scipy.stats", "sklearn"},
     **dict.fromkeys(
-        ["adopt_detoxify", "make_model", "train_classifier", "train_reward"],
+        ["adopt_detoxify", "make_model", "score_rival", "train_classifier", "train_reward"],
         TRAINING | {"scipy.stats"},
     ),
 }

@@ -117,9 +117,9 @@ def test_pairs_that_hold_a_test_prompt_are_refused(prompt):
     record = PromptRecord(prompt, None, "toxic", None, None, None)
     other = PromptRecord("something else", None, "toxic", None, None, None)
     pairs = [PreferencePair("p", " c", " r"), PreferencePair("", "d", "s")]
-    require_pairs_disjoint(pairs, [other], "dpo", "toxigen")
+    require_pairs_disjoint(pairs, [other], "methods.dpo", "toxigen")
     with pytest.raises(InputError, match=r"^the pairs of methods.dpo share 1 texts with "):
-        require_pairs_disjoint(pairs, [other, record], "dpo", "toxigen")
+        require_pairs_disjoint(pairs, [other, record], "methods.dpo", "toxigen")
 
 
 @pytest.fixture(scope="module")

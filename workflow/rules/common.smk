@@ -37,8 +37,12 @@ open_config(workflow, config, SOURCE / "config/config.yaml")
 parts = open_experiment(config)
 experiment, layout, sources = parts.experiment, parts.layout, parts.sources
 influence, methods, judges, shown = parts.influence, parts.methods, parts.judges, parts.shown
+<<<<<<< HEAD
 evaluation = parts.evaluation
 recall(workflow, experiment, sources, judges)
+=======
+evaluation, rivals = parts.evaluation, parts.rivals
+>>>>>>> 4135c3c (Score tokens by the rivals of influence: excess loss, saliency, treatment effects, token labels)
 SEED, SHARDS, PROXY, PROXY_SEED = (
     experiment.seed,
     experiment.shards,
@@ -64,7 +68,11 @@ wildcard_constraints:
     model=names(config["models"]),
     method=names(config["methods"]),
     seed="|".join(str(seed) for seed in experiment.seeds),
-    direction=names(config["influence"]["directions"], config["influence"]["averages"]),
+    direction=names(
+        config["influence"]["directions"],
+        config["influence"]["averages"],
+        config["influence"]["rivals"],
+    ),
     attribution="loss|position",
     selection=names(config["influence"]["selections"]),
     variant=names(config["influence"]["variants"]),

@@ -379,6 +379,27 @@ rule read_pairs:
         " --report {output.report:q} --output {output.pairs:q} > {log:q} 2>&1"
 
 
+use rule read_pairs as read_rival_pairs with:
+    input:
+        files=lambda w: rivals.pairs_inputs(w.direction),
+    output:
+        pairs=layout.rival_pairs(),
+        report=layout.rival_pairs_report(),
+    log:
+        layout.log("read_rival_pairs", "direction"),
+    benchmark:
+        layout.benchmark("read_rival_pairs", "direction")
+    wildcard_constraints:
+        direction=names(rivals.with_pairs),
+    params:
+        code=code("read_pairs", made_by="read_rival_pairs"),
+        script=script("read_pairs"),
+        settings=lambda w: settings_of(pairs=rivals.pairs_settings(w.direction), seed=SEED),
+        paths=lambda w: rivals.pairs_arguments(w.direction),
+    message:
+        "pairs of the rival {wildcards.direction}"
+
+
 rule read_texts:
     input:
         files=lambda w: sources.source_inputs(
@@ -419,7 +440,10 @@ rule check_disjoint:
         queries=[layout.queries(name) for name in config["queries"]],
         prompts=[layout.prompts(name) for name in experiment.benchmarks_of("prompts")],
         pairs=[layout.pairs(method) for method in methods.paired],
-        texts=[layout.texts(name) for name in methods.learned_texts],
+        rivals=rivals.learned_pairs,
+        texts=[
+            layout.texts(name) for name in sorted({*methods.learned_texts, *rivals.learned_texts})
+        ],
     output:
         record=layout.disjoint,
     log:
@@ -440,8 +464,8 @@ rule check_disjoint:
         "nothing that methods are made from is a test prompt"
     shell:
         "python {params.script:q} --queries {input.queries:q} --prompts {input.prompts:q}"
-        " --pairs {input.pairs:q} --texts {input.texts:q} --output {output.record:q}"
-        " > {log:q} 2>&1"
+        " --pairs {input.pairs:q} --rival-pairs {input.rivals:q} --texts {input.texts:q}"
+        " --output {output.record:q} > {log:q} 2>&1"
 
 
 rule check_prompt_lengths:

@@ -1,7 +1,8 @@
-# EK-FAC factors, the query direction, and the token scores of the proxy.
+# EK-FAC factors, the query direction, the token scores of the proxy, and those of rivals.
 #
 # in:   models/{model}/none/, corpus/{tokenizer}/, queries/
-# out:  influence/{model}/factors.safetensors, {direction}/direction.safetensors, {direction}/scores/
+# out:  influence/{model}/factors.safetensors, {direction}/direction.safetensors, {direction}/scores/,
+#       {rival}/rival.safetensors, {rival}/scores/
 
 FACTOR_SETTINGS = always(
     factors={
@@ -294,6 +295,45 @@ rule average_scores:
         "python {params.script:q} --settings {params.settings:q} --corpus {params.corpus:q}"
         " --scores {input.scores:q} --directions {input.directions:q} --scored {params.scored:q}"
         " --output {output.scores:q} > {log:q} 2>&1"
+
+
+rule score_rival:
+    input:
+        corpus=lambda w: experiment.corpus_files(
+            experiment.corpus_of(w.model), "tokens", "documents"
+        ),
+        tokenizer=lambda w: layout.tokenizer_file(experiment.tokenizer_of(w.model)),
+        given=lambda w: rivals.inputs(w.direction),
+    output:
+        rival=layout.rival_file(),
+        scores=shard_files(layout.scores(attribution="loss"), SHARDS),
+        records=shard_files(layout.scores(attribution="loss"), SHARDS, "json"),
+    log:
+        layout.log("score_rival", "model", "direction"),
+    benchmark:
+        layout.benchmark("score_rival", "model", "direction")
+    wildcard_constraints:
+        direction=names(config["influence"]["rivals"]),
+    retries: 1
+    conda:
+        "../../envs/main.yaml"
+    threads: 1
+    resources:
+        mem_mb=growing(4000),
+        runtime=growing(480),
+        gpu=0,
+    params:
+        code=code("score_rival"),
+        script=script("score_rival"),
+        settings=lambda w: influence.scored_with(w.direction, "loss"),
+        given=lambda w: rivals.given(w.direction),
+        corpus=lambda w: experiment.corpus_of(w.model),
+    message:
+        "scores by the rival {wildcards.direction}"
+    shell:
+        "python {params.script:q} --settings {params.settings:q} --corpus {params.corpus:q}"
+        " --given {params.given:q} --rival {output.rival:q} --output {output.scores:q}"
+        " > {log:q} 2>&1"
 
 
 rule factors:

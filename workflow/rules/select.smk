@@ -171,7 +171,7 @@ rule measure_attribution:
         corpus=lambda w: experiment.corpus_of(PROXY),
         seed=PROXY_SEED,
         # The name of the ranking in the summary.
-        ranking=lambda w: f"{w.direction}/{w.attribution}",
+        ranking=lambda w: influence.ranking_name(w.direction, w.attribution),
     message:
         "precision and recall of {wildcards.attribution} scores along {wildcards.direction}"
     shell:

@@ -139,12 +139,18 @@ PAIR_FORMATS: dict[str, Callable[[Record], Iterator[PreferencePair]]] = {
 def require_pairs_disjoint(
     pairs: Iterable[PreferencePair],
     prompts: Iterable[PromptRecord],
-    method: str,
+    key: str,
     benchmark: str,
 ) -> None:
+<<<<<<< HEAD
     """Raise InputError if a test prompt is in a pair.
 
     It is a pair's prompt, one of its sides, both joined, or the words with which both sides begin.
+=======
+    """Raise InputError if a test prompt is a pair's prompt, one of its sides, or both joined.
+
+    key: of what learns from the pairs, in the config.
+>>>>>>> 4135c3c (Score tokens by the rivals of influence: excess loss, saliency, treatment effects, token labels)
     """
     seen: set[str] = set()
     for pair in pairs:
@@ -156,7 +162,7 @@ def require_pairs_disjoint(
     if shared:
         example = json.dumps(min(shared)[:80], ensure_ascii=False)
         raise InputError(
-            f"the pairs of methods.{method} share {len(shared)} texts with benchmarks.{benchmark} "
+            f"the pairs of {key} share {len(shared)} texts with benchmarks.{benchmark} "
             f"(for example {example}); remove those pairs, or give disjoint parts: `part` of the "
             "pairs goes by the rejected text, `part` of a benchmark by its prompt"
         )

@@ -6,9 +6,10 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import torch
+from transformers import PreTrainedModel
 
 from ifguide.errors import InputError
-from ifguide.evaluation.judge import Judge, Scores
+from ifguide.evaluation.judge import TOXICITY, Judge, Scores
 from ifguide.evaluation.text_batches import (
     in_length_order,
     read_special_tokens_as_text,
@@ -61,6 +62,14 @@ class DetoxifyJudge(Judge):
         return scores_of_pieces(
             self.tokenizer, texts, lambda pieces: in_length_order(pieces, self.predict)
         )
+
+    @property
+    def network(self) -> PreTrainedModel:
+        return self.detoxify.model
+
+    def log_odds(self, logits: torch.Tensor) -> torch.Tensor:
+        """Return the log-odds of toxicity, (texts,), of the network's logits (texts, classes)."""
+        return logits[:, self.detoxify.class_names.index(TOXICITY)]
 
     def predict(self, batch: list[str]) -> Scores:
         """Return every field for one batch of texts."""

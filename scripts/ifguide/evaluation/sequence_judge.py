@@ -4,7 +4,12 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import torch
-from transformers import AutoModelForSequenceClassification, AutoTokenizer, PretrainedConfig
+from transformers import (
+    AutoModelForSequenceClassification,
+    AutoTokenizer,
+    PretrainedConfig,
+    PreTrainedModel,
+)
 
 from ifguide.errors import InputError
 from ifguide.evaluation.judge import TOXICITY, Judge, Scores
@@ -54,6 +59,18 @@ class SequenceJudge(Judge):
         return scores_of_pieces(
             self.tokenizer, texts, lambda pieces: in_length_order(pieces, self.predict)
         )
+
+    @property
+    def network(self) -> PreTrainedModel:
+        return self.model
+
+    def log_odds(self, logits: torch.Tensor) -> torch.Tensor:
+        """Return the log-odds of toxicity, (texts,), of the network's logits (texts, classes)."""
+        toxic = logits[:, self.toxic_class]
+        if self.sigmoid:
+            return toxic
+        others = torch.arange(logits.shape[1], device=logits.device) != self.toxic_class
+        return toxic - logits[:, others].logsumexp(1)
 
     @torch.no_grad()
     def predict(self, batch: list[str]) -> Scores:

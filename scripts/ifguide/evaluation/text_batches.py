@@ -34,12 +34,16 @@ def scores_of_pieces(
     A text is cut into as few pieces as fit the classifier, which ignores what follows the first;
     all are about equally long, so that none is a scrap that it has never seen the like of.
     """
-    pieces = [_pieces(tokenizer, text) for text in texts]
+    pieces = [[text[start:stop] for start, stop in piece_spans(tokenizer, text)] for text in texts]
     scores: Iterator[float] = iter(score(sum(pieces, []))[TOXICITY])
     return [[next(scores) for _ in parts] for parts in pieces]
 
 
-def _pieces(tokenizer, text: str) -> list[str]:
+def piece_spans(tokenizer, text: str) -> list[tuple[int, int]]:
+    """Return where the pieces of a text begin and end, without white space at their ends.
+
+    A text of nothing but white space is one piece, whole.
+    """
     room = min(tokenizer.model_max_length, LONGEST_PIECE) - tokenizer.num_special_tokens_to_add()
     offsets = tokenizer(text, add_special_tokens=False, return_offsets_mapping=True, verbose=False)[
         "offset_mapping"
@@ -47,8 +51,13 @@ def _pieces(tokenizer, text: str) -> list[str]:
     count = -(-len(offsets) // room)
     # Several tokens may stand for one character: it belongs to the piece that has the first.
     ends = [offsets[len(offsets) * piece // count - 1][1] for piece in range(1, count + 1)]
-    pieces = [text[start:stop].strip() for start, stop in zip([0, *ends], ends, strict=False)]
-    return [piece for piece in pieces if piece] or [text]
+    found = []
+    for start, stop in zip([0, *ends], ends, strict=False):
+        piece = text[start:stop]
+        if piece.strip():
+            start += len(piece) - len(piece.lstrip())
+            found.append((start, start + len(piece.strip())))
+    return found or [(0, len(text))]
 
 
 def limit_length(tokenizer, model) -> None:

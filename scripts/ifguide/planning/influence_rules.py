@@ -7,9 +7,11 @@ from ifguide.models import costs, footprints
 from ifguide.models.model_shapes import ModelShape
 from ifguide.models.work import LOGITS_BUDGET, Work
 from ifguide.planning.experiment import Experiment
-from ifguide.planning.rates import FLOAT64, RANKED, SELECTED, TOKENIZED
+from ifguide.planning.rates import FLOAT64, PREPARED, RANKED, SELECTED, TOKENIZED
 
-QUERY_TOKENS = 40  # of a query record
+QUERY_TOKENS = 40  # of a query record, or a text that an encoder learns from
+LONGEST_JUDGED = 512  # tokens of a document that a judge reads at once
+HEAPS = 20  # distinct words for each square root of a corpus's tokens
 
 
 def _factor_blocks(experiment: Experiment, model: str) -> float:
@@ -120,6 +122,75 @@ def average_scores(experiment: Experiment, model: str, direction: str, attributi
     tokens = experiment.tokens(model)
     parts = len(experiment.config["influence"]["averages"][direction]["directions"])
     return Work(processor_seconds=parts * tokens / SELECTED, disk=footprints.FLOAT * tokens)
+
+
+def score_rival(experiment: Experiment, model: str, direction: str) -> Work:
+    """All shards in one job."""
+    ((kind, options),) = experiment.config["influence"]["rivals"][direction].items()
+    work = {
+        "rho": _excess_loss,
+        "saliency": _saliency,
+        "ate": _treatment_effects,
+        "token_classifier": _token_classifier,
+    }[kind](experiment, model, direction, options)
+    return replace(work, disk=footprints.FLOAT * experiment.tokens(model))
+
+
+def _excess_loss(experiment: Experiment, model: str, direction: str, options: dict) -> Work:
+    shape, length = experiment.shape(model), experiment.block_size
+    tokens = experiment.tokens(model)
+    return Work(
+        kind="scores",
+        tokens=tokens,
+        flops=2 * tokens * costs.forward_flops(shape, length),
+        memory=footprints.score_memory(shape, *_batch_and_budget(experiment, "scores")),
+    )
+
+
+def _saliency(experiment: Experiment, model: str, direction: str, options: dict) -> Work:
+    tokens = experiment.tokens(model)
+    length = min(experiment.block_size, LONGEST_JUDGED)
+    forward = costs.encoder_flops(*experiment.classifier(options["classifier"]), length)
+    # The gradient of the embeddings alone is as much again as the forward pass.
+    return Work(
+        kind="classification",
+        tokens=tokens,
+        flops=2 * tokens * forward,
+        processor_seconds=tokens / TOKENIZED,
+    )
+
+
+def _treatment_effects(experiment: Experiment, model: str, direction: str, options: dict) -> Work:
+    tokens = experiment.tokens(model)
+    # Distinct words grow as the square root of a text (Heaps' law); each is replaced in samples.
+    words = min(tokens / options["fewest_occurrences"], HEAPS * math.sqrt(tokens))
+    texts = words * options["occurrences"] * (1 + options["replacements"])
+    length = 2 * options["context"] + 1
+    forward = costs.encoder_flops(*experiment.classifier(options["classifier"]), length)
+    return Work(
+        kind="classification",
+        tokens=texts * length,
+        flops=texts * length * forward,
+        processor_seconds=tokens / TOKENIZED + texts / PREPARED,
+    )
+
+
+def _token_classifier(experiment: Experiment, model: str, direction: str, options: dict) -> Work:
+    texts = (
+        2 * experiment.counts.records(f"influence.rivals.{direction}")
+        if "pairs" in options
+        else experiment.counts.records(f"texts.{options['texts']}")
+    )
+    length = min(options["max_length"], QUERY_TOKENS)
+    size = options["hidden_size"], options["layers"]
+    trained = 3 * options["epochs"] * texts * length * costs.encoder_flops(*size, length)
+    read = experiment.tokens(model) * costs.encoder_flops(*size, options["max_length"])
+    return Work(
+        kind="classification",
+        tokens=experiment.tokens(model),
+        flops=trained + read,
+        processor_seconds=texts / PREPARED,
+    )
 
 
 # --- what is made of scores ---

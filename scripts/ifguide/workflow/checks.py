@@ -103,6 +103,7 @@ class Checks:
         self.check_queries()
         self.check_study()
         self.check_methods()
+        self.check_rivals()
         self.check_bounds()
         self.check_paths()
         self.check_sequence_classifiers()
@@ -144,20 +145,25 @@ class Checks:
                 refuse_config(f"influence.averages.{name}", "is also the name of a direction")
             key = f"influence.averages.{name}.directions"
             named += [(key, part, influence["directions"]) for part in average["directions"]]
-        scored = {**influence["directions"], **influence["averages"]}
+        for name in influence["rivals"]:
+            if name in influence["directions"] or name in influence["averages"]:
+                key = f"influence.rivals.{name}"
+                refuse_config(key, "is also the name of a direction or an average")
+            named += self._names_of_rival(name)
+        scored = {**influence["directions"], **influence["averages"], **influence["rivals"]}
         for section in ("selections", "variants"):
             for name, entry in influence[section].items():
                 named.append((f"influence.{section}.{name}.direction", entry["direction"], scored))
+        for name in influence["selections"]:
+            if other := self.influence.equal_to(name):
+                key = f"influence.selections.{name}.limit.tokens_of"
+                named.append((key, other, influence["selections"]))
         for name, method in methods.items():
             if isinstance(method.get("start_from"), str):
                 named.append((f"methods.{name}.start_from", method["start_from"], methods))
             if "compare_with" in method:
                 others = [other for other in methods if other != name]
                 named.append((f"methods.{name}.compare_with", method["compare_with"], others))
-        for name in influence["selections"]:
-            if other := self.influence.equal_to(name):
-                key = f"influence.selections.{name}.limit.tokens_of"
-                named.append((key, other, influence["selections"]))
             for needed in self.methods.needs(name):
                 match needed.need:
                     case LabelledTexts(wanted) | Activations(wanted) | Probe(wanted):
@@ -199,6 +205,20 @@ class Checks:
         for key, name, known in named:
             if name not in known:
                 refuse_config(key, f"{name!r} is none of {', '.join(sorted(known)) or 'nothing'}")
+
+    def _names_of_rival(self, rival: str) -> list[tuple[str, str, dict]]:
+        """Return the names that a rival's options hold: key, name, and what it is one of."""
+        kind, options = self.influence.rival(rival)
+        known = {
+            "reference": self.config["methods"],
+            "classifier": self.config["classifiers"],
+            "texts": self.config["texts"],
+        }
+        return [
+            (f"influence.rivals.{rival}.{kind}.{option}", options[option], entries)
+            for option, entries in known.items()
+            if option in options
+        ]
 
     def check_models(self) -> None:
         """Refuse models and methods that cannot be trained, before anything is."""
@@ -288,6 +308,9 @@ class Checks:
                 if entry["unmoved"] and entry["attribution"] != "position":
                     key = f"influence.{section}.{name}.unmoved"
                     refuse_config(key, "only `position` scores are moved")
+                if entry["attribution"] != "loss" and self.influence.is_rival(entry["direction"]):
+                    key = f"influence.{section}.{name}.attribution"
+                    refuse_config(key, f"{entry['direction']} is a rival, with one kind of scores")
         for name, entry in influence["selections"].items():
             other = self.influence.equal_to(name)
             if other and self.influence.equal_to(other):
@@ -309,6 +332,30 @@ class Checks:
                 "influence.scores.blocks",
                 "a selection needs the scores of all blocks; set null, or compare only `none`",
             )
+
+    def check_rivals(self) -> None:
+        """Refuse rivals that are made from selected tokens, or from a judge without weights."""
+        for name in self.config["influence"]["rivals"]:
+            kind, options = self.influence.rival(name)
+            key = f"influence.rivals.{name}.{kind}"
+            if kind == "rho":
+                reference = options["reference"]
+                if not self.methods.makes_model(reference):
+                    refuse_config(f"{key}.reference", f"{reference!r} has no weights of its own")
+                makers = self.methods.with_models_of([reference])
+                for needed in (n for m in makers for n in self.methods.needs(m, Mask, Ranking)):
+                    refuse_config(
+                        f"{key}.reference",
+                        f"{reference!r} rests on {needed.key}: selected or known tokens; name a "
+                        "method that learns from harmless text by a filter or texts of its own",
+                    )
+            judge = self.config["classifiers"].get(options.get("classifier"), {})
+            if kind == "saliency" and not {"planted", "words"}.isdisjoint(judge):
+                refuse_config(
+                    f"{key}.classifier",
+                    f"{options['classifier']} looks for words and has no gradient; name a judge "
+                    "that is trained, given or published",
+                )
 
     def check_agreement(self) -> None:
         """Refuse to compare factors that are not there, or scores that cannot be compared."""

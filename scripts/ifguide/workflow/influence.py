@@ -1,10 +1,19 @@
-"""Directions, scores, selections and masks: their folders and files, by the names in the config."""
+"""Directions, scores, selections and masks: their folders and files, by the names in the config.
+
+What is called a direction here may be an entry of `averages` or `rivals` as well: it has scores.
+"""
 
 from collections.abc import Iterable
 
 from ifguide.methods.step import Mask
-from ifguide.workflow.experiment import Experiment, settings_of
+from ifguide.workflow.experiment import Experiment, settings_of, without
 from ifguide.workflow.layout import moved_mask, random_mask, shard_files
+
+# Columns of the study's table that say how scores came about.
+SCORE_COLUMNS = (
+    *("scores", "proxy", "toxic", "safe", "hessian", "relative_damping", "layers"),
+    "attribution",
+)
 
 
 class Influence:
@@ -17,13 +26,26 @@ class Influence:
 
     # --- directions ---
 
+    def is_rival(self, direction: str) -> bool:
+        return direction in self.settings["rivals"]
+
     def averaged(self, direction: str) -> list[str]:
-        """Return the directions whose mean scores an entry of `averages` has; else itself."""
+        """Return the directions whose mean scores an entry of `averages` has; else itself.
+
+        A rival has none.
+        """
+        if self.is_rival(direction):
+            return []
         average = self.settings["averages"].get(direction)
         return average["directions"] if average else [direction]
 
     def model_of(self, direction: str) -> str:
-        """Return the model of a direction; an average stands in the folder of its first one."""
+        """Return the model of a direction; an average stands in the folder of its first one.
+
+        A rival stands beside the directions of the proxy.
+        """
+        if self.is_rival(direction):
+            return self.experiment.proxy
         first = self.averaged(direction)[0]
         return self.settings["directions"][first]["model"] or self.experiment.proxy
 
@@ -31,6 +53,9 @@ class Influence:
         return self.layout.direction(self.model_of(direction), direction)
 
     def direction_files(self, direction: str) -> list[str]:
+        """Return the files that tell what the scores of a direction are made from."""
+        if self.is_rival(direction):
+            return [self.layout.rival_file(self.model_of(direction), direction)]
         return [
             self.layout.direction_file(self.model_of(name), name)
             for name in self.averaged(direction)
@@ -49,7 +74,41 @@ class Influence:
             return settings_of(
                 **average, attribution=attribution, scores={"blocks": scores["blocks"]}
             )
+        if self.is_rival(direction):
+            return settings_of(
+                **self.rival_settings(direction), attribution=attribution, seed=self.experiment.seed
+            )
         return settings_of(attribution=attribution, scores=scores, seed=self.experiment.seed)
+
+    def rival(self, direction: str) -> tuple[str, dict]:
+        """Return the kind of a rival, and its options."""
+        ((kind, options),) = self.settings["rivals"][direction].items()
+        return kind, options
+
+    def rival_settings(self, direction: str) -> dict:
+        """Return what the scores of a rival depend on, but for where its inputs lie."""
+        kind, options = self.rival(direction)
+        scores = self.settings["scores"]
+        # Language models read blocks as they do for `loss` scores.
+        used = ("blocks", *(("batch_size", "logits_budget_mib") if kind == "rho" else ()))
+        return {
+            kind: without(options, "texts", "pairs"),
+            "scores": {key: scores[key] for key in used},
+        }
+
+    @property
+    def scored_rivals(self) -> list[str]:
+        return sorted({name for name, _ in self.scored if self.is_rival(name)})
+
+    @property
+    def references(self) -> list[str]:
+        """The methods with whose models rivals compare the proxy."""
+        options = [self.rival(name)[1] for name in self.scored_rivals]
+        return sorted({entry["reference"] for entry in options if "reference" in entry})
+
+    def ranking_name(self, direction: str, attribution: str) -> str:
+        """Return the name of a ranking by scores as they are, in the summary."""
+        return direction if self.is_rival(direction) else f"{direction}/{attribution}"
 
     def scores_folder(self, direction: str, attribution: str) -> str:
         return self.layout.scores(self.model_of(direction), direction, attribution)
@@ -98,26 +157,34 @@ class Influence:
     def spelled_out(self, variant: str) -> dict[str, str]:
         """Return the settings of a variant as text, by the columns of the study's table."""
         entry = self.settings["variants"][variant]
+        if self.is_rival(entry["direction"]):
+            return self._spelled_out(entry, scores=self.rival(entry["direction"])[0])
         parts = [self.settings["directions"][name] for name in self.averaged(entry["direction"])]
-        weight = {"none": "none", "inverse_document_frequency": "IDF"}[entry["token_weight"]]
-        if weight != "none" and entry["token_weight_power"] != 1:
-            weight += f"^{entry['token_weight_power']:g}"
-        return {
-            "scores": f"mean of {len(parts)}" if len(parts) > 1 else "one",
-            "proxy": _joined(part["model"] or self.experiment.proxy for part in parts),
-            "toxic": _joined(part["toxic"] for part in parts),
-            "safe": _joined(part["safe"] or "none" for part in parts),
-            "hessian": _joined(part["hessian"] for part in parts),
-            "relative_damping": _joined(
+        return self._spelled_out(
+            entry,
+            scores=f"mean of {len(parts)}" if len(parts) > 1 else "one",
+            proxy=_joined(part["model"] or self.experiment.proxy for part in parts),
+            toxic=_joined(part["toxic"] for part in parts),
+            safe=_joined(part["safe"] or "none" for part in parts),
+            hessian=_joined(part["hessian"] for part in parts),
+            relative_damping=_joined(
                 "–" if part["hessian"] == "identity" else f"{part['relative_damping']:g}"
                 for part in parts
             ),
-            "layers": _joined(part["layers"] or "all" for part in parts),
-            "attribution": entry["attribution"] + (", unmoved" if entry["unmoved"] else ""),
-            "pooling": f"{entry['pooling']:g}"
-            + (" over contexts" if entry["pooling"] and entry["pool_over"] == "context" else ""),
-            "token_weight": weight,
-        }
+            layers=_joined(part["layers"] or "all" for part in parts),
+            attribution=entry["attribution"] + (", unmoved" if entry["unmoved"] else ""),
+        )
+
+    def _spelled_out(self, entry: dict, **of_scores: str) -> dict[str, str]:
+        """Return all columns, a dash where a setting is none of these scores'."""
+        weight = {"none": "none", "inverse_document_frequency": "IDF"}[entry["token_weight"]]
+        if weight != "none" and entry["token_weight_power"] != 1:
+            weight += f"^{entry['token_weight_power']:g}"
+        pooling = f"{entry['pooling']:g}"
+        if entry["pooling"] and entry["pool_over"] == "context":
+            pooling += " over contexts"
+        found = {column: of_scores.get(column, "–") for column in SCORE_COLUMNS}
+        return {**found, "pooling": pooling, "token_weight": weight}
 
     def studied_queries(self, variants: Iterable[str]) -> list[str]:
         directions = [

@@ -237,6 +237,16 @@ class Layout:
     def direction_file(self, model: str = "{model}", direction: str = "{direction}") -> str:
         return f"{self.direction(model, direction)}/direction.safetensors"
 
+    def rival_file(self, model: str = "{model}", direction: str = "{direction}") -> str:
+        """What a rival has fitted, and the hashes of what it was made from."""
+        return f"{self.direction(model, direction)}/rival.safetensors"
+
+    def rival_pairs(self, direction: str = "{direction}") -> str:
+        return f"{self.root}/pairs/rivals/{direction}.jsonl"
+
+    def rival_pairs_report(self, direction: str = "{direction}") -> str:
+        return f"{self.root}/pairs/rivals/{direction}.json"
+
     def scores(
         self,
         model: str = "{model}",

@@ -217,18 +217,23 @@ class Methods:
         """The same with the methods whose models they use."""
         return list(dict.fromkeys((m, self.weights_of(a), seed) for m, a, seed in self.evaluated))
 
-    @property
-    def involved(self) -> list[str]:
-        """The compared methods, and those whose models they begin with, decode or need."""
-        found: dict[str, None] = {}
-        pending = list(self.config["evaluation"]["methods"])
+    def with_models_of(self, methods: Iterable[str]) -> list[str]:
+        """Return methods, and those whose models they begin with, decode or need."""
+        found: set[str] = set()
+        pending = list(methods)
         while pending:
             method = pending.pop()
             if method not in found:
-                found[method] = None
+                found.add(method)
                 pending += self.ancestors(method)
                 pending += [needed.need.method for needed in self.needs(method, Model)]
         return sorted(found)
+
+    @property
+    def involved(self) -> list[str]:
+        """The compared methods and the references of rivals, with those whose models they use."""
+        compared = self.config["evaluation"]["methods"]
+        return self.with_models_of([*compared, *self.influence.references])
 
     @property
     def paired(self) -> list[str]:

@@ -11,6 +11,7 @@ from ifguide.workflow.judges import Judges
 from ifguide.workflow.layout import Layout
 from ifguide.workflow.methods import Methods, needed_files
 from ifguide.workflow.planned_facts import planned_facts
+from ifguide.workflow.rivals import Rivals
 from ifguide.workflow.shown import Shown
 from ifguide.workflow.sources import Sources
 from ifguide.workflow.strengths import spread_out
@@ -24,6 +25,7 @@ class Parts:
     influence: Influence
     methods: Methods
     judges: Judges
+    rivals: Rivals
     shown: Shown
     evaluation: Evaluation
 
@@ -49,5 +51,6 @@ def open_experiment(config: dict) -> Parts:
     shown = Shown(experiment, influence, methods)
     Checks(experiment, sources, influence, methods, shown).run()
     judges = Judges(experiment, sources)
+    rivals = Rivals(experiment, sources, influence, methods, judges)
     evaluation = Evaluation(experiment, methods)
-    return Parts(experiment, layout, sources, influence, methods, judges, shown, evaluation)
+    return Parts(experiment, layout, sources, influence, methods, judges, rivals, shown, evaluation)

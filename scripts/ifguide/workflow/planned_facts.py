@@ -55,10 +55,14 @@ def planned_records(
         },
         **{f"texts.{name}": layout.texts_report(name) for name in config["texts"]},
         **{f"methods.{name}": layout.pairs_report(name) for name in methods.with_need(Pairs)},
+        **{
+            f"influence.rivals.{name}": layout.rival_pairs_report(name)
+            for name in config["influence"]["rivals"]
+        },
     }
     records: dict[str, dict] = {}
     for key, entry in sources.data_entries():
-        name = ".".join(key.split(".")[:2])
+        name = ".".join(key.split(".")[: 3 if key.startswith("influence.") else 2])
         if name == "corpus.sources":
             continue
         part = {"paths": sources.arguments(entry, key, longest)} | {

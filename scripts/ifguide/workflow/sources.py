@@ -48,6 +48,11 @@ def words_entry(judge: dict) -> dict:
     return {"files": judge["words"]}
 
 
+def rival_pairs_key(rival: str) -> str:
+    """Return the key of the files from which a rival's encoder learns."""
+    return f"influence.rivals.{rival}.token_classifier.pairs.files"
+
+
 class Sources:
     """The files that a config names, and what a rule must wait for before it reads them."""
 
@@ -233,6 +238,12 @@ class Sources:
                 (f"texts.{name}.sources.{number}.files", source)
                 for name, entry in config["texts"].items()
                 for number, source in enumerate(entry["sources"])
+            ),
+            *(
+                (rival_pairs_key(name), options["pairs"])
+                for name, entry in config["influence"]["rivals"].items()
+                for options in entry.values()
+                if "pairs" in options
             ),
             *(
                 (f"corpus.sources.{entry['name']}.files", entry)

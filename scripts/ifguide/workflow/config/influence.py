@@ -5,10 +5,11 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Discriminator, Field, Tag
 
-from ifguide.settings import Settings, section
-from ifguide.workflow.config.values import Distinct, Name, name_except
+from ifguide.settings import OrAbsent, Settings, section
+from ifguide.workflow.config.values import Distinct, Files, Name, Part, name_except
 
-# The factors of a proxy lie in folders of these names, beside those of directions and averages.
+# The factors of a proxy lie in folders of these names, beside those of directions, averages and
+# rivals.
 DirectionName = name_except("covariances", "eigenvalues", "gradients")
 SelectionName = name_except("scores")
 
@@ -120,10 +121,103 @@ class Average(Settings):
     )
 
 
+class ExcessLoss(Settings):
+    """The loss of a token under a model of harmless text, less that under the uncensored proxy."""
+
+    reference: str = Field(
+        description="The method whose model of the proxy's kind is the reference: one that learns "
+        "from harmless text alone, by a filter or by texts of its own."
+    )
+
+
+class Saliency(Settings):
+    """Gradient times input of a judge: how much a token raises the log-odds of toxicity."""
+
+    classifier: str = Field(
+        description="The judge, an entry of `classifiers` with weights: one trained here, given or "
+        "published."
+    )
+    batch_size: int = Field(32, ge=1, description="Pieces of text in one batch.")
+
+
+class TreatmentEffect(Settings):
+    """How much less toxic a judge finds a text with another word in the place of a word, on
+    average."""
+
+    classifier: str = Field(description="The judge, an entry of `classifiers`.")
+    occurrences: int = Field(
+        10, ge=1, description="Occurrences of a word, at most, in which it is replaced."
+    )
+    replacements: int = Field(
+        5, ge=1, description="Words that replace each, drawn by their frequency in the corpus."
+    )
+    fewest_occurrences: int = Field(
+        5, ge=1, description="Words that the corpus holds less often have no effect."
+    )
+    context: int = Field(
+        12, ge=0, description="Words on each side of an occurrence that the judge reads with it."
+    )
+
+
+class RivalPairs(Settings):
+    """Pairs of a harmless and a toxic text."""
+
+    files: Files
+    format: Literal["paradetox", "preference"] = Field(
+        "paradetox", description="Format of the files."
+    )
+    part: OrAbsent[Part] = None
+    limit: OrAbsent[int] = Field(None, ge=1, description="At most so many pairs.")
+
+
+class TokenClassifier(Settings):
+    """A small bidirectional encoder, trained from scratch, that labels tokens."""
+
+    exactly_one = (("texts",), ("pairs",))
+
+    texts: OrAbsent[str] = Field(
+        None,
+        description="Entry of `texts`, whole texts that are toxic or not: a text is as toxic as "
+        "one of its tokens at least.",
+    )
+    pairs: OrAbsent[RivalPairs] = Field(
+        None,
+        description="Pairs of texts: what the toxic side has and the other has not is toxic.",
+    )
+    max_length: int = Field(
+        128,
+        ge=8,
+        description="Tokens of a text, or of a part of a document, that are read at once.",
+    )
+    hidden_size: int = Field(64, ge=8, description="Width.")
+    layers: int = Field(2, ge=1, description="Number of layers.")
+    heads: int = Field(4, ge=1, description="Attention heads.")
+    epochs: float = Field(6, gt=0, description="Passes over the texts.")
+    batch_size: int = Field(32, ge=1, description="Texts in one batch.")
+    learning_rate: float = Field(0.001, gt=0, description="Peak learning rate.")
+
+
+class Rival(Settings):
+    """Scores of the tokens that are no influence, to compare influence with."""
+
+    exactly_one = (("rho",), ("saliency",), ("ate",), ("token_classifier",))
+
+    rho: OrAbsent[ExcessLoss] = Field(None, description="Excess loss, as of Rho-1, reversed.")
+    saliency: OrAbsent[Saliency] = Field(None, description="A judge's own token saliency.")
+    ate: OrAbsent[TreatmentEffect] = Field(
+        None, description="Average treatment effect of a word on a judge."
+    )
+    token_classifier: OrAbsent[TokenClassifier] = Field(
+        None, description="Labels of tokens by a trained encoder."
+    )
+
+
 class Variant(Settings):
     """A ranking of the tokens that is only judged."""
 
-    direction: str = Field(description="Name of the query direction or average whose scores rank.")
+    direction: str = Field(
+        description="Name of the query direction, average or rival whose scores rank."
+    )
     attribution: Literal["loss", "position"] = Field("loss", description="Which token scores rank.")
     unmoved: Unmoved = False
     pooling: Pooling = 0.0
@@ -210,7 +304,7 @@ class Selection(Settings):
     """A selection of tokens."""
 
     direction: str = Field(
-        description="Name of the query direction or average whose scores select."
+        description="Name of the query direction, average or rival whose scores select."
     )
     attribution: Literal["loss", "position"] = Field(
         "loss", description="Which token scores select."
@@ -265,6 +359,10 @@ class Influence(Settings):
     averages: dict[DirectionName, Average] = section(
         "Mean scores of several directions (of other proxies, checkpoints or "
         "queries), by name; usable wherever a direction's scores are."
+    )
+    rivals: dict[DirectionName, Rival] = section(
+        "Other scores of the tokens, by name, to compare influence with; usable wherever a "
+        "direction's `loss` scores are."
     )
     variants: dict[Name, Variant] = section(
         "Rankings of the tokens that are only judged by the known toxic tokens, by "

@@ -10,7 +10,8 @@ from ifguide.workflow.config.values import Distinct, Name, matching
 RecordsKey = Annotated[
     str,
     matching(
-        r"^(queries|benchmarks|methods|classifiers|rewards)\.[A-Za-z0-9][A-Za-z0-9_-]*$",
+        r"^(queries|benchmarks|methods|classifiers|rewards|texts|influence\.rivals)"
+        r"\.[A-Za-z0-9][A-Za-z0-9_-]*$",
         "is not the key of records, such as queries.NAME",
     ),
 ]
@@ -72,5 +73,5 @@ class Plan(Settings):
     records: dict[RecordsKey, Annotated[int, Field(ge=0)]] = section(
         "Numbers of records, until they are read, by the key that they stand at: "
         "`queries.NAME`, `benchmarks.NAME`, `methods.NAME` (pairs), "
-        "`classifiers.NAME`, `rewards.NAME`, `texts.NAME`."
+        "`classifiers.NAME`, `rewards.NAME`, `texts.NAME`, `influence.rivals.NAME` (pairs)."
     )
