@@ -33,6 +33,7 @@ from transformers.trainer_callback import PrinterCallback
 
 from ifguide.data.corpus import Corpus, ShardedArray
 from ifguide.files.artifacts import atomic_path, write_text
+from ifguide.models.labels import unmark_labels
 from ifguide.models.loading import build_model
 from ifguide.models.training import SuppressionTrainer, training_arguments
 from ifguide.models.training_blocks import Blocks
@@ -85,8 +86,7 @@ class PlainBlocks(Blocks):
 
     def __getitem__(self, index: int) -> dict[str, torch.Tensor]:
         block = super().__getitem__(index)
-        del block["selected"]
-        return block
+        return block | {"labels": unmark_labels(block["labels"])[0]}
 
 
 def random_blocks(setup: Setup) -> tuple[Corpus, ShardedArray]:

@@ -21,7 +21,7 @@ from ifguide.errors import InputError
 from ifguide.files.artifacts import read_json, write_json
 from ifguide.files.checksums import file_sha256
 from ifguide.models.checkpoints import CONTENTS, ListContents, last_whole_checkpoint
-from ifguide.models.labels import IGNORED_LABEL
+from ifguide.models.labels import IGNORED_LABEL, unmark_labels
 from ifguide.models.objective import suppression_loss
 from ifguide.models.training import training_arguments
 from ifguide.models.training_blocks import BlockOrder, Blocks, OrderOfEpoch, divide_step
@@ -112,11 +112,10 @@ def test_blocks_have_no_first_label_no_padding_and_an_empty_one_after_the_last(c
     assert (labels[:, 0] == IGNORED_LABEL).all()
     assert (labels != IGNORED_LABEL).sum() == corpus.meta["tokens"] - len(blocks)
     empty = blocks[len(blocks)]
-    assert (empty["labels"] == IGNORED_LABEL).all() and not empty["selected"].any()
+    labels, selected = unmark_labels(empty["labels"][None])
+    assert (labels == IGNORED_LABEL).all() and not selected.any()
     logits = torch.randn(1, corpus.block_size, 9, requires_grad=True)
-    total, _ = suppression_loss(
-        logits, empty["labels"][None], empty["selected"][None], objective="published", strength=1
-    )
+    total, _ = suppression_loss(logits, labels, selected, objective="published", strength=1)
     total.backward()
     assert total == 0 and (logits.grad == 0).all()
 
@@ -219,9 +218,8 @@ def test_losses_of_selected_and_unselected_tokens_are_logged_apart(corpus, mask,
     model = AutoModelForCausalLM.from_pretrained(output, local_files_only=True)
     blocks = Blocks(corpus, np.load(mask / "mask/shard-00000.npy"))
     rows = [blocks[index] for index in range(len(blocks))]
-    tokens, labels, selected = (
-        torch.stack([row[key] for row in rows]) for key in ("input_ids", "labels", "selected")
-    )
+    tokens, marked = (torch.stack([row[key] for row in rows]) for key in ("input_ids", "labels"))
+    labels, selected = unmark_labels(marked)
     with torch.no_grad():
         log_p = model(tokens).logits[:, :-1].log_softmax(-1)
     found = -log_p.gather(2, tokens[:, 1:, None])[..., 0]
@@ -238,10 +236,8 @@ def test_training_on_without_a_step_is_fine_tuning_without_suppression(corpus, m
     continued = train_here(corpus, tmp_path / "continued", **whole)
     tuned = train_here(corpus, tmp_path / "tuned", mask=mask, **whole)
     blocks = Blocks(corpus, np.load(mask / "mask/shard-00000.npy"))
-    labels, selected = (
-        torch.stack([blocks[row][key] for row in range(len(blocks))])[:, 1:]
-        for key in ("labels", "selected")
-    )
+    marked = torch.stack([blocks[row]["labels"] for row in range(len(blocks))])
+    labels, selected = unmark_labels(marked[:, 1:])
     share = float(selected[labels != IGNORED_LABEL].double().mean())
     apart = share * tuned["selected_loss"][0] + (1 - share) * tuned["unselected_loss"][0]
     assert continued["loss"][0] == pytest.approx(apart, rel=1e-5)

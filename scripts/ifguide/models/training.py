@@ -18,10 +18,9 @@ from ifguide.models.checkpoints import (
 )
 from ifguide.models.costs import training_flops
 from ifguide.models.devices import peak_flops
-from ifguide.models.labels import IGNORED_LABEL
 from ifguide.models.model_shapes import model_shape
-from ifguide.models.objective import suppression_loss
 from ifguide.models.precision import emulates_bfloat16
+from ifguide.models.suppression_mixin import SuppressionMixin
 from ifguide.models.throughput import Speed
 from ifguide.models.training_blocks import BlockOrder, Blocks, OrderOfEpoch, divide_step
 from ifguide.models.training_progress import (
@@ -52,21 +51,11 @@ class OwnParameterNames:
         self.model.load_state_dict(saved.state_dict())
 
 
-class SuppressionTrainer(OwnParameterNames, Trainer):
-    """Trainer whose loss suppresses selected tokens and is normalised by label tokens.
+class SuppressionTrainer(OwnParameterNames, SuppressionMixin, Trainer):
+    """Trains on blocks, in an order that does not depend on how many processes share a step."""
 
-    The Trainer counts the label tokens of the whole accumulated batch over all processes, so the
-    loss does not depend on how a batch is divided.
-    """
-
-    def __init__(
-        self, *arguments, objective: str, strength: float, peak: float | None, **settings
-    ) -> None:
+    def __init__(self, *arguments, peak: float | None, **settings) -> None:
         super().__init__(*arguments, **settings)
-        self.objective = objective
-        self.strength = strength
-        self.model_accepts_loss_kwargs = True  # makes the Trainer count label tokens
-        self.loss_is_scaled_for_ga = True
         self.order = BlockOrder(
             len(self.train_dataset),
             self.args.per_device_train_batch_size
@@ -75,8 +64,6 @@ class SuppressionTrainer(OwnParameterNames, Trainer):
             self.args.data_seed,
         )
         self.add_callback(OrderOfEpoch(self.order))
-        # Sums of label losses and their counts, selected and unselected, since the last log.
-        self.loss_sums = torch.zeros(2, 2, dtype=torch.float64, device=self.args.device)
         self.speed = Speed(
             training_flops(model_shape(self.model), self.train_dataset.corpus.block_size),
             None if peak is None else peak * self.args.world_size,
@@ -85,38 +72,8 @@ class SuppressionTrainer(OwnParameterNames, Trainer):
     def _get_train_sampler(self, train_dataset: Dataset | None = None) -> BlockOrder:
         return self.order
 
-    def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
-        selected = inputs["selected"]
-        outputs = model(input_ids=inputs["input_ids"], use_cache=False)
-        total, losses = suppression_loss(
-            outputs.logits,
-            inputs["labels"],
-            selected,
-            objective=self.objective,
-            strength=self.strength,
-        )
-        labelled = inputs["labels"] != IGNORED_LABEL
-        # On the device: reading the sums here would make it wait at every batch.
-        for sums, members in zip(
-            self.loss_sums, (labelled & selected, labelled & ~selected), strict=True
-        ):
-            sums[0] += (losses * members).sum()
-            sums[1] += members.sum()
-        # Gradients are averaged over processes, while num_items_in_batch counts all of them.
-        loss = total / num_items_in_batch * self.accelerator.num_processes
-        return (loss, outputs) if return_outputs else loss
-
-    def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
-        if "loss" in logs:
-            sums = self.accelerator.reduce(self.loss_sums, "sum").tolist()
-            for name, (total, count) in zip(
-                ("selected_loss", "unselected_loss"), sums, strict=True
-            ):
-                if count:
-                    logs[name] = total / count
-            self.loss_sums.zero_()
-            logs |= self.speed.since_last(int(sum(count for _, count in sums)))
-        super().log(logs, start_time)
+    def also_logged(self, labels: int) -> dict[str, float]:
+        return self.speed.since_last(labels)
 
 
 def training_arguments(

@@ -2,17 +2,18 @@
 
 from collections.abc import Iterator
 
+import numpy as np
 import torch
 from torch.utils.data import Dataset, Sampler
 from transformers import TrainerCallback
 
 from ifguide.data.corpus import Corpus, ShardedArray
 from ifguide.errors import InputError
-from ifguide.models.labels import IGNORED_LABEL
+from ifguide.models.labels import IGNORED_LABEL, mark_labels
 
 
 class Blocks(Dataset):
-    """Training blocks, with the selection mask beside the tokens where there is one.
+    """Training blocks; of the labels, those of a selection mask are marked as suppressed.
 
     hidden: the id that the model reads in the place of a selected token; None leaves it there.
     The index after the last is an empty block: no label, so no loss. It fills up an epoch's last
@@ -32,24 +33,17 @@ class Blocks(Dataset):
     def __getitem__(self, index: int) -> dict[str, torch.Tensor]:
         if index == len(self):
             empty = torch.zeros(self.corpus.block_size, dtype=torch.int64)
-            return {
-                "input_ids": empty,
-                "labels": torch.full_like(empty, IGNORED_LABEL),
-                "selected": empty.bool(),
-            }
-        tokens = torch.from_numpy(self.corpus.tokens[index].astype("int64"))
-        valid = torch.from_numpy(self.corpus.valid(index))
+            return {"input_ids": empty, "labels": torch.full_like(empty, IGNORED_LABEL)}
+        tokens = self.corpus.tokens[index].astype(np.int64)
+        valid = self.corpus.valid(index)
         valid[0] = False  # no token comes before the first: it is no label
-        if self.mask is None:
-            selected = torch.zeros_like(valid)
-        else:
-            selected = torch.from_numpy(self.mask[index].astype(bool))
-        read = tokens if self.hidden is None else tokens.masked_fill(selected, self.hidden)
-        return {
-            "input_ids": read,
-            "labels": torch.where(valid, tokens, IGNORED_LABEL),
-            "selected": selected,
-        }
+        labels, read = np.where(valid, tokens, IGNORED_LABEL), tokens
+        if self.mask is not None:
+            selected = self.mask[index].astype(bool)
+            labels = mark_labels(labels, selected)
+            if self.hidden is not None:
+                read = np.where(selected, self.hidden, tokens)
+        return {"input_ids": torch.from_numpy(read), "labels": torch.from_numpy(labels)}
 
 
 class BlockOrder(Sampler[int]):
