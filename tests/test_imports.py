@@ -40,6 +40,7 @@ MAY_IMPORT = {
         [
             *("average_scores", "check_prompt_lengths", "make_tokenizer", "measure_removal"),
             *("random_tokens", "tokenize_documents", "tokenize_part", "transfer_mask"),
+            *("export_labels", "export_spans", "write_card"),
         ],
         TOKENS,
     ),

@@ -237,3 +237,14 @@ def transfer_mask(
 ) -> Work:
     tokens = experiment.counts.tokens(tokenizer)
     return Work(tokens=tokens, processor_seconds=tokens / TOKENIZED, disk=tokens)
+
+
+def export_spans(experiment: Experiment, selection: str) -> Work:
+    tokens = experiment.tokens(experiment.config["influence"]["model"])
+    return Work(tokens=tokens, processor_seconds=tokens / TOKENIZED + tokens / SELECTED)
+
+
+def export_labels(experiment: Experiment, selection: str, tokenizer: str) -> Work:
+    tokens = experiment.counts.tokens(tokenizer)
+    # A number of four bytes and a truth value a token, at most.
+    return Work(tokens=tokens, processor_seconds=tokens / TOKENIZED, disk=5 * tokens)

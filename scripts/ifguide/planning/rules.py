@@ -73,6 +73,8 @@ RULES = {
     "select_tokens": Rule("selection", influence_rules.select_tokens),
     "transfer_mask": Rule("selection", influence_rules.transfer_mask),
     "random_tokens": Rule("selection", influence_rules.select_tokens),
+    "export_spans": Rule("export", influence_rules.export_spans),
+    "export_labels": Rule("export", influence_rules.export_labels),
     "classify_documents": Rule("filters", data_rules.classify_documents),
     "make_corpus": Rule("filters", data_rules.make_corpus),
     "generate_continuations": Rule("generation", evaluation_rules.generate_continuations),
@@ -88,6 +90,7 @@ RULES = {
     "describe_documents": Rule("report", no_work),
     "write_pages": Rule("report", no_work),
     "write_result": Rule("report", no_work),
+    "write_card": Rule("report", no_work),
     "build_report": Rule("report", no_work),
     "all": Rule("report", no_libraries),
 }

@@ -1,14 +1,18 @@
-"""The templates of pages. They lie in templates/ beside this module, and are part of its code.
+"""The templates of pages and cards: they lie in templates/ beside this module, as part of its code.
 
-Whatever a template is given is escaped: texts of corpora and models cannot become markup.
+Whatever a template of a page is given is escaped: texts of corpora and models cannot become markup.
+In those of a card, which are Markdown, such texts are quoted by the filter `code`.
 """
 
 import base64
 import hashlib
+import itertools
+import re
 from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
+import yaml
+from jinja2 import Environment, FileSystemLoader, StrictUndefined, select_autoescape
 
 
 def render(template: str, **values: Any) -> str:
@@ -26,12 +30,26 @@ def source_hash(text: str) -> str:
     return "sha256-" + base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()
 
 
+def code(text: str) -> str:
+    """Return text as code in a line of Markdown, a table's cell too, whatever it holds."""
+    # Between backticks of another number than it has; in a table, a bar would end the cell.
+    shown = text.replace("\n", "\u23ce").replace("\t", "\u21e5").replace("|", "\u2502")
+    runs = {len(run) for run in re.findall("`+", shown)}
+    fence = "`" * next(count for count in itertools.count(1) if count not in runs)
+    padding = " " if runs or not shown.strip() else ""
+    return f"{fence}{padding}{shown}{padding}{fence}"
+
+
+def as_yaml(value: Any) -> str:
+    return yaml.safe_dump(value, sort_keys=False, allow_unicode=True).rstrip()
+
+
 ENVIRONMENT = Environment(
     loader=FileSystemLoader(Path(__file__).with_name("templates")),
-    autoescape=True,
+    autoescape=select_autoescape(disabled_extensions=("md",), default=True),
     undefined=StrictUndefined,
     trim_blocks=True,
     lstrip_blocks=True,
     keep_trailing_newline=True,
 )
-ENVIRONMENT.filters.update(number=number, source_hash=source_hash)
+ENVIRONMENT.filters.update(number=number, source_hash=source_hash, code=code, yaml=as_yaml)

@@ -218,6 +218,23 @@ class Influence:
         other = self.equal_to(selection)
         return [f"{self.selection_folder(other)}/selection.json"] if other else []
 
+    def selected_by(self, selection: str, suffix: str = "npy") -> list[str]:
+        """Return the files of the scores that a selection is made from."""
+        entry = self.settings["selections"][selection]
+        return self.score_files(entry["direction"], entry["attribution"], suffix)
+
+    def described(self, selection: str) -> dict:
+        """Return a selection's name and entry, and that of its direction: what a card tells."""
+        entry = self.settings["selections"][selection]
+        scored = {
+            **self.settings["directions"],
+            **self.settings["averages"],
+            **self.settings["rivals"],
+        }
+        # What is only measured along a direction is no part of a selection.
+        direction = without(scored[entry["direction"]], "measure")
+        return {"name": selection, "entry": entry, "direction": direction}
+
     def mask_files(self, folder: str) -> list[str]:
         """Return the record and the masks of a selection."""
         return [

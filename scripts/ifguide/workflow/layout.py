@@ -176,6 +176,11 @@ class Layout:
     def model(self, model: str = "{model}", method: str = "{method}", seed: str = "{seed}") -> str:
         return f"{self.root}/models/{model}/{method}/{seed}"
 
+    def model_card(
+        self, model: str = "{model}", method: str = "{method}", seed: str = "{seed}"
+    ) -> str:
+        return f"{self.model(model, method, seed)}/README.md"
+
     def classifier(self, classifier: str = "{classifier}") -> str:
         return f"{self.root}/classifiers/{classifier}"
 
@@ -259,6 +264,10 @@ class Layout:
         self, model: str = "{model}", direction: str = "{direction}", selection: str = "{selection}"
     ) -> str:
         return f"{self.direction(model, direction)}/{selection}"
+
+    def export(self, selection: str = "{selection}") -> str:
+        """A selection as data, for training loops elsewhere."""
+        return f"{self.root}/export/{selection}"
 
     # --- what is measured ---
 
