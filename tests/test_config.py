@@ -30,7 +30,7 @@ LEARNED = REPORT
 PAGES = {"write_pages"} | REPORT
 DRAWN = {"draw_figures", "write_result"}
 SUMMARY = {"summarize"} | DRAWN | REPORT
-TOXICITY = {"measure_toxicity"} | SUMMARY
+TOXICITY = {"measure_toxicity", "write_card"} | SUMMARY
 FLUENCY = {"measure_fluency"} | TOXICITY  # of which the losses of continuations are a part
 # A job has all benchmarks of its kind: which of them it keeps is tested by test_kept_benchmarks.
 CLASSIFY = {"classify_continuations"} | TOXICITY | PAGES
@@ -756,7 +756,7 @@ def test_a_fresh_clone_with_the_results_reruns_nothing(finished, tmp_path):
 MODULES = {
     "scripts/ifguide/influence/selection.py": SELECTION,
     "scripts/ifguide/influence/score_files.py": SELECTION | AVERAGE | ATTRIBUTION,
-    "scripts/ifguide/report/templating.py": SUMMARY | PAGES,
+    "scripts/ifguide/report/templating.py": SUMMARY | PAGES | {"write_card"},
     "scripts/ifguide/influence/query_direction.py": GRADIENT,
     "scripts/ifguide/data/downloads.py": set(),
     "scripts/ifguide/data/preferences.py": PAIRS | RIVAL_PAIRS,
@@ -823,7 +823,7 @@ def test_a_changed_caption_or_template_is_shown(finished, tmp_path):
     append(clone, "workflow/report/tokens.rst", "\nMore.\n")
     assert rules_to_run(dry_run(clone)) == REPORT
     append(clone, "scripts/ifguide/report/templates/page.html", "\n")
-    assert rules_to_run(dry_run(clone)) == SUMMARY | PAGES
+    assert rules_to_run(dry_run(clone)) == SUMMARY | PAGES | {"write_card"}
 
 
 def test_what_a_step_says_of_itself_reruns_nothing(finished, tmp_path):

@@ -37,12 +37,8 @@ open_config(workflow, config, SOURCE / "config/config.yaml")
 parts = open_experiment(config)
 experiment, layout, sources = parts.experiment, parts.layout, parts.sources
 influence, methods, judges, shown = parts.influence, parts.methods, parts.judges, parts.shown
-<<<<<<< HEAD
-evaluation = parts.evaluation
+evaluation, rivals, cards = parts.evaluation, parts.rivals, parts.cards
 recall(workflow, experiment, sources, judges)
-=======
-evaluation, rivals = parts.evaluation, parts.rivals
->>>>>>> 4135c3c (Score tokens by the rivals of influence: excess loss, saliency, treatment effects, token labels)
 SEED, SHARDS, PROXY, PROXY_SEED = (
     experiment.seed,
     experiment.shards,

@@ -1,7 +1,8 @@
 # The summary, the figures, the pages and the report that holds them.
 #
 # in:   all metrics, losses and scores
-# out:  summary.csv, results_table.*, result.md, figures/, pages/, report.html
+# out:  summary.csv, results_table.*, result.md, figures/, pages/, report.html,
+#       models/{model}/{method}/{seed}/README.md
 
 
 rule summarize:
@@ -392,6 +393,47 @@ rule build_report:
         " --output {output.page:q} > {log:q} 2>&1"
 
 
+# Beside a model, but no output of the rule that makes it: what is measured may change.
+rule write_card:
+    input:
+        corpus=cards.corpus_inputs,
+        tokenizer=lambda w: layout.tokenizer_file(experiment.tokenizer_of(w.model)),
+        training=f"{layout.model()}/training.json",
+        removal=cards.removal_inputs,
+        metrics=cards.metrics,
+        reference=cards.reference_metrics,
+    output:
+        layout.model_card(),
+    log:
+        layout.log("write_card", "model", "method", "seed"),
+    benchmark:
+        layout.benchmark("write_card", "model", "method", "seed")
+    conda:
+        "../../envs/main.yaml"
+    threads: 1
+    resources:
+        mem_mb=growing(2000),
+        runtime=growing(60),
+    params:
+        code=code("write_card"),
+        script=script("write_card"),
+        settings=cards.settings,
+        folder=subpath(input.training, parent=True),
+        corpus=cards.corpus,
+        options=cards.options,
+    message:
+        "the card of {wildcards.model} by {wildcards.method}, seed {wildcards.seed}"
+    shell:
+        "python {params.script:q} --settings {params.settings:q} --model {params.folder:q}"
+        " --corpus {params.corpus:q} {params.options:q} --output {output:q} > {log:q} 2>&1"
+
+
+rule cards:
+    input:
+        cards.files,
+
+
 rule report:
     input:
         layout.shown("report.html"),
+        rules.cards.input,

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 from ifguide.methods.step import steps_of
+from ifguide.workflow.cards import Cards
 from ifguide.workflow.checks import Checks, check_method_steps
 from ifguide.workflow.evaluation import Evaluation
 from ifguide.workflow.experiment import Experiment
@@ -28,6 +29,7 @@ class Parts:
     rivals: Rivals
     shown: Shown
     evaluation: Evaluation
+    cards: Cards
 
     def planned_facts(self) -> dict:
         return planned_facts(
@@ -53,4 +55,16 @@ def open_experiment(config: dict) -> Parts:
     judges = Judges(experiment, sources)
     rivals = Rivals(experiment, sources, influence, methods, judges)
     evaluation = Evaluation(experiment, methods)
-    return Parts(experiment, layout, sources, influence, methods, judges, rivals, shown, evaluation)
+    cards = Cards(experiment, influence, methods)
+    return Parts(
+        experiment,
+        layout,
+        sources,
+        influence,
+        methods,
+        judges,
+        rivals,
+        shown,
+        evaluation,
+        cards,
+    )
