@@ -142,15 +142,10 @@ def require_pairs_disjoint(
     key: str,
     benchmark: str,
 ) -> None:
-<<<<<<< HEAD
     """Raise InputError if a test prompt is in a pair.
 
     It is a pair's prompt, one of its sides, both joined, or the words with which both sides begin.
-=======
-    """Raise InputError if a test prompt is a pair's prompt, one of its sides, or both joined.
-
     key: of what learns from the pairs, in the config.
->>>>>>> 4135c3c (Score tokens by the rivals of influence: excess loss, saliency, treatment effects, token labels)
     """
     seen: set[str] = set()
     for pair in pairs:

@@ -1,5 +1,6 @@
 """What a config must hold beyond the kinds of its values: one line with the key, before work."""
 
+import csv
 import glob
 import os
 import re
@@ -24,6 +25,7 @@ from ifguide.methods.step import (
 )
 from ifguide.models.architectures import longest_block, read_architecture
 from ifguide.models.devices import CALIBRATED, DEVICES
+from ifguide.workflow.config.report import Report
 from ifguide.workflow.experiment import Experiment
 from ifguide.workflow.influence import Influence
 from ifguide.workflow.methods import OF_MODELS, Methods
@@ -32,6 +34,8 @@ from ifguide.workflow.refusal import refuse_config
 from ifguide.workflow.shown import Shown
 from ifguide.workflow.sources import Sources, data_repository
 from ifguide.workflow.strengths import curves_of
+
+PUBLISHED_FIGURES = Path(__file__).parents[3] / "config" / "published.csv"
 
 
 def check_method_steps(config: dict, methods: dict) -> None:
@@ -189,6 +193,12 @@ class Checks:
         named.append(("report.benchmark", report["benchmark"], measured))
         if report["choose_on"]:
             named.append(("report.choose_on", report["choose_on"], measured))
+        if report["groups"] != Report.model_fields["groups"].default:
+            named.append(("report.groups", report["groups"], prompts))
+        named += [
+            ("report.published_models", name, published_models())
+            for name in report["published_models"]
+        ]
         if report["selection"]:
             named.append(("report.selection", report["selection"], influence["selections"]))
         if report["proxy_agreement"]:
@@ -441,8 +451,22 @@ class Checks:
         for section in ("queries", "benchmarks"):
             for name, entry in self.config[section].items():
                 for key in ("part", "prompt_toxicity", "continuation_toxicity"):
-                    if key in entry and entry[key][0] >= entry[key][1]:
-                        refuse_config(f"{section}.{name}.{key}", f"{entry[key]} holds nothing")
+                    if key in entry:
+                        _check_range(f"{section}.{name}.{key}", entry[key])
+        for section in ("classifiers", "rewards"):
+            for name, entry in self.config[section].items():
+                for number, source in enumerate(entry.get("train", {}).get("sources", [])):
+                    for key in ("part", "toxicity"):
+                        if key in source:
+                            place = f"{section}.{name}.train.sources.{number}.{key}"
+                            _check_range(place, source[key])
+        for section in ("selections", "variants"):
+            for name, entry in self.config["influence"][section].items():
+                key = f"influence.{section}.{name}"
+                if entry.get("limit") == 0:
+                    refuse_config(f"{key}.limit", "0 selects no token; set it above 0")
+                if entry.get("quantile") == 1 and not isinstance(entry["limit"], dict):
+                    refuse_config(f"{key}.quantile", "1 selects no token; set it below 1")
 
     def check_paths(self) -> None:
         """Refuse a path that nothing is at, and that no download or rule makes."""
@@ -490,6 +514,20 @@ class Checks:
         for name, judge in self.config["classifiers"].items():
             if "path" in judge:
                 _check_sequence_classifier(f"classifiers.{name}", judge)
+
+
+def _check_range(key: str, bounds: list[float]) -> None:
+    low, high = bounds
+    if low > high:
+        refuse_config(key, f"{bounds} ends before it begins; write [{high:g}, {low:g}]")
+    if low == high and not low == high == 1:  # a bound of 1 includes 1
+        refuse_config(key, f"{bounds} holds nothing")
+
+
+def published_models() -> list[str]:
+    """Return the models whose published figures can stand beside ours."""
+    with open(PUBLISHED_FIGURES, encoding="utf-8", newline="") as lines:
+        return sorted({row["model"] for row in csv.DictReader(lines)})
 
 
 def _check_sequence_classifier(key: str, judge: dict) -> None:

@@ -1,0 +1,133 @@
+"""Every name in a config that stands for a section or an entry: a wrong one is refused."""
+
+import copy
+
+import pytest
+import yaml
+
+from conftest import REPOSITORY, TINY
+from ifguide.workflow.config.check import with_defaults
+from ifguide.workflow.config.experiment import Config
+from ifguide.workflow.config.json_schema import json_schema
+from ifguide.workflow.parts import open_experiment
+
+WRONG = "nowhere"
+# What is not in the tiny config, but may name something.
+BESIDE = {
+    "queries": {"near": {"format": "realtoxicityprompts", "files": "{planted}/queries.jsonl"}},
+    "models": {"early": {"checkpoint": {"of": "proxy", "at": 0.5}}},
+    "report": {
+        "groups": "realtoxicityprompts",
+        "published_models": ["Pythia-160M"],
+        "selection": "top",
+    },
+    "evaluation": {"benchmarks": ["realtoxicityprompts", "heldout"]},
+}
+# Paths of all that names something, with a star for each name that the user gave.
+NAMING = [
+    "models.proxy.tokenizer",
+    "models.early.checkpoint.of",
+    "queries.matched.match.to",
+    "methods.word_filter.compare_with",
+    "methods.repair.start_from",
+    "methods.toxicity_filter.filter.classifier",
+    "methods.word_filter_equal.filter.drop_tokens_of",
+    "methods.standard_influence.filter.selection",
+    "methods.ifguide.suppress.selection",
+    "methods.rad.rad.reward",
+    "influence.model",
+    "influence.directions.differential.toxic",
+    "influence.directions.differential.safe",
+    "influence.directions.differential.model",
+    "influence.averages.mean.directions.0",
+    "influence.variants.rare.direction",
+    "influence.selections.top.direction",
+    "evaluation.models.0",
+    "evaluation.methods.1",
+    "evaluation.benchmarks.1",
+    "report.benchmark",
+    "report.selection",
+    "report.groups",
+    "report.published_models.0",
+    "report.study.0.variants.1",
+    "report.proxy_agreement.direction",
+    "plan.devices.0",
+]
+
+
+def tiny() -> dict:
+    config = yaml.safe_load((REPOSITORY / TINY).read_text("utf-8"))
+    for section, entries in BESIDE.items():
+        config[section] = {**config[section], **copy.deepcopy(entries)}
+    return with_defaults(Config, config)
+
+
+def refusal(config: dict) -> str:
+    with pytest.raises(SystemExit) as refused:
+        open_experiment(with_defaults(Config, config))
+    assert "\n" not in str(refused.value)
+    return str(refused.value)
+
+
+def test_the_config_itself_is_sound():
+    open_experiment(tiny())
+
+
+@pytest.mark.parametrize("path", NAMING)
+def test_a_name_of_nothing_is_refused(path):
+    config = tiny()
+    *parents, last = path.split(".")
+    node = config
+    for key in parents:
+        node = node[int(key) if isinstance(node, list) else key]
+    assert node[int(last) if isinstance(node, list) else last] != WRONG
+    node[int(last) if isinstance(node, list) else last] = WRONG
+    key = path.removesuffix(f".{last}") if last.isdigit() else path
+    assert refusal(config).startswith(f"error: config: {key}: '{WRONG}' is none of ")
+
+
+def test_no_name_is_left_out():
+    """What the schema says is the name of something stands above."""
+    described = {"Name of", "Names of", "Benchmark of", "Benchmark whose", "Selection whose"}
+    known = {path.rpartition(".")[2] for path in NAMING}
+    known |= {path.split(".")[-2] for path in NAMING if path.rpartition(".")[2].isdigit()}
+    free = {"experiment", "overlay", "name"}  # names that are given here
+    schema = json_schema(Config)
+    found = set()
+    for model in [schema, *schema["$defs"].values()]:
+        for key, field in model.get("properties", {}).items():
+            if any(field.get("description", "").startswith(word) for word in described):
+                found.add(key)
+    assert found - free - known == set()
+
+
+def test_two_sources_of_one_name():
+    config = tiny()
+    config["corpus"]["sources"][1]["name"] = "documents"
+    assert refusal(config).startswith(
+        "error: config: corpus.sources.1.name: 'documents' is also the name of another source"
+    )
+
+
+@pytest.mark.parametrize(
+    "path, value, expected",
+    [
+        ("queries.toxic.part", [0.9, 0.1], "[0.9, 0.1] ends before it begins; write [0.1, 0.9]"),
+        ("queries.toxic.part", [0.5, 0.5], "[0.5, 0.5] holds nothing"),
+        ("queries.toxic.continuation_toxicity", [0.9, 0.1], "[0.9, 0.1] ends before it begins"),
+        ("benchmarks.toxigen.part", [0.9, 0.1], "[0.9, 0.1] ends before it begins"),
+        ("classifiers.explicit.train.sources.0.toxicity", [0.9, 0.1], "[0.9, 0.1] ends before"),
+        ("rewards.toxicity.train.sources.0.toxicity", [0.9, 0.1], "[0.9, 0.1] ends before"),
+        ("influence.selections.top.limit", 0, "0 selects no token; set it above 0"),
+        ("influence.selections.top.limit", 0.0, "0 selects no token; set it above 0"),
+        ("influence.selections.top.quantile", 1, "1 selects no token; set it below 1"),
+    ],
+)
+def test_a_range_or_a_limit_that_holds_nothing(path, value, expected):
+    config = tiny()
+    node = config
+    *parents, last = path.split(".")
+    for key in parents:
+        node = node[int(key) if isinstance(node, list) else key]
+    node[last] = value
+    assert refusal(config).startswith(f"error: config: {path}: {expected}")
