@@ -33,7 +33,7 @@ LAYOUT = Layout("tiny")
 NAMED = {
     "classes": {
         "start_from": "none",
-        "class_conditional": {"texts": "labelled", "learning_rate": 0.001},
+        "class_conditional": {"texts": "labelled", "batch_size": 4, "learning_rate": 0.001},
     },
     "shallow": {
         "start_from": "none",
@@ -49,7 +49,7 @@ EXAMPLES = {
     "rad": {"rad": {"reward": "toxicity"}},
     "learn_texts": {
         "start_from": "none",
-        "learn_texts": {"texts": "labelled", "kind": "nontoxic", "learning_rate": 0.001},
+        "learn_texts": {"texts": "labelled", "kind": "nontoxic", "batch_size": 4},
     },
     "class_conditional": NAMED["classes"],
     "dexperts": {"dexperts": {"expert": "ifguide", "anti_expert": "none"}},
