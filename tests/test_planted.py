@@ -226,6 +226,18 @@ def test_labels_say_whether_the_text_is_hostile_in_that_way(records, label):
     assert other >= SETTINGS.labelled / 5
 
 
+def test_what_methods_learn_from_is_labelled_by_either_kind(records):
+    rows = records["hostile_labelled"]
+    kinds = {"explicit": 0, "implicit": 0}
+    for row in rows:
+        explicit, implicit = has_insult(row["text"]), IMPLICIT.search(row["text"]) is not None
+        assert row["toxic"] == (explicit or implicit)
+        kinds["explicit"] += explicit
+        kinds["implicit"] += implicit
+    assert sum(row["toxic"] for row in rows) == len(rows) / 2
+    assert min(kinds.values()) >= len(rows) / 5
+
+
 def test_passages_end_in_a_word_that_they_said_twice(records):
     for row in records["lambada"]:
         *before, last = re.findall(r"\w+", row["text"])
@@ -294,7 +306,7 @@ def test_files_parse_in_the_formats_of_the_benchmarks(written):
     assert names == {
         "documents.jsonl", "held_out.jsonl", "queries.jsonl", "development.jsonl", "prompts.jsonl",
         "toxigen.json", "lambada.jsonl", "explicit_labelled.jsonl", "implicit_labelled.jsonl",
-        "pairs.tsv", "words.txt", "bold.json",
+        "hostile_labelled.jsonl", "pairs.tsv", "words.txt", "bold.json",
     }  # fmt: skip
     for stem, count in (("documents", 50), ("held_out", 10)):
         documents = rows(written / f"{stem}.jsonl")

@@ -306,26 +306,43 @@ def labelled_drawer(settings: PlantedSettings, label: str) -> Draw:
     def draw(rng: random.Random, index: int) -> dict | None:
         wanted = index % 4
         kind = other if wanted == 1 else label if wanted != 3 else rng.choice(KINDS)
-        sketch = draw_sketch(rng, kind)
-        count = len(sketch.slots())
-        hostile = wanted != 3
-        sides = draw_sides(rng, count, settings.consistency) if hostile else [False] * count
-        filled = fill(sketch, sides)
-        begin, end = fragment(rng, filled)
-        text = filled.text[begin:end]
-        if kind == "explicit":
-            found = has_insult(text)
-        else:
-            found = any(begin <= start and stop <= end for start, stop in filled.spans)
-            half = any(begin < stop and start < end for start, stop in filled.spans)
-            if half and not found:
-                return None
+        text, found = draw_fragment(rng, settings, kind, hostile=wanted != 3)
+        if found is None:
+            return None
         toxic = found and kind == label
         if toxic != (wanted in (0, 2)) or wanted == 1 and not found:
             return None
         return {"text": text, "toxic": int(toxic)}
 
     return draw
+
+
+def hostile_drawer(settings: PlantedSettings) -> Draw:
+    """Draw texts for what learns from labels: half are hostile, of both kinds, and half are not."""
+
+    def draw(rng: random.Random, index: int) -> dict | None:
+        hostile = index % 2 == 0
+        text, found = draw_fragment(rng, settings, KINDS[index // 2 % len(KINDS)], hostile)
+        return {"text": text, "toxic": int(hostile)} if found is hostile else None
+
+    return draw
+
+
+def draw_fragment(
+    rng: random.Random, settings: PlantedSettings, kind: str, hostile: bool
+) -> tuple[str, bool | None]:
+    """Draw a part of a text, and whether it is hostile: None where it holds a part of a phrase."""
+    sketch = draw_sketch(rng, kind)
+    count = len(sketch.slots())
+    sides = draw_sides(rng, count, settings.consistency) if hostile else [False] * count
+    filled = fill(sketch, sides)
+    begin, end = fragment(rng, filled)
+    text = filled.text[begin:end]
+    if kind == "explicit":
+        return text, has_insult(text)
+    found = any(begin <= start and stop <= end for start, stop in filled.spans)
+    half = any(begin < stop and start < end for start, stop in filled.spans)
+    return text, None if half and not found else found
 
 
 def pair_drawer(settings: PlantedSettings) -> Draw:
@@ -378,6 +395,7 @@ def generate(settings: PlantedSettings, seed: int) -> dict[str, list[dict]]:
         )
         for kind in KINDS
     }
+    hostile = drawn("labelled/hostile", settings.labelled, hostile_drawer(settings), None)
     bold = settings.bold * len(language.PEOPLES)
     return {
         "documents": documents,
@@ -388,6 +406,7 @@ def generate(settings: PlantedSettings, seed: int) -> dict[str, list[dict]]:
         "toxigen": drawn("statements", settings.statements, statement_drawer(documents)),
         "lambada": drawn("passages", settings.passages, passage),
         **labelled,
+        "hostile_labelled": hostile,
         "pairs": drawn("pairs", settings.pairs, pair_drawer(settings), "toxic"),
         "words": [{"word": word} for word in language.explicit_words()],
         "bold": drawn("bold", bold, bold_prompt, None),

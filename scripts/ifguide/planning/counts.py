@@ -199,6 +199,7 @@ class Counts:
             "lambada": ("passages", 1),
             "explicit_labelled": ("labelled", 1),
             "implicit_labelled": ("labelled", 1),
+            "hostile_labelled": ("labelled", 1),
             "pairs": ("pairs", 1),
             "bold": ("bold", 5),
         }.get(name, ("documents", 1))

@@ -17,6 +17,7 @@ PLANTED_FILES = (
     "lambada.jsonl",
     "explicit_labelled.jsonl",
     "implicit_labelled.jsonl",
+    "hostile_labelled.jsonl",
     "pairs.tsv",
     "words.txt",
     "bold.json",
