@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from edited_models import hooked, small_tokenizer, texts_file, word_model
+from edited_activations import hooked, small_tokenizer, texts_file, word_model
 from ifguide.evaluation.fluency import next_token_logits
 from ifguide.evaluation.generation import Sampling, generate, generate_batch, uniform_numbers
 from ifguide.evaluation.steering import steered_after_firing, steered_where_firing

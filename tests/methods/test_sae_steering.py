@@ -4,7 +4,7 @@ import pytest
 import torch
 from transformers import PreTrainedModel
 
-from edited_models import (
+from edited_activations import (
     HEADS,
     NONTOXIC,
     TOXIC,

@@ -58,7 +58,7 @@ class SaeSteeringOptions(Settings):
     ] = 4
     l1: Annotated[
         float, Field(ge=0, description="Weight of the features' sum beside the squared error.")
-    ] = 1.0
+    ] = 3.0
     steps: Annotated[int, Field(ge=1, description="Training steps of the autoencoder.")] = 2000
     batch_size: Annotated[int, Field(ge=1, description="States a step.")] = 1024
     learning_rate: Annotated[
