@@ -139,13 +139,15 @@ rule merge_factors:
 rule measure_query_gradient:
     input:
         model=lambda w: methods.model_files(w.model, "none", PROXY_SEED),
-        queries=layout.queries(),
+        queries=lambda w: influence.query_inputs(w.model, w.queries),
     output:
         gradient=layout.gradient(),
     log:
         layout.log("measure_query_gradient", "model", "queries"),
     benchmark:
         layout.benchmark("measure_query_gradient", "model", "queries")
+    wildcard_constraints:
+        queries=names(config["queries"], config["own_generations"]),
     conda:
         "../../envs/main.yaml"
     threads: 1
@@ -161,11 +163,14 @@ rule measure_query_gradient:
             allow_untrained=config["influence"]["allow_untrained"],
         ),
         model=lambda w: layout.model(w.model, "none", PROXY_SEED),
+        kind=lambda w: (
+            "--own-generations" if w.queries in config["own_generations"] else "--queries"
+        ),
     message:
         "mean gradient of the query records {wildcards.queries}"
     shell:
         "python {params.script:q} --settings {params.settings:q} --model {params.model:q}"
-        " --queries {input.queries:q} --output {output.gradient:q} > {log:q} 2>&1"
+        " {params.kind} {input.queries:q} --output {output.gradient:q} > {log:q} 2>&1"
 
 
 rule make_direction:

@@ -72,7 +72,11 @@ def merge_factors(experiment: Experiment, model: str) -> Work:
 
 def measure_query_gradient(experiment: Experiment, model: str, queries: str) -> Work:
     shape = experiment.shape(model)
-    tokens = experiment.counts.records(f"queries.{queries}") * QUERY_TOKENS
+    if own := experiment.config["own_generations"].get(queries):
+        records = own["prompts"] * own["continuations"]  # at most: the toxic ones among them
+    else:
+        records = experiment.counts.records(f"queries.{queries}")
+    tokens = records * QUERY_TOKENS
     batch = experiment.config["influence"]["query_tokens_per_batch"]
     return Work(
         kind="gradients",

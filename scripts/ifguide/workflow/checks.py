@@ -138,7 +138,7 @@ class Checks:
                 named.append((f"queries.{name}.match.to", entry["match"]["to"], unmatched))
         for name, direction in influence["directions"].items():
             for key, known in (
-                ("toxic", config["queries"]),
+                ("toxic", {**config["queries"], **config["own_generations"]}),
                 ("safe", config["queries"]),
                 ("model", models),
             ):
@@ -183,6 +183,8 @@ class Checks:
                     case Reward(name=wanted):
                         named.append((needed.key, wanted, config["rewards"]))
         for name, entry in config["own_generations"].items():
+            if name in config["queries"]:
+                refuse_config(f"own_generations.{name}", "is also the name of a query set")
             for key, known in (("queries", config["queries"]), ("judges", config["classifiers"])):
                 named += [(f"own_generations.{name}.{key}", one, known) for one in entry[key]]
         report = config["report"]

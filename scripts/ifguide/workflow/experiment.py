@@ -7,6 +7,8 @@ from ifguide.files.artifacts import canonical_json
 from ifguide.workflow.layout import Layout, column_files
 from ifguide.workflow.refusal import refuse_config
 
+UNCENSORED = "none"  # the method whose model is the uncensored one
+
 
 def settings_of(**sections: object) -> str:
     """Return the settings of a rule in one form, whatever the order of their keys."""

@@ -6,7 +6,7 @@ What is called a direction here may be an entry of `averages` or `rivals` as wel
 from collections.abc import Iterable
 
 from ifguide.methods.step import Mask
-from ifguide.workflow.experiment import Experiment, settings_of, without
+from ifguide.workflow.experiment import UNCENSORED, Experiment, settings_of, without
 from ifguide.workflow.layout import moved_mask, random_mask, shard_files
 
 # Columns of the study's table that say how scores came about.
@@ -64,6 +64,13 @@ class Influence:
     def gradient_file(self, model: str, direction: str, side: str) -> str | list:
         queries = self.settings["directions"][direction][side]
         return self.layout.gradient(model, queries) if queries else []
+
+    def query_inputs(self, model: str, queries: str) -> str:
+        """Return the records of a query set, or what a model without a method writes itself."""
+        if queries in self.experiment.config["own_generations"]:
+            seed = self.experiment.proxy_seed
+            return self.layout.own_generations(queries, model, UNCENSORED, seed)
+        return self.layout.queries(queries)
 
     # --- scores ---
 
@@ -192,7 +199,8 @@ class Influence:
             for variant in variants
             for name in self.averaged(self.settings["variants"][variant]["direction"])
         ]
-        return sorted({d[side] for d in directions for side in ("toxic", "safe")} - {None})
+        named = {direction[side] for direction in directions for side in ("toxic", "safe")}
+        return sorted(named & set(self.experiment.config["queries"]))
 
     # --- selections and masks ---
 

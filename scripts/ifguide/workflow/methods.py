@@ -27,13 +27,12 @@ from ifguide.methods.step import (
     Step,
     Words,
 )
-from ifguide.workflow.experiment import Experiment, settings_of, without
+from ifguide.workflow.experiment import UNCENSORED, Experiment, settings_of, without
 from ifguide.workflow.influence import Influence
 from ifguide.workflow.layout import MODEL_FILES, shard_files
 from ifguide.workflow.sources import Sources
 from ifguide.workflow.strengths import curves_of
 
-UNCENSORED = "none"
 # Needs that are made with the model on which a step acts.
 OF_MODELS = (Activations, Probe, Generations)
 

@@ -83,7 +83,10 @@ class Factors(Settings):
 class Direction(Settings):
     """A query direction."""
 
-    toxic: str = Field(description="Name of the query set with toxic continuations.")
+    toxic: str = Field(
+        description="Name of the query set with toxic continuations, or of an entry of "
+        "`own_generations`: the toxic ones of what the direction's model writes itself."
+    )
     safe: str | None = Field(
         None,
         description="Name of the query set with harmless continuations; null makes the query "
