@@ -41,11 +41,16 @@ def main(arguments: Namespace) -> None:
                 counts[name] += 1
             reports[source["name"]] = asdict(report)
             log.info("%s: %d documents", source["name"], report.documents)
-        for name, key in (("training", "below 1"), ("held_out", "above 0")):
+        together = counts["training"] + counts["held_out"]
+        shares = [source["held_out"] for source in settings["sources"]]
+        for name, cure in (("training", "below 1"), ("held_out", "above 0")):
             if counts[name] == 0:
+                if 0 < max(shares) < 1:
+                    cure = f"to more than {max(shares):g}" if name == "held_out" else "lower"
                 raise InputError(
-                    f"config key corpus.sources: no {name.replace('_', '-')} document; set the "
-                    f"`held_out` share of at least one source {key}"
+                    f"config key corpus.sources: none of {together} documents is a "
+                    f"{name.replace('_', '-')} one; set the `held_out` share of at least one "
+                    f"source {cure}, or give more documents"
                 )
     write_json(arguments.report, {"documents": counts, "sources": reports})
 

@@ -493,7 +493,7 @@ CHANGES: dict[str, tuple[object, set[str] | str]] = {
         "report.proxy_agreement.direction: belongs to target itself; name another",
     ),
     "report.proxy_agreement.blocks": (15, PROXY_AGREEMENT),
-    "report.groups": ("bold", DRAWN | REPORT),
+    "report.groups": ("realtoxicityprompts", DRAWN | REPORT),
     "report.published_models": (["Pythia-160M"], SUMMARY),
     # A plan changes no result.
     "plan.devices": (["h100"], set()),

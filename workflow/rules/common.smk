@@ -30,8 +30,10 @@ from ifguide.workflow.run import (
     prepare_environment,
     print_results,
     recall,
+    require_plain_path,
 )
 
+require_plain_path(SOURCE)
 prepare_environment(deployed=bool(workflow.deployment_settings.deployment_method))
 open_config(workflow, config, SOURCE / "config/config.yaml")
 parts = open_experiment(config)

@@ -23,7 +23,8 @@ def as_arguments(
     pattern: by which they were found, None where by no pattern.
     """
     if pattern is None or sum(map(len, paths)) <= longest:
-        return list(paths)
+        # What begins with a hyphen would be an option.
+        return [f"./{path}" if path.startswith("-") else path for path in paths]
     return [f"{MARK}{_checksum(paths)}:{pattern}"]
 
 

@@ -96,7 +96,14 @@ def read_json(path: str | Path) -> Any:
     try:
         return json.loads(Path(path).read_text(encoding="utf-8"))
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise InputError(f"{path}: damaged ({error}); delete it and run again") from error
+        raise InputError(f"{path}: damaged ({error}); {remedy(path)}") from error
+
+
+def remedy(path: str | Path) -> str:
+    """Return what to do about a damaged file: only what the workflow made is to be deleted."""
+    if "results" in Path(path).parts:
+        return "delete it and run again"
+    return "mend it, or give another"
 
 
 def stream_jsonl(path: str | Path) -> Iterator[dict]:

@@ -35,6 +35,10 @@ from ifguide.workflow.shown import Shown
 from ifguide.workflow.sources import Sources, data_repository
 from ifguide.workflow.strengths import curves_of
 
+# Folders have names of at most 255 bytes, and temporary ones have longer names.
+LONGEST_NAME = 100
+# Snakemake stops at a part of a path that stands some twenty times in a row.
+REPETITION = re.compile(r"(.+?)\1{14,}")
 PUBLISHED_FIGURES = Path(__file__).parents[3] / "config" / "published.csv"
 
 
@@ -102,6 +106,7 @@ class Checks:
         self.shown = shown
 
     def run(self) -> None:
+        self.check_forms_of_names()
         self.check_names()
         self.check_models()
         self.check_queries()
@@ -112,6 +117,24 @@ class Checks:
         self.check_paths()
         self.check_sequence_classifiers()
         self.check_agreement()
+
+    def check_forms_of_names(self) -> None:
+        """Refuse names that no folder can have, or that Snakemake takes for an endless chain."""
+        config, influence = self.config, self.config["influence"]
+        named = [("experiment", config["experiment"]), ("overlay", config["overlay"] or "")]
+        for section in ("tokenizers", "queries", "classifiers", "models", "methods", "rewards"):
+            named += [(section, name) for name in config[section]]
+        named += [("benchmarks", name) for name in config["benchmarks"]]
+        for section in ("directions", "averages", "variants", "selections"):
+            named += [(f"influence.{section}", name) for name in influence[section]]
+        for key, name in named:
+            if len(name) > LONGEST_NAME:
+                short = f"{name[:20]}..."
+                refuse_config(
+                    key, f"{short!r} has {len(name)} characters; give at most {LONGEST_NAME}"
+                )
+            if REPETITION.search(name):
+                refuse_config(key, f"{name!r} repeats itself too often; give another name")
 
     def check_names(self) -> None:
         """Refuse a name that nothing in the config defines, and one that stands for two."""
@@ -296,15 +319,18 @@ class Checks:
         key = f"models.{model}"
         try:
             if "path" not in entry:
-                return longest_block(
-                    read_architecture(entry["architecture"], f"{key}.architecture")
-                )
-            description = Path(entry["path"], "config.json")
-            if not description.is_file():
-                refuse_config(f"{key}.path", f"{entry['path']} is not the directory of a model")
-            return longest_block(read_json(description))
+                described = read_architecture(entry["architecture"], f"{key}.architecture")
+            else:
+                description = Path(entry["path"], "config.json")
+                if not description.is_file():
+                    refuse_config(f"{key}.path", f"{entry['path']} is not the directory of a model")
+                described = read_architecture({"file": str(description)}, f"{key}.path")
         except InputError as error:
             raise SystemExit(f"error: config: {str(error).removeprefix('config key ')}") from None
+        positions = longest_block(described)
+        if not isinstance(positions, int | None):
+            refuse_config(key, f"{positions!r} is not a number of positions; write a whole number")
+        return positions
 
     def check_study(self) -> None:
         """Refuse comparisons that this corpus, or these scores, cannot give."""

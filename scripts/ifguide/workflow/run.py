@@ -32,11 +32,21 @@ from ifguide.workflow.stale import (
     keep_inputs,
     keep_records,
     require_known_inputs,
+    require_past,
     restore_records,
 )
 
 if TYPE_CHECKING:
     from snakemake.workflow import Workflow
+
+
+def require_plain_path(source: Path) -> None:
+    """Refuse a workflow in a folder whose name Snakemake would fill in. source: its root."""
+    if "{" in str(source) or "}" in str(source):
+        raise SystemExit(
+            f"error: {source}: braces in the path of this workflow, which Snakemake takes for "
+            "wildcards; move it to another folder"
+        )
 
 
 def prepare_environment(*, deployed: bool) -> None:
@@ -175,8 +185,20 @@ def recall(workflow: "Workflow", experiment: Experiment, sources: Sources, judge
     try:
         inputs = named_data(experiment, sources, judges)
         require_known_inputs(Path(experiment.layout.kept_inputs), inputs)
+        require_past(inputs)
+        require_folders(experiment.layout)
     except InputError as error:
         raise SystemExit(f"error: {error}") from None
+
+
+def require_folders(layout: Layout) -> None:
+    """Refuse folders that cannot be written to. Raises InputError."""
+    for folder in (layout.root, layout.logs):
+        for part in [*reversed(Path(folder).parents), Path(folder)]:
+            if part.exists() and not part.is_dir():
+                raise InputError(f"{part}: a file, where a folder has to be; move it away")
+            if part.is_dir() and not os.access(part, os.W_OK | os.X_OK):
+                raise InputError(f"{part}: cannot be written to; change its permissions")
 
 
 def end_run(workflow: "Workflow", layout: Layout) -> None:

@@ -3,6 +3,7 @@
 import functools
 import glob
 import os
+import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
@@ -14,6 +15,7 @@ from ifguide.workflow.experiment import without
 from ifguide.workflow.layout import PLANTED_FILES, Layout
 from ifguide.workflow.refusal import refuse_config
 
+WILDCARD = re.compile(r"\{\s*\w+\s*(,[^{}]*)?\}")
 TOKENIZER_FILES = ("*.json", "*.txt", "*.model")
 CLASSIFIER_FILES = ("*.safetensors", *TOKENIZER_FILES)
 ARCHITECTURE_FILES = ("config.json",)
@@ -193,9 +195,16 @@ class Sources:
             return [pattern]
         if downloads := self._downloads_of(pattern):
             return sorted(map(self.download_path, downloads))
-        found = self._matching(pattern)
+        # A file's own name may have what a pattern reads otherwise.
+        found = [pattern] if os.path.isfile(pattern) else self._matching(pattern)
         if not found:
-            refuse_config(key, f"no file matches {pattern}")
+            refuse_config(key, f"no file matches {pattern}{_not_expanded(pattern)}")
+        for path in found:
+            if WILDCARD.search(path):
+                refuse_config(
+                    key,
+                    f"{path}: Snakemake takes what is in braces for a wildcard; rename the file",
+                )
         return found
 
     def arguments(self, entry: dict, key: str, longest: int = LONGEST_LIST) -> list[str]:
@@ -266,6 +275,16 @@ class Sources:
                 if "words" in entry
             ),
         ]
+
+
+def _not_expanded(pattern: str) -> str:
+    """Return what a pattern has in vain, if anything."""
+    if pattern.startswith("~") or "$" in pattern:
+        sign = "~" if pattern.startswith("~") else "$"
+        return f"; `{sign}` is not expanded in a config, write the whole path"
+    if "[" in pattern:
+        return "; `[` begins a set of characters in a pattern, write `[[]` for the sign itself"
+    return ""
 
 
 def _source_key(entry: dict, key: str) -> str:

@@ -9,6 +9,7 @@ import base64
 import binascii
 import json
 import os
+import time
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
@@ -18,6 +19,8 @@ from ifguide.files.checksums import file_sha256
 
 # A file for each output, named by its path in base 64; of long names the beginnings are folders.
 RECORDS = Path(".snakemake/metadata")
+# Seconds by which the clocks of machines that share files may differ.
+CLOCKS_DIFFER = 60
 
 
 def keep_records(kept: Path, root: str) -> None:
@@ -85,6 +88,20 @@ def require_known_inputs(kept: Path, paths: Iterable[str]) -> None:
             raise InputError(
                 f"{path}: not the file that these results were made from, but older than they are, "
                 f"so that they would be taken for current; `touch {path}` and run again"
+            )
+
+
+def require_past(paths: Iterable[str]) -> None:
+    """Refuse a file that is dated in the future: Snakemake deletes what is made of it as outdated.
+
+    Raises InputError.
+    """
+    soon = time.time() + CLOCKS_DIFFER
+    for path in sorted(paths):
+        if os.path.isfile(path) and os.path.getmtime(path) > soon:
+            raise InputError(
+                f"{path}: dated in the future, so that whatever is made of it would seem outdated; "
+                f"`touch {path}` and run again"
             )
 
 

@@ -17,11 +17,30 @@ def with_defaults(model: type[Settings], config: Mapping) -> dict:
 
     Raises InputError, one line that names the key of the most telling mistake and its cure.
     """
+    _require_text_keys(config)
     try:
         checked = model.model_validate(config)
     except ValidationError as error:
         raise InputError(line_of(error, json_schema(model))) from None
     return _filled(config, checked)
+
+
+def _require_text_keys(section: Any, keys: tuple[str, ...] = ()) -> None:
+    """Refuse a key that YAML reads as something else, such as `no` or 2024."""
+    if isinstance(section, Mapping):
+        for key, value in section.items():
+            if not isinstance(key, str):
+                where = f"{'.'.join(keys)}: " if keys else ""
+                # YAML has several words for each truth value.
+                shown = {True: "yes", False: "no", None: "null"}.get(key, key)
+                raise InputError(
+                    f"{where}a key that YAML does not read as text, {key}; write it in quotes, "
+                    f'such as "{shown}"'
+                )
+            _require_text_keys(value, (*keys, key))
+    elif isinstance(section, list):
+        for number, entry in enumerate(section):
+            _require_text_keys(entry, (*keys, str(number)))
 
 
 def _filled(written: Any, checked: Any) -> Any:

@@ -211,7 +211,8 @@ def _wrong_type(value: Any, types: list[str]) -> str:
 def _cure(value: Any, types: list[str]) -> str:
     """Say how a number has to be written that was meant, but is something else in YAML."""
     if not {"number", "integer"} & {*types}:
-        return ""
+        plain = isinstance(value, bool | int | float) and "string" in types
+        return f'; write "{shown(value)}", in quotes' if plain else ""
     if isinstance(value, float) and value.is_integer():
         return f"; write {value:.0f}"
     try:
