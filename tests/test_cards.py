@@ -93,9 +93,11 @@ def test_most_frequent_tokens_are_those_of_the_mask(finished):
     for shard in sorted((results / "corpus/bpe/tokens").glob("*.npy")):
         mask = np.load(results / "influence/proxy/differential/top/mask" / shard.name)
         counts += np.bincount(np.load(shard)[mask], minlength=512)
+    text = card_of(finished, "target/ifguide").text
+    folded = text.partition("<details>")[2].partition("</details>")[0]
     shown = [
         int(line.rsplit("|", 2)[1].replace(",", ""))
-        for line in card_of(finished, "target/ifguide").text.split("<details>")[1].splitlines()
+        for line in folded.splitlines()
         if line.startswith("| `")
     ]
     assert shown == sorted(counts, reverse=True)[: len(shown)] and len(shown) == 20
