@@ -1,5 +1,7 @@
 """The export of a selection: rows against the mask and scores that it was made from."""
 
+import shutil
+
 import numpy as np
 import pytest
 from datasets import load_dataset
@@ -26,8 +28,21 @@ def exported(finished, tmp_path_factory):
 def rows(exported):
     folder = exported / "results/tiny/export/top"
     return {
-        name: load_dataset(str(folder), name, split="train") for name in ("spans", "labels_bpe")
+        name: load_dataset("parquet", data_files=str(folder / path), split="train")
+        for name, path in (("spans", "spans.parquet"), ("labels_bpe", "labels/bpe.parquet"))
     }
+
+
+def test_the_folder_loads_by_its_card_and_two_of_one_name_are_told_apart(exported, rows, tmp_path):
+    folder = exported / "results/tiny/export/top"
+    for name in ("spans", "labels_bpe"):
+        loaded = load_dataset(str(folder), name, split="train", cache_dir=str(tmp_path / "cache"))
+        assert loaded["sha256"] == rows[name]["sha256"]
+    # Another experiment's selection of the same name, in the same cache.
+    other = tmp_path / "other" / "top"
+    shutil.copytree(exported / "results/tiny/export/wide", other)
+    loaded = load_dataset(str(other), "spans", split="train", cache_dir=str(tmp_path / "cache"))
+    assert loaded["spans"] != rows["spans"]["spans"]
 
 
 def test_every_document_has_its_row_and_its_hash(exported, rows):

@@ -21,5 +21,10 @@ def spans_card(settings: dict, record: dict) -> str:
             | ({"default": True} if name == "spans" else {})
             for name, path in files.items()
         ],
+        # `datasets` caches a folder by what its card says, not by what its files hold.
+        dataset_info=[
+            {"config_name": name, "description": f"{settings['name']} {record['spans_sha256']}"}
+            for name in files
+        ],
     )
     return render("spans_card.md", metadata=metadata.to_yaml(), settings=settings, record=record)
