@@ -140,11 +140,12 @@ ACTS_IN = {
 }
 # The file by which that is asked for.
 ASKED_FOR = {"make_corpus": "meta.json", "make_model": "training.json"}
-# What a job leaves on its way, beside the folder that it makes or in it.
+# What a job leaves on its way, beside the folder that it makes or in it: an edit, what it saves.
 ON_THE_WAY = {
-    "make_corpus": "tokens/*.npy",
-    "make_model": "../.*.checkpoints/checkpoint-*",
-    "generate_continuations": ".*.finished",
+    "data": "tokens/*.npy",
+    "train": "../.*.checkpoints/checkpoint-*",
+    "edit": "*",
+    "decode": ".*.finished",
 }
 
 
@@ -233,7 +234,8 @@ def test_its_work_is_above_zero(compared, key):
 
 @pytest.mark.parametrize("key", EXAMPLES)
 def test_an_interrupted_job_ends_with_the_same_bits(compared, tmp_path, key):
-    rule, made = ACTS_IN[registered_steps()[key].stage]
+    stage = registered_steps()[key].stage
+    rule, made = ACTS_IN[stage]
     clone = copy_run(compared, tmp_path / "clone")
     folder = Path(made.format(method=tried(key)))
     asked_for = folder / ASKED_FOR.get(rule, "shard-00000.jsonl")
@@ -244,7 +246,7 @@ def test_an_interrupted_job_ends_with_the_same_bits(compared, tmp_path, key):
     for path in (clone / folder).rglob("*"):
         if path.is_file():
             path.unlink()
-    kill_at_work(clone, command, clone / folder, ON_THE_WAY[rule])
+    kill_at_work(clone, command, clone / folder, ON_THE_WAY[stage])
     again = subprocess.run(
         [sys.executable, *command], cwd=clone, env=environment(), capture_output=True, check=False
     )
