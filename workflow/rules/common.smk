@@ -21,6 +21,7 @@ from ifguide.workflow.layout import (
     shard_files,
 )
 from ifguide.workflow.methods import UNCENSORED
+from ifguide.workflow.output_index import use_output_index
 from ifguide.workflow.parts import open_experiment
 from ifguide.workflow.rules import RuleCode, always, growing, launcher
 from ifguide.workflow.run import (
@@ -34,6 +35,7 @@ from ifguide.workflow.run import (
 )
 
 require_plain_path(SOURCE)
+use_output_index()
 prepare_environment(deployed=bool(workflow.deployment_settings.deployment_method))
 open_config(workflow, config, SOURCE / "config/config.yaml")
 parts = open_experiment(config)
