@@ -4,4 +4,5 @@ from typing import NoReturn
 
 
 def refuse_config(key: str, problem: object) -> NoReturn:
-    raise SystemExit(f"error: config: {key}: {problem}")
+    said = str(problem).replace("\n", " ")
+    raise SystemExit(f"error: config: {key}: {said}")
