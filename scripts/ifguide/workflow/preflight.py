@@ -189,7 +189,7 @@ class Preflight:
         for name, entry in self.config["classifiers"].items():
             key = f"classifiers.{name}"
             if "train" in entry:
-                self.check_labelled(key, entry["train"])
+                self.check_labelled(f"{key}.train", entry["train"])
             elif "words" in entry:
                 if files := self.files(words_entry(entry), f"{key}.words"):
                     self.tried(f"{key}.words", lambda f=files: read_words(f))
@@ -199,7 +199,9 @@ class Preflight:
                 if _bytes(folder.glob("*")) <= LARGEST_MODEL:
                     self.tried(f"{key}.{given}", lambda n=name: self.judge(n))
         for name, entry in self.config["rewards"].items():
-            self.check_labelled(f"rewards.{name}", entry["train"])
+            self.check_labelled(f"rewards.{name}.train", entry["train"])
+        for name, entry in self.config["texts"].items():
+            self.check_labelled(f"texts.{name}", entry)
 
     def judge(self, name: str) -> None:
         scores = open_judge(name, self.parts.judges.given(name)).scores([""], [PROBE])
@@ -207,23 +209,24 @@ class Preflight:
             if not all(0 <= value <= 1 for value in values):
                 raise InputError(f"gives {values[0]} as the probability of {field}")
 
-    def check_labelled(self, key: str, train: dict) -> None:
+    def check_labelled(self, key: str, entry: dict) -> None:
+        """Check the labelled texts of an entry with `sources`, some of them held out or none."""
         sources: list[dict] = []
         paths: list[list[Path]] = []
-        for number, source in enumerate(train["sources"]):
+        for number, source in enumerate(entry["sources"]):
             place = source["format"] if key.startswith("classifiers") else str(number)
-            files = self.files(source, f"{key}.train.sources.{place}.files")
+            files = self.files(source, f"{key}.sources.{place}.files")
             if not files or _bytes(files) > LARGEST_DATA:
                 return
             sources.append(source)
             paths.append(files)
-        labelled = self.tried(
-            f"{key}.train.sources", lambda: read_labelled(sources, paths, self.seed)
-        )
+        labelled = self.tried(f"{key}.sources", lambda: read_labelled(sources, paths, self.seed))
         if labelled is not None:
-            self.check_both_kinds(f"{key}.train", labelled, train["held_out"])
+            self.check_both_kinds(key, labelled, entry.get("held_out"))
 
-    def check_both_kinds(self, key: str, labelled: list[LabelledText], held_out: float) -> None:
+    def check_both_kinds(
+        self, key: str, labelled: list[LabelledText], held_out: float | None
+    ) -> None:
         toxic = sum(text.label >= 0.5 for text in labelled)
         if not 0 < toxic < len(labelled):
             kind = "toxic" if toxic else "harmless"
@@ -232,7 +235,7 @@ class Preflight:
                 f"all {len(labelled)} texts are {kind}, so that there is nothing to tell apart; "
                 "add a source of the other kind",
             )
-        elif len(labelled) * min(held_out, 1 - held_out) < 2:
+        elif held_out is not None and len(labelled) * min(held_out, 1 - held_out) < 2:
             self.fault(
                 f"{key}.held_out",
                 f"{held_out:g} of {len(labelled)} texts is not enough to train and to measure on; "

@@ -32,7 +32,14 @@ class Shown:
             for needed in self.methods.needs(method, Mask)
             if needed.need.selection
         ]
-        return next(iter(compared), min(self.config["influence"]["selections"]))
+        # Of influence, unless there is none: the figures of rivals are the comparison's.
+        selections = self.config["influence"]["selections"]
+        rivals = [
+            name
+            for name, entry in selections.items()
+            if self.influence.is_rival(entry["direction"])
+        ]
+        return next(iter(compared), min(set(selections) - set(rivals) or selections))
 
     @property
     def method(self) -> str | None:
