@@ -173,8 +173,8 @@ def by_treatment_effect(corpus: Corpus, options: dict, given: dict, settings: di
         chosen,
         derive_seed(settings["seed"], "treatment effects"),
     )
-    highest = sorted(effects, key=lambda word: (-effects[word], word))
-    log.info("%d words have an effect; the largest: %s", len(effects), ", ".join(highest[:20]))
+    highest = sorted((-effect, word) for word, effect in effects.items() if effect > 0)[:20]
+    log.info("%d words; of the largest effect: %s", len(effects), [word for _, word in highest])
 
     def scores() -> Iterator[np.ndarray]:
         for text, tokens in documents_again(corpus, texts(), tokenizer):

@@ -418,18 +418,18 @@ CHANGES: dict[str, tuple[object, set[str] | str]] = {
     "influence.selections.wide.token_weight": ("inverse_document_frequency", REPORT),
     "influence.selections.wide.token_weight_power": (2.0, REPORT),
     # No method uses this one: only the scores that it asks for are made and measured.
-    "influence.selections.equal.direction": ("differential", {"check_disjoint"} | SUMMARY),
-    "influence.selections.equal.attribution": (
+    "influence.selections.words.direction": ("differential", {"check_disjoint"} | SUMMARY),
+    "influence.selections.words.attribution": (
         "position",
-        "influence.selections.equal.attribution: tagger is a rival, with one kind of scores",
+        "influence.selections.words.attribution: tagger is a rival, with one kind of scores",
     ),
-    "influence.selections.equal.unmoved": (
+    "influence.selections.words.unmoved": (
         True,
-        "influence.selections.equal.unmoved: only `position` scores are moved",
+        "influence.selections.words.unmoved: only `position` scores are moved",
     ),
-    "influence.selections.equal.limit.tokens_of": ("wide", REPORT),
+    "influence.selections.words.limit.tokens_of": ("wide", REPORT),
     **{
-        f"influence.selections.equal.{key}": (value, REPORT)
+        f"influence.selections.words.{key}": (value, REPORT)
         for key, value in [
             ("quantile", 0.7),
             ("window", 2),

@@ -22,10 +22,12 @@ RIVALS = {
     "excess": {"rho": {"reference": "word_filter"}},
     "salient": {"saliency": {"classifier": "implicit"}},
     "detoxify": {"saliency": {"classifier": "explicit"}},
-    "effect": {"ate": {"classifier": "explicit_literal", "fewest_occurrences": 2}},
+    "effect": {"ate": {"classifier": "nouns", "fewest_occurrences": 2}},
     "labels": {"token_classifier": {"texts": "labelled", **SMALL}},
 }
+NOUNS = ["fool", "idiot", "moron", "pig"]
 OVERLAY = {
+    "classifiers": {"nouns": {"words": "nouns.txt"}},
     "influence": {
         "rivals": RIVALS,
         "selections": {
@@ -41,6 +43,7 @@ OVERLAY = {
 def scored(finished, tmp_path_factory) -> Path:
     """A finished tiny run in which every kind of rival has scored, and selects as many tokens."""
     clone = copy_run(finished, tmp_path_factory.mktemp("scored") / "clone")
+    (clone / "nouns.txt").write_text("\n".join(NOUNS), encoding="utf-8")
     (clone / "rivals.yaml").write_text(yaml.safe_dump(OVERLAY), encoding="utf-8")
     targets = [f"{LAYOUT.scores('proxy', 'effect', 'loss')}/pooled/attribution.json"]
     for name in RIVALS:
@@ -82,15 +85,18 @@ def test_excess_loss_is_that_of_the_two_models(scored):
     np.testing.assert_allclose(scores_of(scored, "excess")[rows], expected, atol=1e-5)
 
 
-def test_the_effects_of_a_judge_that_knows_the_words_find_them(scored):
+def test_the_words_that_a_judge_looks_for_have_an_effect_and_find_their_tokens(scored):
     tensors, described = read_tensors(scored / LAYOUT.rival_file("proxy", "effect"))
-    words = yaml.safe_load(described["words"])
-    assert len(words) == len(tensors["effects"])
-    folder = scored / LAYOUT.scores("proxy", "effect", "loss")
-    record = read_json(folder / "attribution.json")
+    effects = dict(
+        zip(yaml.safe_load(described["words"]), tensors["effects"].tolist(), strict=True)
+    )
+    assert len(effects) > 100
+    assert {word for word, effect in effects.items() if effect > 0} == set(NOUNS)
+    assert all(effects[word] > 0.8 for word in NOUNS)
+    record = read_json(scored / LAYOUT.scores("proxy", "effect", "loss") / "attribution.json")
     assert record["method"] == "effect"
-    auprc = {row["metric"]: row["value"] for row in record["rows"] if row["split"] == "all"}
-    assert auprc["auprc_over_base"] > 5
+    found = {row["metric"]: row["value"] for row in record["rows"] if row["split"] == "all"}
+    assert found["lift_at_0.001"] == pytest.approx(1 / record["base_rate"])
 
 
 def test_selections_take_as_many_tokens_as_the_one_they_name(scored):
@@ -173,16 +179,16 @@ REFUSED = [
         "influence.variants.rare.attribution: tagger is a rival, with one kind of scores",
     ),
     (
-        {"selections": {"top": {"limit": {"tokens_of": "equal"}}}},
+        {"selections": {"top": {"limit": {"tokens_of": "words"}}}},
         "influence.selections.",
     ),
     (
-        {"selections": {"equal": {"limit": {"tokens_of": "absent"}}}},
-        "influence.selections.equal.limit.tokens_of: 'absent' is none of equal, top, wide",
+        {"selections": {"words": {"limit": {"tokens_of": "absent"}}}},
+        "influence.selections.words.limit.tokens_of: 'absent' is none of top, wide, words",
     ),
     (
-        {"selections": {"other": {"direction": "plain", "limit": {"tokens_of": "equal"}}}},
-        "influence.selections.other.limit.tokens_of: equal takes as many as another one itself;",
+        {"selections": {"other": {"direction": "plain", "limit": {"tokens_of": "words"}}}},
+        "influence.selections.other.limit.tokens_of: words takes as many as another one itself;",
     ),
 ]
 
