@@ -335,6 +335,14 @@ def experiment(counts, monkeypatch):
     config, pairs = counts.config, {"paths": ["missing"], "limit": 100}
     config["methods"] |= {
         "erased": {"start_from": "none", "erase": {}},
+        "own_texts": {
+            "start_from": "none",
+            "sgeat": {"generations": "own", "share": 0.25, "epochs": 4},
+        },
+        "one_matrix": {
+            "start_from": "none",
+            "dinm": {"pairs": "x", "steps": 3, "batch_size": 2},
+        },
         "suppressed_and_erased": {"erase": {}, "suppress": {"tokens": "truth"}},
         "trained_and_erased": {"erase": {}, "training": {"epochs": 2}},
         "filtered_and_erased": {"erase": {}, "filter": {"selection": "top", "share": 0.2}},
@@ -382,6 +390,15 @@ def test_a_trainer_of_pairs_and_its_reference_read_both_sides(experiment):
     pairs = work_of(experiment, "make_model", "dpo", model="target", seed="0")
     assert pairs.tokens == 4 * 100 * 2 * 50  # epochs, pairs, sides, tokens
     assert pairs.flops == pytest.approx(pairs.tokens * 4 * costs.forward_flops(shape, 50))
+
+
+def test_what_a_model_writes_itself_is_counted_by_the_config(experiment):
+    written = experiment.config["own_generations"]["own"]
+    texts = written["prompts"] * written["continuations"]
+    work = work_of(experiment, "make_model", "own_texts", model="target", seed="0")
+    assert work.tokens == 4 * 0.25 * texts * experiment.block_size
+    work = work_of(experiment, "make_model", "one_matrix", model="target", seed="0")
+    assert work.tokens == (3 * 2 + 1) * 50
 
 
 def test_a_guided_continuation_has_all_candidates_read(experiment):

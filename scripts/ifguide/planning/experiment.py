@@ -7,7 +7,16 @@ import torch
 
 from ifguide.errors import InputError
 from ifguide.files.artifacts import read_json
-from ifguide.methods.step import Reward, Stage, Step, steps_of
+from ifguide.methods.step import (
+    Activations,
+    Generations,
+    LabelledTexts,
+    Probe,
+    Reward,
+    Stage,
+    Step,
+    steps_of,
+)
 from ifguide.models import footprints
 from ifguide.models.loading import build_model
 from ifguide.models.model_shapes import ModelShape, model_shape
@@ -129,7 +138,14 @@ class PlannedCorpus:
         return self.experiment.counts.tokens(self.tokenizer)
 
     def records(self, need: str) -> float:
-        """All of a method's records are counted as one set, whichever of its needs they are of."""
+        """Files that a step names itself are counted as one set, that of its method."""
+        for step in self.experiment.steps(self.method).values():
+            match step.needs().get(need):
+                case Generations(name):
+                    entry = self.experiment.config["own_generations"][name]
+                    return entry["prompts"] * entry["continuations"]
+                case LabelledTexts(texts) | Activations(texts) | Probe(texts):
+                    return self.experiment.counts.records(f"texts.{texts}")
         return self.experiment.counts.records(f"methods.{self.method}")
 
     def encoder_of(self, reward: Reward) -> tuple[int, int]:
