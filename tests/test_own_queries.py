@@ -28,6 +28,7 @@ OWN = {
         }
     },
     "evaluation": {"methods": ["none", "against_own"]},
+    "report": {"study": [], "agreement_blocks": 0, "proxy_agreement": None},
 }
 
 
