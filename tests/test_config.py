@@ -44,7 +44,9 @@ SUPPRESSED = {"measure_erasure"} | TRAINED
 TARGET = SUPPRESSED
 DPO = TRAINED  # in the tiny config, the model that `rad` decodes
 PAIRS = {"read_pairs", "check_disjoint"} | DPO
-REWARD = {"train_reward"} | GENERATE
+# A method that only decodes has no model, and so no card.
+DECODED = GENERATE - {"write_card"}
+REWARD = {"train_reward"} | DECODED
 SHOWN = {"describe_documents"} | PAGES
 ATTRIBUTION = {"measure_attribution"} | SUMMARY
 STUDY = {"draw_study"} | REPORT
@@ -239,14 +241,14 @@ CHANGES: dict[str, tuple[object, set[str] | str]] = {
     "methods.dpo.dpo.batch_size": (5, DPO),
     "methods.dpo.dpo.learning_rate": (0.002, DPO),
     "methods.dpo.dpo.warmup": (0.2, DPO),
-    "methods.rad.start_from": ("none", {"check_disjoint"} | GENERATE),
+    "methods.rad.start_from": ("none", {"check_disjoint"} | DECODED),
     "methods.rad.rad.reward": (
         "missing",
         "methods.rad.rad.reward: 'missing' is none of toxicity",
     ),
-    "methods.rad.rad.beta": (10, GENERATE),
-    "methods.rad.rad.top_k": (6, GENERATE),
-    "methods.rad.rad.context": ("prompt", GENERATE),
+    "methods.rad.rad.beta": (10, DECODED),
+    "methods.rad.rad.top_k": (6, DECODED),
+    "methods.rad.rad.context": ("prompt", DECODED),
     **{
         f"rewards.toxicity.train.{key}": (value, REWARD)
         for key, value in [
@@ -768,7 +770,7 @@ MODULES = {
     "scripts/ifguide/influence/token_classifier.py": RIVAL,
     "scripts/ifguide/evaluation/generation.py": GENERATE,
     "scripts/ifguide/methods/dpo.py": DPO,
-    "scripts/ifguide/methods/rad.py": GENERATE,
+    "scripts/ifguide/methods/rad.py": DECODED,
     "scripts/ifguide/methods/suppress.py": TARGET,
     "scripts/ifguide/methods/filter.py": FILTER,
     "scripts/measure_fluency.py": FLUENCY,
