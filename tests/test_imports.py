@@ -63,6 +63,7 @@ MAY_IMPORT = {
         ["measure_agreement", "measure_erasure", "plan"],
         MODELS | TABLES | {"scipy.stats", "accelerate"},
     ),
+    "preflight": MODELS | {"scipy.stats", "accelerate"},
     "fit_probe": TENSORS | TABLES | {"scipy.stats", "sklearn"},
     **dict.fromkeys(
         ["adopt_detoxify", "make_model", "score_rival", "train_classifier", "train_reward"],
