@@ -6,7 +6,8 @@ compared with those along the direction of all sampled blocks.
 
 settings: {"factors": {"blocks", "labels", "batch_size", ...}, "direction": {"hessian",
 "relative_damping", "layers"}, "scores": {"batch_size", "logits_budget_mib"}, "blocks": number of
-blocks to score, "share": the highest share of the tokens to compare, "seed": int}.
+blocks to score, "share": the highest share of the tokens to compare, null: that of --selection,
+"seed": int}.
 """
 
 from ifguide.workflow.command_line import argument_parser, run
@@ -21,7 +22,7 @@ import pandas as pd
 
 from ifguide.data.corpus import Corpus, open_corpus
 from ifguide.evaluation.ranking_agreement import agreement
-from ifguide.files.artifacts import require_same
+from ifguide.files.artifacts import read_json, require_same
 from ifguide.files.tables import write_table
 from ifguide.files.tensor_files import read_tensors
 from ifguide.influence.block_scores import block_scores
@@ -50,6 +51,9 @@ DIVISORS = (16, 8, 4, 2)
 
 def main(arguments: Namespace) -> None:
     settings = arguments.settings
+    share = settings["share"]
+    if arguments.selection:
+        share = read_json(arguments.selection)["selected_share"]
     weights = weights_sha256(arguments.model)
     corpus = open_corpus(arguments.corpus)
     model = load_model(arguments.model).to(compute_device())
@@ -70,10 +74,10 @@ def main(arguments: Namespace) -> None:
     reference = scores(read_factors(arguments.factors))
     rows = []
     for used, factors in nested_factors(model, layers, corpus, sample, settings["factors"], seed):
-        found = agreement(scores(factors), reference, settings["share"])
+        found = agreement(scores(factors), reference, share)
         rows.append({"blocks": used, **found})
         log.info("%s", rows[-1])
-    rows.append({"blocks": len(sample), **agreement(reference, reference, settings["share"])})
+    rows.append({"blocks": len(sample), **agreement(reference, reference, share)})
     write_table(arguments.output, pd.DataFrame(rows))
 
 
@@ -119,5 +123,6 @@ if __name__ == "__main__":
     parser.add_argument("--factors", type=Path, required=True)
     parser.add_argument("--toxic", type=Path, required=True)
     parser.add_argument("--safe", type=Path)
+    parser.add_argument("--selection", type=Path, help="record of a selection")
     parser.add_argument("--output", type=Path, required=True)
     run(main, parser)

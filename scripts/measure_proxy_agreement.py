@@ -2,8 +2,9 @@
 
 Both are exact `loss` scores of the same sampled blocks, along the same query direction of each.
 
-settings: {"blocks": number of blocks to score, "share": what the selection takes, "scores":
-{"batch_size", "logits_budget_mib"}, "seed": int, "resamples": int, "level": float}.
+settings: {"blocks": number of blocks to score, "share": what the selection takes, null:
+that of --selection, "scores": {"batch_size", "logits_budget_mib"}, "seed": int, "resamples": int,
+"level": float}.
 """
 
 from ifguide.workflow.command_line import argument_parser, run
@@ -16,7 +17,7 @@ import numpy as np
 
 from ifguide.data.corpus import Corpus, open_corpus
 from ifguide.evaluation.ranking_agreement import agreement_intervals, rank_density
-from ifguide.files.artifacts import require_same, write_json
+from ifguide.files.artifacts import read_json, require_same, write_json
 from ifguide.files.tensor_files import read_tensors
 from ifguide.influence.block_scores import block_scores
 from ifguide.influence.factor_blocks import sampled_blocks
@@ -30,6 +31,9 @@ SHARES = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5)
 
 def main(arguments: Namespace) -> None:
     settings = arguments.settings
+    share = settings["share"]
+    if arguments.selection:
+        share = read_json(arguments.selection)["selected_share"]
     corpus = open_corpus(arguments.corpus)
     blocks = np.sort(
         sampled_blocks(
@@ -49,7 +53,7 @@ def main(arguments: Namespace) -> None:
     owners = np.concatenate(
         [np.full(int(corpus.valid(int(block)).sum()) - 1, block) for block in blocks]
     )
-    shares = sorted({*SHARES, settings["share"]})
+    shares = sorted({*SHARES, share})
     found = agreement_intervals(
         proxy,
         target,
@@ -90,5 +94,6 @@ if __name__ == "__main__":
         parser.add_argument(f"--{side}", type=Path, required=True, help="model directory")
         parser.add_argument(f"--{side}-name", required=True)
         parser.add_argument(f"--{side}-direction", type=Path, required=True)
+    parser.add_argument("--selection", type=Path, help="record of a selection")
     parser.add_argument("--output", type=Path, required=True)
     run(main, parser)

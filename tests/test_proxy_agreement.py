@@ -7,6 +7,7 @@ import pytest
 import torch
 from scipy.stats import spearmanr
 
+from conftest import TINY, copy_run, run_snakemake
 from ifguide.data.corpus import open_corpus
 from ifguide.errors import InputError
 from ifguide.evaluation.intervals import resample_weights
@@ -97,3 +98,17 @@ def test_a_finished_comparison_of_proxy_and_target(finished):
     for row in [found["spearman"], *found["top_overlap"]]:
         assert -1 <= row["low"] <= row["high"] <= 1 and -1 <= row["value"] <= 1
     assert (finished / "results/tiny/figures/proxy_agreement.svg").exists()
+
+
+def test_a_selection_by_its_false_discoveries_is_compared_at_the_share_that_it_took(
+    finished, tmp_path
+):
+    clone = copy_run(finished, tmp_path / "clone")
+    (clone / "wide.yaml").write_text('report: {selection: "wide"}\n', encoding="utf-8")
+    compared = "results/tiny/influence/target/identity/proxy_agreement.json"
+    arguments = [compared, "--cores", "1", "--configfile", TINY, "wide.yaml"]
+    ran = run_snakemake(clone, *arguments)
+    assert ran.returncode == 0, ran.stdout
+    selection = clone / "results/tiny/influence/proxy/differential/wide/selection.json"
+    shares = [row["share"] for row in read_json(clone / compared)["top_overlap"]]
+    assert read_json(selection)["selected_share"] in shares

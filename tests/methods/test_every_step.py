@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterable
 from pathlib import Path
 
 import pandas as pd
@@ -149,6 +150,11 @@ ON_THE_WAY = {
 }
 
 
+CONTINUATIONS = "continuations/shard-00000.jsonl"
+# Seconds for all of them on two cores that others use too.
+LONGEST_RUN = 3000
+
+
 def tried(key: str) -> str:
     return f"tried_{key}"
 
@@ -160,12 +166,14 @@ def methods_tried(examples: dict, off: dict) -> dict:
     return entries
 
 
-def compare(clone: Path, examples: dict, off: dict) -> str:
-    """Write the overlay of the tiny config that compares every example; return its name."""
-    methods = methods_tried(examples, off)
+def compare(clone: Path, examples: dict, off: dict, measured: Iterable[str] = ()) -> str:
+    """Write the overlay of the tiny config that compares every example; return its name.
+
+    measured: methods that are compared, too, of those that are switched off.
+    """
     overlay = {
-        "methods": {**NAMED, **methods},
-        "evaluation": {"methods": ["none", *methods]},
+        "methods": {**NAMED, **methods_tried(examples, off)},
+        "evaluation": {"methods": ["none", *map(tried, examples), *measured]},
         "report": {"study": [], "agreement_blocks": 0, "proxy_agreement": None},
     }
     (clone / "every_step.yaml").write_text(yaml.safe_dump(overlay), encoding="utf-8")
@@ -178,10 +186,16 @@ def compared(finished, tmp_path_factory) -> Path:
     clone = copy_run(finished, tmp_path_factory.mktemp("compared") / "clone")
     overlay = compare(clone, EXAMPLES, OFF)
     arguments = ["--cores", "2", "--configfile", TINY, overlay]
-    for target in (LAYOUT.shown("summary.csv"), "plan"):
-        ran = run_snakemake(clone, target, *arguments)
+    for targets in ([LAYOUT.shown("summary.csv"), *map(continuations, OFF)], ["plan"]):
+        ran = run_snakemake(clone, *targets, *arguments, timeout=LONGEST_RUN)
         assert ran.returncode == 0, ran.stdout
     return clone
+
+
+def continuations(key: str) -> str:
+    """What a method writes whose step is switched off: nothing else is measured of it."""
+    folder = LAYOUT.evaluation("target", f"off_{key}", "0", "realtoxicityprompts")
+    return f"{folder}/{CONTINUATIONS}"
 
 
 def test_every_registered_step_is_tried():
@@ -280,5 +294,4 @@ def test_switched_off_it_is_the_model_that_it_began_with(compared, key):
 
 def spoken(clone: Path, method: str) -> list[str]:
     folder = LAYOUT.evaluation("target", method, "0", "realtoxicityprompts")
-    generations = read_jsonl(clone / folder / "generations.jsonl")
-    return [record["continuation"] for record in generations]
+    return [record["continuation"] for record in read_jsonl(clone / folder / CONTINUATIONS)]

@@ -50,7 +50,7 @@ def python(tmp_path_factory) -> Path:
 @pytest.fixture(scope="module")
 def compared(finished, python, tmp_path_factory) -> Path:
     clone = copy_run(finished, tmp_path_factory.mktemp("toys") / "clone")
-    overlay = compare(clone, EXAMPLES, OFF)
+    overlay = compare(clone, EXAMPLES, OFF, [f"off_{key}" for key in OFF])
     arguments = [LAYOUT.shown("summary.csv"), "--cores", "2", "--configfile", TINY, overlay]
     ran = run_snakemake(clone, *arguments, python=python)
     assert ran.returncode == 0, ran.stdout

@@ -56,6 +56,7 @@ rule measure_agreement:
         factors=layout.factors(),
         toxic=lambda w: influence.gradient_file(w.model, w.direction, "toxic"),
         safe=lambda w: influence.gradient_file(w.model, w.direction, "safe"),
+        selection=shown.selection_record,
     output:
         table=report(
             f"{layout.direction()}/ranking_agreement.csv",
@@ -91,18 +92,19 @@ rule measure_agreement:
                 for key in ("batch_size", "logits_budget_mib")
             },
             blocks=config["report"]["agreement_blocks"],
-            share=config["influence"]["selections"][shown.selection]["limit"],
+            share=shown.share,
             seed=SEED,
         ),
         model=lambda w: layout.model(w.model, "none", PROXY_SEED),
         corpus=lambda w: experiment.corpus_of(w.model),
+        selection=shown.selection_options,
         safe=lambda w, input: ["--safe", input.safe] if input.safe else [],
     message:
         "how the ranking along {wildcards.direction} depends on the factors' sample"
     shell:
         "python {params.script:q} --settings {params.settings:q} --model {params.model:q}"
         " --corpus {params.corpus:q} --factors {input.factors:q} --toxic {input.toxic:q}"
-        " {params.safe:q} --output {output.table:q} > {log:q} 2>&1"
+        " {params.safe:q} {params.selection:q} --output {output.table:q} > {log:q} 2>&1"
 
 
 rule measure_proxy_agreement:
@@ -116,6 +118,7 @@ rule measure_proxy_agreement:
         ),
         target=lambda w: methods.model_files(w.model, "none", PROXY_SEED),
         target_direction=layout.direction_file(),
+        selection=shown.selection_record,
     output:
         found=f"{layout.direction()}/proxy_agreement.json",
     log:
@@ -134,7 +137,7 @@ rule measure_proxy_agreement:
         script=script("measure_proxy_agreement"),
         settings=always(
             blocks=(config["report"]["proxy_agreement"] or {}).get("blocks"),
-            share=config["influence"]["selections"][shown.selection]["limit"],
+            share=shown.share,
             scores={
                 key: config["influence"]["scores"][key]
                 for key in ("batch_size", "logits_budget_mib")
@@ -144,6 +147,7 @@ rule measure_proxy_agreement:
             level=config["evaluation"]["level"],
         ),
         corpus=lambda w: experiment.corpus_of(w.model),
+        selection=shown.selection_options,
         proxy=lambda w: (layout.model(influence.model_of(w.direction), "none", PROXY_SEED)),
         proxy_name=lambda w: influence.model_of(w.direction),
         target=lambda w: layout.model(w.model, "none", PROXY_SEED),
@@ -154,7 +158,7 @@ rule measure_proxy_agreement:
         " --proxy {params.proxy:q} --proxy-name {params.proxy_name:q}"
         " --proxy-direction {input.proxy_direction:q} --target {params.target:q}"
         " --target-name {wildcards.model:q} --target-direction {input.target_direction:q}"
-        " --output {output.found:q} > {log:q} 2>&1"
+        " {params.selection:q} --output {output.found:q} > {log:q} 2>&1"
 
 
 rule study:

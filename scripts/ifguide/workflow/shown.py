@@ -56,6 +56,21 @@ class Shown:
         return self.influence.selection_folder(self.selection)
 
     @property
+    def share(self) -> float | None:
+        """The share of the tokens that this selection takes, None where the config does not say."""
+        limit = self.config["influence"]["selections"][self.selection]["limit"]
+        return None if isinstance(limit, dict) else limit
+
+    @property
+    def selection_record(self) -> list[str]:
+        """The record that says how many tokens it takes, where the config does not."""
+        return [] if self.share is not None else [f"{self.selection_folder}/selection.json"]
+
+    @property
+    def selection_options(self) -> list[str]:
+        return ["--selection", *self.selection_record] if self.selection_record else []
+
+    @property
     def scores(self) -> tuple[str, str]:
         """The direction and attribution of the selection that is shown."""
         entry = self.config["influence"]["selections"][self.selection]
