@@ -487,6 +487,8 @@ CHANGES: dict[str, tuple[object, set[str] | str]] = {
     "report.prompts": (3, PAGES),
     "report.samples": (3, PAGES),
     "report.benchmark": ("toxigen", SUMMARY | PAGES),
+    "report.choose_on": ("toxigen", DRAWN | REPORT),
+    "report.choose_within": (0.1, REPORT),  # where nothing is chosen
     "report.selection": ("wide", {"select_tokens"} | SHOWN | AGREEMENT | PROXY_AGREEMENT),
     "report.study.0.question": ("Which?", STUDY),
     "report.study.0.variants": (["rare"], STUDY | DRAWN),
