@@ -182,7 +182,6 @@ CHANGES: dict[str, tuple[object, set[str] | str]] = {
     "classifiers.explicit_literal.planted": ("implicit", CLASSIFY),
     "classifiers.implicit_literal.planted": ("explicit", CLASSIFY),
     "classifiers.word_list.words": ("{planted}/pairs.tsv", CLASSIFY),
-    "classifiers.common.words": ("{planted}/words.txt", CLASSIFY),
     # The target has epochs of its own.
     "training.epochs": (3, TRAINING),
     "training.max_steps": (30, TRAINING),
@@ -269,7 +268,7 @@ CHANGES: dict[str, tuple[object, set[str] | str]] = {
     "methods.ascent.suppress.selection": ("wide", REPORT),
     "methods.toxicity_filter.filter.classifier": (
         "another",
-        "methods.toxicity_filter.filter.classifier: 'another' is none of common, explicit, "
+        "methods.toxicity_filter.filter.classifier: 'another' is none of explicit, "
         "explicit_literal, implicit, implicit_literal, word_list",
     ),
     "methods.toxicity_filter.filter.by": ("worst", REPORT),

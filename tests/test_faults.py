@@ -308,7 +308,7 @@ def test_a_folder_whose_outputs_the_workflow_removed_is_written_again(
     """It removes those of a failed job, but not their checksums, of which it does not know."""
     clone = copy_run(finished, tmp_path / "clone")
     for path in (clone / written).iterdir():
-        if path.name != SUMS:
+        if path.name not in (SUMS, "README.md"):  # the card of a model is another job's
             path.unlink()
     assert run_stage(clone, commands, script, str(written)) is None
     assert content_of(clone, written) == content_of(finished, written)

@@ -302,16 +302,16 @@ class Checks:
             for name, entry in methods.items()
         }
 
-        def follow(name: str, chain: list[str]) -> None:
+        def follow(name: str, chain: list[str], first: str | None) -> None:
             for key, other in made_from[name].items():
                 if not isinstance(other, str):
                     continue
                 if other in [*chain, name]:
-                    refuse_config(key, "begins with a model made from itself")
-                follow(other, [*chain, name])
+                    refuse_config(first or key, "begins with a model made from itself")
+                follow(other, [*chain, name], first or key)
 
         for name in methods:
-            follow(name, [])
+            follow(name, [], None)
 
     def _positions_of(self, model: str) -> int | None:
         """Return the positions of a model, None where they follow the block or are not known."""

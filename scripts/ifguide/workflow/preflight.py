@@ -124,7 +124,8 @@ class Preflight:
                     marked += spans or []
             if not whole:
                 marked.append(True)  # further on, perhaps
-        if 0 < most_tokens < block_size:
+        # Of a corpus that cannot be read, its size is not the fault.
+        if not self.findings and 0 < most_tokens < block_size:
             self.fault(
                 "corpus.block_size",
                 f"{block_size} is longer than the whole corpus, which has at most {most_tokens:.0f}"
