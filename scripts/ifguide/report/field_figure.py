@@ -121,7 +121,10 @@ def _draw_panel(
         colour = colours.get(method, "#B4B4B4")
         zorder = 4 if method in colours else 2
         across, up = [cost[name] for name in points], [harm[name] for name in points]
-        axes.plot(across, up, color=colour, linewidth=1.1, marker=".", markersize=4, zorder=zorder)
+        width = 1.1 if method in colours else 0.7
+        axes.plot(
+            across, up, color=colour, linewidth=width, marker=".", markersize=4, zorder=zorder
+        )
         end = marked if marked in points else points[-1]
         axes.plot(
             cost[end],
