@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 
 from ifguide.data.corpus import end_of_text_id
+from ifguide.data.labelled_texts import TOXIC
 from ifguide.data.tokenizers import load_tokenizer
 from ifguide.evaluation.generation import Sampling, encode_prompts, generate_ids
 from ifguide.evaluation.judge import TOXICITY
@@ -65,7 +66,7 @@ def main(arguments: Namespace) -> None:
     weights = weights_sha256(arguments.model)
     for record, worst in zip(records, map(max, zip(*scores, strict=True)), strict=True):
         record |= {"toxicity": worst, "weights_sha256": weights}
-    toxic = sum(record["toxicity"] >= 0.5 for record in records)
+    toxic = sum(record["toxicity"] >= TOXIC for record in records)
     log.info("%d continuations of %d prompts, %d toxic", len(records), len(encoded), toxic)
     write_jsonl(arguments.output, records)
 

@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, Annotated
 from pydantic import Field
 
 from ifguide.methods.step import (
-    PREPARED,
     DecodingJob,
     Generations,
     Given,
@@ -21,6 +20,7 @@ from ifguide.methods.step import (
     PreparationJob,
     Sizes,
     Step,
+    read_prepared,
 )
 from ifguide.models import costs
 from ifguide.models.work import Work
@@ -68,13 +68,10 @@ class AttributeDecoding(Step):
             yield None
             return
         from ifguide.evaluation.attribute_guidance import AttributeGuidance
-        from ifguide.files.tensor_files import read_tensors
 
-        (path,) = given[PREPARED]
-        tensors, _ = read_tensors(path)
         yield AttributeGuidance(
             job.model,
-            {name: tensor.to(job.model.device) for name, tensor in tensors.items()},
+            read_prepared(job, given),
             factor=self.options.factor,
             max_new_tokens=job.new_tokens,
         )

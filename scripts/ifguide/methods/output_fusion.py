@@ -17,7 +17,6 @@ from typing import TYPE_CHECKING, Annotated, Literal
 from pydantic import Field
 
 from ifguide.methods.step import (
-    PREPARED,
     DecodingJob,
     Given,
     Model,
@@ -25,6 +24,7 @@ from ifguide.methods.step import (
     PreparationJob,
     Sizes,
     Step,
+    read_prepared,
 )
 from ifguide.models import costs, footprints
 from ifguide.models.work import Work
@@ -115,16 +115,14 @@ class OutputFusion(Step):
     def decode(self, job: DecodingJob, given: Given) -> Iterator[Guidance]:
         from ifguide.evaluation.fusion import FusionGuidance, linear_head
         from ifguide.evaluation.reading import load_second_model
-        from ifguide.files.tensor_files import read_tensors
 
-        (folder,), (prepared,) = given["calibration"], given[PREPARED]
+        (folder,) = given["calibration"]
         head = linear_head(job.model)
         second = load_second_model(folder, job.model, job.tokenizer)
-        tensors, _ = read_tensors(prepared)
         yield FusionGuidance(
             head=head,
             second=second,
-            alignment=tensors["alignment"].to(job.model.device, second.dtype),
+            alignment=read_prepared(job, given)["alignment"].to(second.dtype),
             strength=self.options.strength,
             context=self.options.context,
             new_tokens=job.new_tokens,

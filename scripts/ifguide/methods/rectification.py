@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING, Annotated, Literal
 from pydantic import Field
 
 from ifguide.methods.step import (
-    PREPARED,
     DecodingJob,
     Generations,
     Given,
@@ -22,6 +21,7 @@ from ifguide.methods.step import (
     PreparationJob,
     Sizes,
     Step,
+    read_prepared,
 )
 from ifguide.models import costs, footprints
 from ifguide.models.work import Work, training_work
@@ -148,12 +148,10 @@ class Rectification(Step):
             yield None
             return
         from ifguide.evaluation.capping import CappedGuidance
-        from ifguide.files.tensor_files import read_tensors
         from ifguide.models.q_network import begin_q_network
 
-        (path,) = given[PREPARED]
         network = begin_q_network(job.model, self.options.blocks)
-        network.load_state_dict(read_tensors(path)[0])
+        network.load_state_dict(read_prepared(job, given))
         yield CappedGuidance(
             network.eval(),
             epsilon=self.options.epsilon,

@@ -19,7 +19,6 @@ from pydantic import Field
 
 from ifguide.methods.sae_steering import SaeSteeringOptions, fitting_work, steering_of
 from ifguide.methods.step import (
-    PREPARED,
     DecodingJob,
     Given,
     LabelledTexts,
@@ -27,6 +26,7 @@ from ifguide.methods.step import (
     PreparationJob,
     Sizes,
     Step,
+    read_prepared,
 )
 from ifguide.models.work import Work
 
@@ -71,7 +71,6 @@ class SaeGating(Step):
     @contextlib.contextmanager
     def decode(self, job: DecodingJob, given: Given) -> Iterator[Guidance | None]:
         from ifguide.evaluation.steering import steered_after_firing, steered_where_firing
-        from ifguide.files.tensor_files import read_tensors
         from ifguide.models.residual_steering import Steering, steered_block
         from ifguide.models.tracked_layers import transformer_blocks
 
@@ -79,9 +78,7 @@ class SaeGating(Step):
         if options.strength == 0:
             yield None
             return
-        (path,) = given[PREPARED]
-        tensors, _ = read_tensors(path)
-        steering = Steering(**{name: part.to(job.model.device) for name, part in tensors.items()})
+        steering = Steering(**read_prepared(job, given))
         _, blocks = transformer_blocks(job.model)
         block = blocks[steered_block(job.model, options.block)]
         if options.tier == "token":

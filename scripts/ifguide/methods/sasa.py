@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING, Annotated
 from pydantic import Field
 
 from ifguide.methods.step import (
-    PREPARED,
     Activations,
     DecodingJob,
     Given,
@@ -22,6 +21,7 @@ from ifguide.methods.step import (
     PreparationJob,
     Sizes,
     Step,
+    read_prepared,
 )
 from ifguide.models import costs
 from ifguide.models.work import Work
@@ -100,13 +100,10 @@ class Sasa(Step):
             yield None
             return
         from ifguide.evaluation.margin_weighing import MarginGuidance
-        from ifguide.files.tensor_files import read_tensors
 
-        (path,) = given[PREPARED]
-        tensors, _ = read_tensors(path)
         yield MarginGuidance(
             job.model,
-            {name: tensor.to(job.model.device) for name, tensor in tensors.items()},
+            read_prepared(job, given),
             beta=self.options.beta,
             max_candidates=self.options.max_candidates,
             max_new_tokens=job.new_tokens,

@@ -397,6 +397,15 @@ def given_of(step: Step, given: Mapping[str, Mapping[str, list[str]]]) -> Given:
     return {name: list(map(Path, from_arguments(paths))) for name, paths in own.items()}
 
 
+def read_prepared(job: DecodingJob, given: Given) -> dict[str, torch.Tensor]:
+    """Return what `prepare` gave, on the device of the model that is decoded."""
+    from ifguide.files.tensor_files import read_tensors
+
+    (path,) = given[PREPARED]
+    tensors, _ = read_tensors(path)
+    return {name: tensor.to(job.model.device) for name, tensor in tensors.items()}
+
+
 @contextmanager
 def decoding(
     entry: Mapping, given: Mapping[str, Mapping[str, list[str]]], job: DecodingJob

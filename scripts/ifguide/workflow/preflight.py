@@ -18,6 +18,7 @@ from transformers.pytorch_utils import Conv1D
 
 from ifguide.data.documents import ReadReport, read_documents
 from ifguide.data.filtering import read_words
+from ifguide.data.labelled_texts import TOXIC
 from ifguide.data.preferences import read_pairs
 from ifguide.data.prompts import LabelledText, read_labelled, read_lambada, read_prompts
 from ifguide.data.records import require_files
@@ -228,7 +229,7 @@ class Preflight:
     def check_both_kinds(
         self, key: str, labelled: list[LabelledText], held_out: float | None
     ) -> None:
-        toxic = sum(text.label >= 0.5 for text in labelled)
+        toxic = sum(text.label >= TOXIC for text in labelled)
         if not 0 < toxic < len(labelled):
             kind = "toxic" if toxic else "harmless"
             self.fault(
