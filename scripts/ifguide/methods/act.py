@@ -11,13 +11,17 @@ one norm after another. The maps are folded into the norms' weights (`models.nor
 from __future__ import annotations
 
 import functools
-from typing import Annotated
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Annotated
 
 from pydantic import Field
 
 from ifguide.methods.step import EditJob, Given, LabelledTexts, Need, Sizes, Step
 from ifguide.models.work import Work, reading_work
 from ifguide.settings import Settings
+
+if TYPE_CHECKING:
+    from ifguide.methods.lineas import LineasOptions
 
 TEXT_TOKENS = 40  # of a labelled text, for a plan
 TEXTS_AT_ONCE = 32
@@ -72,23 +76,26 @@ class Act(Step):
         return reading_work(sizes.shape, passes * each * length, length, TEXTS_AT_ONCE)
 
     def edit(self, job: EditJob, given: Given) -> None:
-        from ifguide.data.labelled_texts import equally_many, read_texts
-        from ifguide.models.transport import fit_one_by_one, transport
+        from ifguide.models.transport import fit_one_by_one
 
-        options = self.options
-        if options.strength == 0:
-            return
-        (path,) = given["texts"]
-        fit = functools.partial(
-            fit_one_by_one,
-            incremental=options.incremental,
-            batch_size=TEXTS_AT_ONCE,
-        )
-        transport(
-            job.model,
-            job.tokenizer,
-            equally_many(read_texts(path), options.samples, job.seed),
-            fit,
-            max_length=options.max_length,
-            strength=options.strength,
-        )
+        incremental = self.options.incremental
+        fit = functools.partial(fit_one_by_one, incremental=incremental, batch_size=TEXTS_AT_ONCE)
+        carry(job, given, self.options, fit)
+
+
+def carry(job: EditJob, given: Given, options: ActOptions | LineasOptions, fit: Callable) -> None:
+    """Move what the norms give on toxic texts, by maps that `fit` finds (`models.transport`)."""
+    from ifguide.data.labelled_texts import equally_many, read_texts
+    from ifguide.models.transport import transport
+
+    if options.strength == 0:
+        return
+    (path,) = given["texts"]
+    transport(
+        job.model,
+        job.tokenizer,
+        equally_many(read_texts(path), options.samples, job.seed),
+        fit,
+        max_length=options.max_length,
+        strength=options.strength,
+    )

@@ -16,6 +16,7 @@ from typing import Annotated
 
 from pydantic import Field
 
+from ifguide.methods.act import carry
 from ifguide.methods.step import EditJob, Given, LabelledTexts, Need, Sizes, Step
 from ifguide.models import costs, footprints
 from ifguide.models.work import Work
@@ -85,13 +86,9 @@ class Lineas(Step):
         )
 
     def edit(self, job: EditJob, given: Given) -> None:
-        from ifguide.data.labelled_texts import equally_many, read_texts
-        from ifguide.models.transport import fit_jointly, transport
+        from ifguide.models.transport import fit_jointly
 
         options = self.options
-        if options.strength == 0:
-            return
-        (path,) = given["texts"]
         fit = functools.partial(
             fit_jointly,
             steps=options.steps,
@@ -99,11 +96,4 @@ class Lineas(Step):
             l1=options.l1,
             group=options.group,
         )
-        transport(
-            job.model,
-            job.tokenizer,
-            equally_many(read_texts(path), options.samples, job.seed),
-            fit,
-            max_length=options.max_length,
-            strength=options.strength,
-        )
+        carry(job, given, options, fit)
