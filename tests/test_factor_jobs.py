@@ -155,6 +155,7 @@ def gradient_arguments(model, folder: Path, **changes) -> Namespace:
         settings={"tokens_per_batch": 64, "allow_untrained": False, **changes},
         model=model,
         queries=folder / "queries.jsonl",
+        own_generations=None,
         output=folder / "gradient.safetensors",
     )
 

@@ -109,9 +109,7 @@ def test_a_change_of_one_benchmark_remakes_that_one(clone):
     evaluate(clone, {"benchmarks": {"toxigen": {"generation": {"max_new_tokens": 5}}}})
     after = measured(clone)
     changed = {path for path in before if after[path] != before[path]}
-    assert {path.name for path in changed} == {Path(name).name for name in FILES} - {
-        "continuation_losses.json"
-    } | {"metrics.json"}
+    assert {path.name for path in changed} == {Path(name).name for name in FILES} | {"metrics.json"}
     assert all("toxigen" in path.parts for path in changed)
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 import yaml
-from transformers import GPTNeoXConfig, GPTNeoXForCausalLM
+from transformers import GPTNeoXConfig, GPTNeoXForCausalLM, GPTNeoXForSequenceClassification
 
 from conftest import AWKWARD, TINY, copy_repository, error_line, run_snakemake
 from ifguide.data.corpus import train_tokenizer
@@ -116,8 +116,11 @@ def test_a_checkpoint_with_code_is_refused_before_it_runs(tmp_path):
 
 @pytest.fixture
 def model_with_code(tmp_path) -> Path:
+    return write_model_with_code(tmp_path / "model", tmp_path / "it-ran", GPTNeoXForCausalLM)
+
+
+def write_model_with_code(folder: Path, marker: Path, architecture: type) -> Path:
     """A model directory whose configuration asks for classes in a Python file beside it."""
-    folder = tmp_path / "model"
     config = GPTNeoXConfig(
         vocab_size=300,
         hidden_size=8,
@@ -125,10 +128,10 @@ def model_with_code(tmp_path) -> Path:
         num_attention_heads=1,
         intermediate_size=8,
     )
-    GPTNeoXForCausalLM(config).save_pretrained(folder)
+    architecture(config).save_pretrained(folder)
     train_tokenizer(["some text"], 300).save_pretrained(folder)
     (folder / "evil.py").write_text(
-        f"import pathlib\npathlib.Path({str(tmp_path / 'it-ran')!r}).touch()\n"
+        f"import pathlib\npathlib.Path({str(marker)!r}).touch()\n"
         "from transformers import GPTNeoXConfig as Config, GPTNeoXForCausalLM as Model\n"
         "from transformers import PreTrainedTokenizerFast as Tokenizer\n",
         encoding="utf-8",
@@ -148,17 +151,27 @@ def model_with_code(tmp_path) -> Path:
 
 
 @pytest.mark.parametrize("model_type", ["gpt_neox", "of_its_own"])
-def test_code_in_a_model_directory_is_not_run(model_with_code, tmp_path, model_type):
-    config = json.loads((model_with_code / "config.json").read_text("utf-8"))
+@pytest.mark.parametrize(
+    ("architecture", "load"),
+    [
+        (GPTNeoXForCausalLM, load_model),
+        (GPTNeoXForCausalLM, load_tokenizer),
+        (GPTNeoXForSequenceClassification, lambda path: SequenceJudge(path, 1)),
+    ],
+    ids=["model", "tokenizer", "judge"],
+)
+def test_code_in_a_model_directory_is_not_run(tmp_path, model_type, architecture, load):
+    marker = tmp_path / "it-ran"
+    folder = write_model_with_code(tmp_path / "model", marker, architecture)
+    config = json.loads((folder / "config.json").read_text("utf-8"))
     config["model_type"] = model_type
-    (model_with_code / "config.json").write_text(json.dumps(config), encoding="utf-8")
-    for load in (load_model, load_tokenizer, lambda path: SequenceJudge(path, 1)):
-        # A known architecture is loaded with the library's own code, an unknown one is refused.
-        try:
-            load(model_with_code)
-        except (InputError, ValueError):
-            assert model_type == "of_its_own"
-    assert not (tmp_path / "it-ran").exists()
+    (folder / "config.json").write_text(json.dumps(config), encoding="utf-8")
+    # A known architecture is loaded with the library's own code, an unknown one is refused.
+    try:
+        load(folder)
+    except (InputError, ValueError):
+        assert model_type == "of_its_own"
+    assert not marker.exists()
 
 
 def test_weights_in_a_pickle_are_refused(model_with_code):

@@ -170,7 +170,7 @@ rule measure_query_gradient:
         "mean gradient of the query records {wildcards.queries}"
     shell:
         "python {params.script:q} --settings {params.settings:q} --model {params.model:q}"
-        " {params.kind} {input.queries:q} --output {output.gradient:q} > {log:q} 2>&1"
+        " {params.kind:q} {input.queries:q} --output {output.gradient:q} > {log:q} 2>&1"
 
 
 rule make_direction:

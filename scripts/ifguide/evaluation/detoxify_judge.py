@@ -1,9 +1,11 @@
 """The judge that is a Detoxify model, published or trained here: all of its fields."""
 
+import io
 import logging
 import pickle
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 from transformers import PreTrainedModel
@@ -39,10 +41,10 @@ class DetoxifyJudge(Judge):
         if not checkpoint.is_file():
             raise InputError(f"config key {key}.checkpoint: {checkpoint} does not exist")
         verify_directory(checkpoint.parent)
-        _require_plain(checkpoint)
+        content = _read_plain(checkpoint)
         try:
             self.detoxify = Detoxify(
-                checkpoint=str(checkpoint),
+                checkpoint=_with_base_model(content, checkpoint.parent),
                 huggingface_config_path=str(checkpoint.parent),
                 device="cuda" if torch.cuda.is_available() else "cpu",
             )
@@ -81,13 +83,27 @@ class DetoxifyJudge(Judge):
         }
 
 
-def _require_plain(checkpoint: Path) -> None:
-    """Refuse a checkpoint that the restricted unpickler refuses, or cannot read."""
+def _read_plain(checkpoint: Path) -> dict[str, Any]:
+    """Return what a checkpoint holds; refuse one that the restricted unpickler refuses."""
     try:
-        torch.load(checkpoint, map_location="cpu", weights_only=True)
+        content = torch.load(checkpoint, map_location="cpu", weights_only=True)
     except (pickle.UnpicklingError, RuntimeError, EOFError) as error:
         raise InputError(
             f"{checkpoint}: damaged, or a pickle that holds more than tensors and plain values, "
-            "and not loaded; delete it and run again, or give a plain one"
+            "and not loaded; give a plain one"
         ) from error
     log.warning("%s is a pickle, loaded because it holds only tensors and plain values", checkpoint)
+    return content
+
+
+def _with_base_model(content: dict[str, Any], folder: Path) -> io.BytesIO:
+    """Return a checkpoint whose base model is the one in a folder.
+
+    Detoxify reads the base model's configuration by the name that the checkpoint gives, a name of
+    the hub or a place that may have moved, even where it is told of a folder.
+    """
+    content["config"]["arch"]["args"]["model_type"] = str(folder)
+    rewritten = io.BytesIO()
+    torch.save(content, rewritten)
+    rewritten.seek(0)
+    return rewritten
