@@ -19,6 +19,16 @@ from ifguide.workflow.preflight import Preflight
 from own_texts import RECORDS, SMALL, own_config, write_lines, write_texts
 from small_models import small_model
 
+MPT = {"model_type": "mpt", "d_model": 16, "n_heads": 2, "n_layers": 1}
+OPT = {
+    "model_type": "opt",
+    "hidden_size": 16,
+    "word_embed_proj_dim": 16,
+    "num_hidden_layers": 1,
+    "num_attention_heads": 2,
+    "ffn_dim": 32,
+}
+
 
 @pytest.fixture
 def texts(tmp_path, monkeypatch) -> Path:
@@ -73,6 +83,18 @@ def benchmark(**entry) -> dict:
 def labelled(path: str, **train) -> dict:
     source = {"format": "labelled", "files": path}
     return {"rewards": {"mine": {"train": {"sources": [source], **train}}}}
+
+
+def compared(step: dict, **own) -> dict:
+    """A method that is compared, of a model of some family."""
+    return {
+        **other(architecture=own or {"model_type": "gpt_neox", **SMALL}),
+        "texts": {
+            "labelled": {"sources": [{"format": "labelled", "files": "texts/labelled.jsonl"}]}
+        },
+        "methods": {"tried": {"start_from": "none", **step}},
+        "evaluation": {"models": ["other"], "methods": ["none", "tried"]},
+    }
 
 
 def source(**entry) -> dict:
@@ -249,6 +271,41 @@ FAULTS = {
         lambda: (given_model(), Path("given/model.safetensors").write_bytes(b"cut")),
         {"methods": {"tuned": {"start_from": {"path": "given"}}}},
         f"methods.tuned.start_from.path: {NOT_A_MODEL}",
+    ),
+    "biases of a family that has none": (
+        None,
+        compared({"uddia": {"texts": "labelled"}}, model_type="llama", **SMALL),
+        "methods.tried.uddia: a llama model has no biases in its blocks, so that none can be tuned",
+    ),
+    "more biases than blocks": (
+        None,
+        compared({"uddia": {"texts": "labelled", "blocks": 9}}),
+        "methods.tried.uddia: 9 blocks are to be tuned, but the model has 1",
+    ),
+    "a block that is not there": (
+        None,
+        compared({"sae_gating": {"texts": "labelled", "block": 2}}),
+        "methods.tried.sae_gating: 2, but GPTNeoXForCausalLM has 1 blocks",
+    ),
+    "a folded block that is not there": (
+        None,
+        compared({"sae_steering": {"texts": "labelled", "block": 2}}),
+        "methods.tried.sae_steering: 2, but GPTNeoXForCausalLM has 1 blocks",
+    ),
+    "layers that no name fits": (
+        None,
+        compared({"aura": {"texts": "labelled", "layers": "no_such"}}),
+        "methods.tried.aura: 'no_such' is in no name of a linear layer; one of them is ",
+    ),
+    "queries, keys and values of another name": (
+        None,
+        compared({"antidote": {"texts": "labelled", "targets": "qkv"}}, **MPT),
+        "methods.tried.antidote: MptForCausalLM: no layer is named",
+    ),
+    "gates of another name": (
+        None,
+        compared({"model_surgery": {"texts": "labelled"}}, **OPT),
+        "methods.tried.model_surgery: OPTForCausalLM: no layer is named gate_proj",
     ),
     "a judge that is no Detoxify model": (
         lambda: Path("judge.ckpt").write_bytes(b"no checkpoint"),

@@ -203,4 +203,6 @@ def test_weights_that_stay_keep_their_bits_in_half_precision(family, tokenizer, 
 
 def test_a_family_without_such_layers_is_refused():
     with pytest.raises(InputError, match="no layer is named query_key_value, .*`targets: all`"):
-        targets(OneLinearLayer(), "qkv")
+        Antidote.from_config({"texts": "labelled", "targets": "qkv"}).require_model(
+            OneLinearLayer()
+        )

@@ -83,10 +83,20 @@ class Antidote(Step):
         tokens = sizes.records("texts") / 2 * length
         return reading_work(sizes.shape, tokens, length, BATCH).then(sorting)
 
+    def require_model(self, model: PreTrainedModel) -> None:
+        from ifguide.models.tracked_layers import linear_layers
+
+        if self.options.targets == "qkv" and not any(map(is_attention, linear_layers(model))):
+            raise InputError(
+                f"{type(model).__name__}: no layer is named {', '.join(QUERY_KEY_VALUE)}; set the "
+                "option `targets: all`"
+            )
+
     def edit(self, job: EditJob, given: Given) -> None:
         options = self.options
         if options.strength == 0:
             return
+        self.require_model(job.model)
         layers = targets(job.model, options.targets)
         if options.mask == "random":
             scores = {layer.name: random_scores(layer, job.seed) for layer in layers}
@@ -111,18 +121,16 @@ class Antidote(Step):
 
 
 def targets(model: PreTrainedModel, which: Literal["qkv", "all"]) -> list[TrackedLayer]:
-    """Return the layers that are pruned. Raises InputError where a family has none of them."""
+    """Return the layers that are pruned."""
     from ifguide.models.tracked_layers import tracked_layers
 
-    layers = tracked_layers(model)[0]
-    if which == "qkv":
-        layers = [layer for layer in layers if layer.name.rpartition(".")[2] in QUERY_KEY_VALUE]
-    if not layers:
-        raise InputError(
-            f"{type(model).__name__}: no layer is named {', '.join(QUERY_KEY_VALUE)}; set the "
-            "option `targets: all`"
-        )
-    return layers
+    return [
+        layer for layer in tracked_layers(model)[0] if which == "all" or is_attention(layer.name)
+    ]
+
+
+def is_attention(name: str) -> bool:
+    return name.rpartition(".")[2] in QUERY_KEY_VALUE
 
 
 def mean_squares(

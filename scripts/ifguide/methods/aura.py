@@ -27,6 +27,7 @@ from ifguide.settings import Settings
 
 if TYPE_CHECKING:
     import torch
+    from transformers import PreTrainedModel
 
 log = logging.getLogger(__name__)
 
@@ -88,6 +89,16 @@ class Aura(Step):
         """Every weight of a linear layer is multiplied; to rank responses is hardly work beside."""
         return Work(kind="training", flops=sizes.shape.tracked)
 
+    def require_model(self, model: PreTrainedModel) -> None:
+        from ifguide.models.tracked_layers import linear_layers
+
+        names = list(linear_layers(model))
+        if not any(re.search(self.options.layers, name) for name in names):
+            raise InputError(
+                f"config key methods.*.aura.layers: {self.options.layers!r} is in no name of a "
+                f"linear layer; one of them is {names[0]}"
+            )
+
     def edit(self, job: EditJob, given: Given) -> None:
         from ifguide.data.labelled_texts import TOXIC
         from ifguide.files.tensor_files import read_tensors
@@ -99,13 +110,9 @@ class Aura(Step):
         (path,) = given["texts"]
         activations, _ = read_tensors(path)
         toxic = activations["labels"] >= TOXIC
+        self.require_model(job.model)
         tracked, _ = tracked_layers(job.model)
         layers = [layer for layer in tracked if re.search(options.layers, layer.name)]
-        if not layers:
-            raise InputError(
-                f"config key methods.*.aura.layers: {options.layers!r} is in no name of a linear "
-                f"layer; one of them is {tracked[0].name}"
-            )
         separation = {
             layer.name: auroc_of_columns(activations[f"linears.{layer.name}.maximum"], toxic)
             for layer in layers

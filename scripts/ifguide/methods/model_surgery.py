@@ -74,16 +74,27 @@ class ModelSurgery(Step):
         """A cosine of every row; the probe is made by a job of its own."""
         return Work(kind="gradients", flops=4.0 * sizes.shape.tracked)
 
+    def require_model(self, model: PreTrainedModel) -> None:
+        from ifguide.models.tracked_layers import linear_layers
+
+        if not any(map(is_gate, linear_layers(model))):
+            raise InputError(
+                f"{type(model).__name__}: no layer is named {', '.join(GATES)}, so which one gates "
+                "an MLP is not known; use a model of another family"
+            )
+
     def edit(self, job: EditJob, given: Given) -> None:
         from ifguide.files.tensor_files import read_tensors
 
         options = self.options
         if options.strength == 0:
             return
+        self.require_model(job.model)
         (path,) = given["texts"]
         # Of a softmax over two classes, the row of the toxic one.
         direction = read_tensors(path)[0]["weight"].double() / 2
-        layers = gates(job.model, len(direction), path)
+        layers = gates(job.model)
+        require_width(layers, len(direction), path)
         direction = direction.to(job.model.device)
         rows = [layer.rows.double() for layer in layers]
         if options.scale == "relative":
@@ -103,26 +114,25 @@ class ModelSurgery(Step):
         )
 
 
-def gates(model: PreTrainedModel, width: int, path: Path) -> list[TrackedLayer]:
-    """Return the layers that gate the MLPs, in model order.
-
-    Raises InputError where the family has none of those known, or the probe another width.
-    """
+def gates(model: PreTrainedModel) -> list[TrackedLayer]:
+    """Return the layers that gate the MLPs, in model order."""
     from ifguide.models.tracked_layers import tracked_layers
 
-    layers = [layer for layer in tracked_layers(model)[0] if layer.name.rpartition(".")[2] in GATES]
-    if not layers:
-        raise InputError(
-            f"{type(model).__name__}: no layer is named {', '.join(GATES)}, so which one gates an "
-            "MLP is not known; use a model of another family"
-        )
+    return [layer for layer in tracked_layers(model)[0] if is_gate(layer.name)]
+
+
+def is_gate(name: str) -> bool:
+    return name.rpartition(".")[2] in GATES
+
+
+def require_width(layers: list[TrackedLayer], width: int, path: Path) -> None:
+    """Raise InputError where the probe of a file has another width than what the layers read."""
     widths = {layer.rows.shape[1] for layer in layers}
     if widths != {width}:
         raise InputError(
-            f"{path}: a probe of {width} numbers, but layers of {type(model).__name__} read "
-            f"{min(widths)}; make it with the model that is edited"
+            f"{path}: a probe of {width} numbers, but the layers of the model read {min(widths)}; "
+            "make it with the model that is edited"
         )
-    return layers
 
 
 def most_opposed(

@@ -32,6 +32,7 @@ from ifguide.models.work import Work
 
 if TYPE_CHECKING:
     import torch
+    from transformers import PreTrainedModel
 
     from ifguide.evaluation.generation import Guidance
 
@@ -55,6 +56,11 @@ class SaeGating(Step):
 
     def needs(self) -> dict[str, Need]:
         return {"texts": LabelledTexts(self.options.texts)}
+
+    def require_model(self, model: PreTrainedModel) -> None:
+        from ifguide.models.residual_steering import steered_block
+
+        steered_block(model, self.options.block)
 
     def work(self, sizes: Sizes) -> Work:
         """At each token, features are computed and states moved."""

@@ -82,6 +82,11 @@ class SaeSteering(Step):
     def needs(self) -> dict[str, Need]:
         return {"texts": LabelledTexts(self.options.texts)}
 
+    def require_model(self, model: PreTrainedModel) -> None:
+        from ifguide.models.residual_steering import steered_block
+
+        steered_block(model, self.options.block)
+
     def work(self, sizes: Sizes) -> Work:
         return fitting_work(self.options, sizes)
 

@@ -298,6 +298,13 @@ class Step:
         """Return an option and what is wrong with it beside the others, or None."""
         return None
 
+    def require_model(self, model: PreTrainedModel) -> None:
+        """Refuse a model that a step at the stage edit or decode cannot act on.
+
+        model: with names and shapes alone, whose tensors have no values; asked before the first
+        job. Raises InputError, with what to do.
+        """
+
     def training(self, settings: dict) -> dict:
         """Return the training settings of a method with this train step."""
         return settings

@@ -19,6 +19,8 @@ from ifguide.models.work import Work
 from ifguide.settings import Settings
 
 if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
     from ifguide.evaluation.bias_tuning import BiasTuning
 
 
@@ -73,6 +75,18 @@ class Uddia(Step):
     def needs(self) -> dict[str, Need]:
         return {"texts": Probe(self.options.texts)}
 
+    def require_model(self, model: PreTrainedModel) -> None:
+        from ifguide.models.bias_shifts import biased_modules
+
+        biased_modules(model, self.attempts(model)[0])
+
+    def attempts(self, model: PreTrainedModel) -> list[int]:
+        """Return how many blocks each attempt at a continuation tunes."""
+        from ifguide.models.tracked_layers import transformer_blocks
+
+        depth = len(transformer_blocks(model)[1])
+        return attempts_of(depth, self.options.blocks, self.options.fewer_blocks)
+
     def work(self, sizes: Sizes) -> Work:
         """The last token is read twice and a soft one once, both with a gradient but the second
         reading; no continuation is written again."""
@@ -87,17 +101,14 @@ class Uddia(Step):
             return
         from ifguide.evaluation.bias_tuning import frozen, guidance_of_attempts
         from ifguide.files.tensor_files import read_tensors
-        from ifguide.models.tracked_layers import transformer_blocks
 
-        depth = len(transformer_blocks(job.model)[1])
         options = self.options
-        attempts = attempts_of(depth, options.blocks, options.fewer_blocks)
         (path,) = given["texts"]
         with frozen(job.model):
             yield guidance_of_attempts(
                 job.model,
                 read_tensors(path)[0],
-                attempts,
+                self.attempts(job.model),
                 learning_rate=options.learning_rate,
                 tuned_share=options.tuned_share,
                 max_perplexity=options.max_perplexity,

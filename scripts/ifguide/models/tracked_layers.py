@@ -95,6 +95,19 @@ def transformer_blocks(model: nn.Module) -> tuple[str, nn.ModuleList]:
     return max(lists, key=lambda named: sum(p.numel() for p in named[1].parameters()))
 
 
+def linear_layers(model: nn.Module) -> dict[str, nn.Module]:
+    """Return the linear layers of the blocks by name: those that may be tracked.
+
+    Of names and shapes alone: a model whose tensors have no values is enough.
+    """
+    prefix, blocks = transformer_blocks(model)
+    return {
+        name: module
+        for name, module in blocks.named_modules(prefix=prefix)
+        if isinstance(module, nn.Linear | Conv1D)
+    }
+
+
 def tracked_layers(model: nn.Module) -> tuple[list[TrackedLayer], list[str]]:
     """Return the tracked layers in model order, and the names of parameters left out.
 
@@ -110,8 +123,8 @@ def tracked_layers(model: nn.Module) -> tuple[list[TrackedLayer], list[str]]:
             owners[id(parameter)] = owners.get(id(parameter), 0) + 1
     layers = [
         TrackedLayer(name, module)
-        for name, module in blocks.named_modules(prefix=prefix)
-        if isinstance(module, nn.Linear | Conv1D) and owners[id(module.weight)] == 1
+        for name, module in linear_layers(model).items()
+        if owners[id(module.weight)] == 1
     ]
     layers = _acting_on_every_position(model, layers)
     tracked = {

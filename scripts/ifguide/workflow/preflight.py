@@ -13,8 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import AutoConfig, AutoModelForCausalLM, PretrainedConfig
-from transformers.pytorch_utils import Conv1D
+from transformers import AutoConfig, AutoModelForCausalLM, PretrainedConfig, PreTrainedModel
 
 from ifguide.data.documents import ReadReport, read_documents
 from ifguide.data.filtering import read_words
@@ -35,7 +34,7 @@ from ifguide.models.loading import (
     require_finite,
     require_vocabulary,
 )
-from ifguide.models.tracked_layers import transformer_blocks
+from ifguide.models.tracked_layers import linear_layers
 from ifguide.workflow.methods import entry_of
 from ifguide.workflow.parts import Parts
 from ifguide.workflow.sources import words_entry
@@ -282,7 +281,9 @@ class Preflight:
                 self.check_given(
                     f"methods.{name}.start_from.path", entry["start_from"]["path"], None
                 )
-        self.check_layers(configurations)
+        models = {name: _without_values(found) for name, found in configurations.items()}
+        self.check_layers(models)
+        self.check_steps(models)
 
     def check_architecture(self, name: str, tokenizer: Any) -> Any:
         architecture = self.parts.sources.architecture(name)
@@ -320,15 +321,24 @@ class Preflight:
 
         return self.tried(key, checked)
 
-    def check_layers(self, configurations: dict[str, Any]) -> None:
+    def check_steps(self, models: dict[str, PreTrainedModel]) -> None:
+        """Refuse a method for a model that its edit or decoding cannot act on."""
+        for method in self.parts.methods.involved:
+            for step in self.parts.methods.steps[method]:
+                for name in self.config["evaluation"]["models"]:
+                    if name in models and step.stage in ("edit", "decode"):
+                        key = f"methods.{method}.{step.key()}"
+                        self.tried(key, lambda s=step, m=models[name]: s.require_model(m))
+
+    def check_layers(self, models: dict[str, PreTrainedModel]) -> None:
         """Refuse a direction that leaves out every layer of its model."""
         names: dict[str, list[str]] = {}
         for direction, entry in self.config["influence"]["directions"].items():
             model = entry["model"] or self.parts.experiment.proxy
-            if not entry["layers"] or model not in configurations:
+            if not entry["layers"] or model not in models:
                 continue
             if model not in names:
-                names[model] = _linear_layers(configurations[model])
+                names[model] = list(linear_layers(models[model]))
             if not any(re.search(entry["layers"], name) for name in names[model]):
                 examples = ", ".join(names[model][:2])
                 self.fault(
@@ -367,15 +377,10 @@ def _tokenizer(folder: str) -> Any:
     return tokenizer
 
 
-def _linear_layers(described: PretrainedConfig) -> list[str]:
-    """Return the names of what may be tracked in a model: nothing of it is computed."""
+def _without_values(described: PretrainedConfig) -> PreTrainedModel:
+    """Return a model of names and shapes: nothing of it is computed."""
     with torch.device("meta"):
-        prefix, blocks = transformer_blocks(AutoModelForCausalLM.from_config(described))
-    return [
-        name
-        for name, module in blocks.named_modules(prefix=prefix)
-        if isinstance(module, torch.nn.Linear | Conv1D)
-    ]
+        return AutoModelForCausalLM.from_config(described)
 
 
 def _marked(source: dict, paths: list[Path], count: int | None) -> list[bool]:
