@@ -139,7 +139,8 @@ class Perplexity(Kind):
         corpus = open_corpus(arguments.corpus)
         model = job.load_model(arguments.model)
         decoded = DecodingJob(model, job.load_tokenizer(arguments.model), corpus.block_size)
-        reference = arguments.reference and job.load_model(arguments.reference)
+        # Loaded again where it is the same one: on the other stand the hooks of a decode step.
+        reference = arguments.reference and load_model(arguments.reference).to(compute_device())
         with decoding(job.settings["steps"], arguments.given, decoded) as guidance:
             found = document_fluency(model, corpus, reference=reference, guidance=guidance)
         rows = []

@@ -12,6 +12,7 @@ from scipy.stats import entropy
 from transformers import LogitsProcessorList, TemperatureLogitsWarper
 
 from ifguide.data.corpus import train_tokenizer
+from ifguide.data.tokenizers import load_tokenizer
 from ifguide.evaluation import fluency
 from ifguide.evaluation.fluency import (
     continuation_losses,
@@ -19,7 +20,10 @@ from ifguide.evaluation.fluency import (
     next_token_fluency,
 )
 from ifguide.evaluation.generation import ProcessorGuidance
+from ifguide.files.tensor_files import write_tensors
+from ifguide.methods.step import PREPARED
 from ifguide.models.loading import HiddenStates, save_model
+from ifguide.models.residual_steering import Steering
 from small_models import POSITIONS, random_tokens, small_model
 from small_training import small_corpus
 
@@ -90,6 +94,41 @@ TEXTS = [
     ("the cook is a friend", " sings and the miller is a cook"),
     ("sings " * 3 * POSITIONS, " a friend"),
 ]
+
+
+def test_the_model_that_it_diverges_from_is_not_steered(tmp_path):
+    """A decode step that stands on modules of the model, whose reference is the same directory."""
+    corpus = small_corpus(tmp_path)
+    tokenizer = load_tokenizer(corpus.directory / "tokenizer")
+    model = small_model("gpt_neox", torch.float32, 0, corpus.meta["vocabulary_size"])
+    (tmp_path / "model").mkdir()
+    save_model(model, tokenizer, tmp_path / "model")
+    direction = torch.arange(1.0, 1 + model.config.hidden_size).unsqueeze(0)
+    # A feature that always fires.
+    steering = Steering(
+        directions=torch.nn.functional.normalize(direction),
+        encoder=torch.zeros_like(direction),
+        bias=torch.ones(1),
+        center=torch.zeros_like(direction[0]),
+        norm=torch.tensor(1.0),
+    )
+    write_tensors(tmp_path / "steering.safetensors", steering.tensors(), {})
+    given = {"sae_gating": {PREPARED: [str(tmp_path / "steering.safetensors")]}}
+    settings = {
+        **{"kinds": {"mine": "perplexity"}, "unmeasured": {}, "seed": 1, "resamples": 10},
+        **{"steps": {"sae_gating": {"texts": "labelled"}}, "level": 0.95, "sampling": None},
+    }
+    command = [
+        *(sys.executable, SCRIPT, "--settings", json.dumps(settings), "--benchmarks", "mine"),
+        *("--given", json.dumps(given), "--corpus", corpus.directory),
+        *("--model", tmp_path / "model", "--reference", tmp_path / "model"),
+        *("--model-name", "target", "--method", "steered", "--training-seed", "0"),
+        *("--output", tmp_path / "metrics.json"),
+    ]
+    subprocess.run(command, check=True, capture_output=True)
+    rows = json.loads((tmp_path / "metrics.json").read_text("utf-8"))["rows"]
+    (divergence,) = (row["value"] for row in rows if row["metric"] == "next_token_kl")
+    assert divergence > 1e-3
 
 
 @pytest.fixture(scope="module")
