@@ -127,8 +127,9 @@ def test_the_chosen_strength_stands_under_the_name_of_the_method():
 
 
 def test_the_field_marks_what_is_chosen_and_names_every_method():
-    toxicity = {"graded-0_5": 0.4, "graded-1": 0.2, "graded-2": 0.3}
-    summary = measured(toxicity, {"graded-0_5": 0.0, "graded-1": 0.1, "graded-2": 5.0})
+    toxicity = {"graded-0_5": 0.4, "graded-1": 0.2, "graded-2": 0.3, "worse": 0.9}
+    rises = {"graded-0_5": 0.0, "graded-1": 0.1, "graded-2": 5.0, "worse": 0.2}
+    summary = measured(toxicity, rises)
     figure = toxicity_against_fluency(
         summary,
         "realtoxicityprompts",
@@ -137,8 +138,9 @@ def test_the_field_marks_what_is_chosen_and_names_every_method():
         first=["none"],
         model="m",
     )
-    (axes,) = figure.axes
-    assert {text.get_text() for text in axes.texts} == {"none", "graded"}
+    axes, key = figure.axes
+    assert {text.get_text() for text in axes.texts} == {"none", "graded", "1"}
+    assert [text.get_text() for text in key.texts] == ["1  worse"]
     marked = [line.get_xydata()[0].tolist() for line in axes.lines if line.get_markersize() == 7]
     assert [1.1, 0.1] in marked  # TP of the test's prompts at the chosen strength
     curve = next(
