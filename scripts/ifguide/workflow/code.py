@@ -22,7 +22,9 @@ PLUMBING = (
     *("ifguide.models.throughput", "ifguide.models.work"),
 )
 # Methods of a step that the workflow and the plan ask; no job does.
-ASKED_BEFORE = ("kept_share", "mistake", "needs", "preparation_work", "training", "work")
+ASKED_BEFORE = (
+    *("kept_share", "mistake", "needs", "preparation_work", "require_model", "training", "work"),
+)
 # Not Python, but read by these modules and shown: all files of a folder beside them.
 BESIDE = {"ifguide.report.templating": "templates"}
 LOGGERS = ("log", "logging")
