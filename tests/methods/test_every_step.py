@@ -23,6 +23,7 @@ from conftest import (
     environment,
     error_line,
     job_commands,
+    run_command,
     run_snakemake,
 )
 from ifguide.files.artifacts import read_jsonl
@@ -151,8 +152,6 @@ ON_THE_WAY = {
 
 
 CONTINUATIONS = "continuations/shard-00000.jsonl"
-# Seconds for all of them on two cores that others use too.
-LONGEST_RUN = 3000
 
 
 def tried(key: str) -> str:
@@ -186,14 +185,43 @@ def compare(clone: Path, examples: dict, off: dict, measured: Iterable[str] = ()
 
 @pytest.fixture(scope="module")
 def compared(finished, tmp_path_factory) -> Path:
-    """A finished tiny run in which a method of every step is compared as well, and planned."""
+    """A finished tiny run in which a method of every step is compared as well, and planned.
+
+    Its jobs run in this process, one after another: most of their time would go into imports.
+    """
     clone = copy_run(finished, tmp_path_factory.mktemp("compared") / "clone")
-    overlay = compare(clone, EXAMPLES, OFF)
-    arguments = ["--cores", "2", "--configfile", TINY, overlay]
-    for targets in ([LAYOUT.shown("summary.csv"), *map(continuations, OFF)], ["plan"]):
-        ran = run_snakemake(clone, *targets, *arguments, timeout=LONGEST_RUN)
-        assert ran.returncode == 0, ran.stdout
+    arguments = ["--configfile", TINY, compare(clone, EXAMPLES, OFF)]
+    planned = run_snakemake(clone, "plan", "--cores", "1", *arguments)
+    assert planned.returncode == 0, planned.stdout
+    targets = [LAYOUT.shown("summary.csv"), *map(continuations, OFF)]
+    for command in job_commands(clone, *targets, *arguments):
+        assert run_command(clone, command) is None
     return clone
+
+
+@pytest.fixture(scope="module")
+def interruptible(compared, tmp_path_factory) -> tuple[Path, dict[str, list[str]]]:
+    """A copy of that run, and by step the command of the job that it acts in."""
+    clone = copy_run(compared, tmp_path_factory.mktemp("interruptible") / "clone")
+    wanted = {key: acts_in(key) for key in EXAMPLES}
+    for _, folder, asked_for in wanted.values():
+        (clone / folder / asked_for).unlink()
+    files = [folder / asked_for for _, folder, asked_for in wanted.values()]
+    listed = job_commands(clone, *files, "--configfile", TINY, "every_step.yaml")
+    commands = {}
+    for key, (rule, folder, _) in wanted.items():
+        (commands[key],) = [
+            command
+            for command in listed
+            if Path(command[0]).stem == rule and any(str(folder) in part for part in command)
+        ]
+    return clone, commands
+
+
+def acts_in(key: str) -> tuple[str, Path, str]:
+    """The rule in which a step acts, the folder that it makes, and a file of it."""
+    rule, made = ACTS_IN[registered_steps()[key].stage]
+    return rule, Path(made.format(method=tried(key))), ASKED_FOR.get(rule, "shard-00000.jsonl")
 
 
 def continuations(key: str) -> str:
@@ -251,25 +279,16 @@ def test_its_work_is_above_zero(compared, key):
 
 
 @pytest.mark.parametrize("key", EXAMPLES)
-def test_an_interrupted_job_ends_with_the_same_bits(compared, tmp_path, key):
-    stage = registered_steps()[key].stage
-    rule, made = ACTS_IN[stage]
-    clone = copy_run(compared, tmp_path / "clone")
-    folder = Path(made.format(method=tried(key)))
-    asked_for = folder / ASKED_FOR.get(rule, "shard-00000.jsonl")
-    (clone / asked_for).unlink()
-    arguments = [asked_for, "--configfile", TINY, "every_step.yaml"]
-    (command,) = [c for c in job_commands(clone, *arguments) if Path(c[0]).stem == rule]
-    before = content_of(compared, folder)
+def test_an_interrupted_job_ends_with_the_same_bits(compared, interruptible, key):
+    clone, commands = interruptible
+    _, folder, _ = acts_in(key)
     for path in (clone / folder).rglob("*"):
         if path.is_file():
             path.unlink()
-    kill_at_work(clone, command, clone / folder, ON_THE_WAY[stage])
-    again = subprocess.run(
-        [sys.executable, *command], cwd=clone, env=environment(), capture_output=True, check=False
-    )
-    assert again.returncode == 0, again.stderr.decode()
-    assert content_of(clone, folder) == before
+    begun = ON_THE_WAY[registered_steps()[key].stage]
+    kill_at_work(clone, commands[key], clone / folder, begun)
+    assert run_command(clone, commands[key]) is None
+    assert content_of(clone, folder) == content_of(compared, folder)
 
 
 def kill_at_work(clone: Path, command: list[str], folder: Path, begun: str) -> None:
