@@ -23,7 +23,8 @@ PLUMBING = (
 )
 # Methods of a step that the workflow and the plan ask; no job does.
 ASKED_BEFORE = (
-    *("kept_share", "mistake", "needs", "preparation_work", "require_model", "training", "work"),
+    *("kept_share", "mistake", "needs", "preparation_work"),
+    *("require_model", "training", "work"),
 )
 # Not Python, but read by these modules and shown: all files of a folder beside them.
 BESIDE = {"ifguide.report.templating": "templates"}
