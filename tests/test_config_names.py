@@ -35,6 +35,7 @@ BESIDE = {
         "selection": "top",
     },
     "evaluation": {"benchmarks": ["realtoxicityprompts", "heldout"]},
+    "lasting": {"texts": "labelled", "benchmark": "realtoxicityprompts", "curve": ["early"]},
 }
 # Paths of all that names something, with a star for each name that the user gave.
 NAMING = [
@@ -67,6 +68,9 @@ NAMING = [
     "evaluation.models.0",
     "evaluation.methods.1",
     "evaluation.benchmarks.1",
+    "lasting.texts",
+    "lasting.benchmark",
+    "lasting.curve.0",
     "report.benchmark",
     "report.choose_on",
     "report.selection",
@@ -81,7 +85,7 @@ NAMING = [
 def tiny() -> dict:
     config = yaml.safe_load((REPOSITORY / TINY).read_text("utf-8"))
     for section, entries in BESIDE.items():
-        config[section] = {**config[section], **copy.deepcopy(entries)}
+        config[section] = {**config.get(section, {}), **copy.deepcopy(entries)}
     return with_defaults(Config, config)
 
 
@@ -154,3 +158,31 @@ def test_a_range_or_a_limit_that_holds_nothing(path, value, expected):
         node = node[int(key) if isinstance(node, list) else key]
     node[last] = value
     assert refusal(config).startswith(f"error: config: {path}: {expected}")
+
+
+@pytest.mark.parametrize(
+    "change, expected",
+    [
+        (
+            {"corpus": {"sources": [{"name": "a", "files": "{planted}/documents.jsonl"}]}},
+            "lasting: toxic text is known by the `spans` of a corpus source; name some",
+        ),
+        (
+            {"models": {"given": {"tokenizer": "bpe", "path": "tests"}}},
+            "lasting.curve: models.given is given, and what its training cost is not known; name",
+        ),
+        (
+            {"models": {"given": {"tokenizer": "other", "architecture": {"name": "gpt2"}}}},
+            "lasting.curve: models.given has another tokenizer than target, so that their losses",
+        ),
+    ],
+    ids=str,
+)
+def test_what_lasts_needs_known_toxic_text_and_comparable_models(change, expected):
+    config = tiny()
+    config["tokenizers"]["other"] = copy.deepcopy(config["tokenizers"]["bpe"])
+    for section, entries in change.items():
+        config[section] |= entries
+    if "models" in change:
+        config["lasting"]["curve"] = ["given"]
+    assert refusal(config).startswith(f"error: config: {expected}")

@@ -33,7 +33,7 @@ MAY_IMPORT = {
     ),
     "measure_toxicity": set(),
     **dict.fromkeys(["write_pages", "write_result"], TABLES),
-    **dict.fromkeys(["summarize", "write_results_page"], TABLES),
+    **dict.fromkeys(["summarize", "tabulate_lasting", "write_results_page"], TABLES),
     "list_jobs": TABLES | {"snakemake"},
     **dict.fromkeys(["draw_figures", "draw_study"], FIGURES),
     **dict.fromkeys(
@@ -55,6 +55,7 @@ MAY_IMPORT = {
             *("make_direction", "measure_device", "measure_fluency"),
             *("measure_proxy_agreement", "measure_query_gradient", "merge_factors"),
             *("measure_activations", "prepare_decoding", "sample_own_generations"),
+            *("measure_loss_curve", "measure_relearning"),
             *("score_tokens", "sum_covariances", "take_model"),
         ],
         MODELS | {"scipy.stats", "accelerate"},

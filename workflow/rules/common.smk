@@ -9,6 +9,7 @@ SOURCE = Path(workflow.current_basedir).parent.parent
 SCRIPTS = SOURCE / "scripts"
 sys.path.insert(0, str(SCRIPTS))
 
+from ifguide.evaluation.judge import LEADING
 from ifguide.methods.step import Pairs
 from ifguide.workflow.config.opening import open_config
 from ifguide.workflow.experiment import names, settings_of, without
@@ -42,6 +43,7 @@ parts = open_experiment(config)
 experiment, layout, sources = parts.experiment, parts.layout, parts.sources
 influence, methods, judges, shown = parts.influence, parts.methods, parts.judges, parts.shown
 evaluation, rivals, cards = parts.evaluation, parts.rivals, parts.cards
+lasting = parts.lasting
 recall(workflow, experiment, sources, judges)
 SEED, SHARDS, PROXY, PROXY_SEED = (
     experiment.seed,

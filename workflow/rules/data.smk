@@ -442,7 +442,8 @@ rule check_disjoint:
         pairs=[layout.pairs(method) for method in methods.paired],
         rivals=rivals.learned_pairs,
         texts=[
-            layout.texts(name) for name in sorted({*methods.learned_texts, *rivals.learned_texts})
+            layout.texts(name)
+            for name in sorted({*methods.learned_texts, *rivals.learned_texts, *lasting.texts})
         ],
     output:
         record=layout.disjoint,

@@ -355,6 +355,7 @@ rule results:
         rules.write_result.output,
         rules.write_pages.output,
         rules.study.input,
+        lasting.tables,
 
 
 rule build_report:

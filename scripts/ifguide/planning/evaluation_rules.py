@@ -7,7 +7,7 @@ import functools
 from collections.abc import Iterable
 
 from ifguide.models import costs, footprints
-from ifguide.models.work import Work, reading_work
+from ifguide.models.work import Work, reading_work, training_work
 from ifguide.planning.experiment import Experiment, PlannedModel
 from ifguide.planning.rates import PREPARED
 
@@ -15,6 +15,7 @@ from ifguide.planning.rates import PREPARED
 PROMPT_TOKENS, PASSAGE_TOKENS, WORD_TOKENS = 15, 90, 2
 CONTINUATION_BYTES = 600  # of one continuation in both files, with its scores
 PERPLEXITY_BATCH = 32
+LABELLED_TOKENS = 40  # of a labelled text
 
 
 def _one_after_another(parts: Iterable[Work]) -> Work:
@@ -117,3 +118,35 @@ def _continuation_losses(experiment: Experiment, model: str, benchmark: str) -> 
     texts = experiment.counts.records(f"benchmarks.{benchmark}")
     texts *= min(sampling["continuations"], wanted)
     return reading_work(experiment.shape(model), texts * length, length, PERPLEXITY_BATCH)
+
+
+def measure_relearning(experiment: Experiment, model: str, method: str, seed: str) -> Work:
+    lasting, shape = experiment.config["lasting"], experiment.shape(model)
+    copies, new = lasting["continuations"], experiment.config["generation"]["max_new_tokens"]
+    tuned = {**experiment.config["training"], "batch_size": lasting["batch_size"]}
+    tuned |= {"precision": "float32", "gradient_checkpointing": False}
+    tokens = max(lasting["steps"]) * lasting["batch_size"] * LABELLED_TOKENS
+    measured = _toxic_text(experiment, model).then(
+        Work(
+            kind="generation",
+            tokens=lasting["prompts"] * (PROMPT_TOKENS + copies * new),
+            flops=costs.generation_flops(shape, lasting["prompts"], PROMPT_TOKENS, copies, new),
+            memory=footprints.generation_memory(
+                shape, copies * lasting["prompts"], PROMPT_TOKENS + new
+            ),
+        )
+    )
+    times = len(lasting["steps"]) + 1
+    training = training_work(shape, tuned, tokens, LABELLED_TOKENS)
+    return _one_after_another([training, *[measured] * times])
+
+
+def measure_loss_curve(experiment: Experiment, model: str, seed: str) -> Work:
+    names = dict.fromkeys([*experiment.config["lasting"]["curve"], model])
+    return _one_after_another(_toxic_text(experiment, name) for name in names)
+
+
+def _toxic_text(experiment: Experiment, model: str) -> Work:
+    """The reading of held-out documents; those without a toxic token are passed over."""
+    tokens = experiment.counts.held_out_tokens(experiment.tokenizer_of(model))
+    return reading_work(experiment.shape(model), tokens, experiment.block_size, PERPLEXITY_BATCH)

@@ -117,6 +117,7 @@ class Checks:
         self.check_paths()
         self.check_sequence_classifiers()
         self.check_agreement()
+        self.check_lasting()
 
     def check_forms_of_names(self) -> None:
         """Refuse names that no folder can have, or that Snakemake takes for an endless chain."""
@@ -229,6 +230,11 @@ class Checks:
         if report["proxy_agreement"]:
             key = "report.proxy_agreement.direction"
             named.append((key, report["proxy_agreement"]["direction"], influence["directions"]))
+        if "lasting" in config:
+            lasting = config["lasting"]
+            named.append(("lasting.texts", lasting["texts"], config["texts"]))
+            named.append(("lasting.benchmark", self.experiment.relearned_benchmark, measured))
+            named += [("lasting.curve", name, models) for name in lasting["curve"]]
         for number, entry in enumerate(report["study"]):
             key = f"report.study.{number}.variants"
             named += [(key, variant, influence["variants"]) for variant in entry["variants"]]
@@ -417,6 +423,30 @@ class Checks:
             if target == proxy:
                 refuse_config(
                     "report.proxy_agreement.direction", f"belongs to {target} itself; name another"
+                )
+
+    def check_lasting(self) -> None:
+        """Refuse to measure what lasts without known toxic text, or by models that do not fit."""
+        if "lasting" not in self.config:
+            return
+        if not self.experiment.has_truth:
+            refuse_config(
+                "lasting", "toxic text is known by the `spans` of a corpus source; name some"
+            )
+        curve = self.config["lasting"]["curve"]
+        compared = self.config["evaluation"]["models"]
+        for name in dict.fromkeys([*curve, *(compared if curve else [])]):
+            if "path" in self.config["models"][name]:
+                cure = "leave the curve out" if name in compared else "name one that is trained"
+                refuse_config(
+                    "lasting.curve",
+                    f"models.{name} is given, and what its training cost is not known; {cure}",
+                )
+            if self.experiment.tokenizer_of(name) != self.experiment.tokenizer_of(compared[0]):
+                refuse_config(
+                    "lasting.curve",
+                    f"models.{name} has another tokenizer than {compared[0]}, so that their losses "
+                    "do not compare; name models of one tokenizer",
                 )
 
     def check_queries(self) -> None:

@@ -78,6 +78,15 @@ class Experiment:
         asked = self.config["evaluation"]["benchmarks"]
         return sorted(name for name in self.benchmarks_of(*kinds) if asked is None or name in asked)
 
+    @property
+    def relearned_benchmark(self) -> str | None:
+        """The benchmark whose prompts relearned models continue, None where none is relearned."""
+        if "lasting" not in self.config:
+            return None
+        report = self.config["report"]
+        own = self.config["lasting"]["benchmark"]
+        return own or report["choose_on"] or report["benchmark"]
+
     def tokenizer_of(self, model: str) -> str:
         return self.config["models"][model]["tokenizer"]
 

@@ -292,6 +292,15 @@ class Layout:
         """Return a file of each of several benchmarks, which one job makes or reads."""
         return [f"{self.evaluation(model, method, seed, b)}/{name}" for b in benchmarks]
 
+    def relearning(
+        self, model: str = "{model}", method: str = "{method}", seed: str = "{seed}"
+    ) -> str:
+        return f"{self.root}/relearning/{model}/{method}/{seed}.json"
+
+    def loss_curve(self, model: str = "{model}", seed: str = "{seed}") -> str:
+        """The losses of uncensored models on toxic text, by what their training cost."""
+        return f"{self.root}/loss_curves/{model}/{seed}.json"
+
     def removal(self, model: str = "{model}", method: str = "{method}") -> str:
         return f"{self.root}/removal/{model}/{method}.json"
 

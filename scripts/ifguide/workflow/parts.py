@@ -9,6 +9,7 @@ from ifguide.workflow.evaluation import Evaluation
 from ifguide.workflow.experiment import Experiment
 from ifguide.workflow.influence import Influence
 from ifguide.workflow.judges import Judges
+from ifguide.workflow.lasting import Lasting
 from ifguide.workflow.layout import Layout
 from ifguide.workflow.methods import Methods, needed_files
 from ifguide.workflow.planned_facts import planned_facts
@@ -29,6 +30,7 @@ class Parts:
     rivals: Rivals
     shown: Shown
     evaluation: Evaluation
+    lasting: Lasting
     cards: Cards
 
     def planned_facts(self) -> dict:
@@ -55,6 +57,7 @@ def open_experiment(config: dict) -> Parts:
     judges = Judges(experiment, sources)
     rivals = Rivals(experiment, sources, influence, methods, judges)
     evaluation = Evaluation(experiment, methods)
+    lasting = Lasting(experiment, methods, judges)
     cards = Cards(experiment, influence, methods)
     return Parts(
         experiment,
@@ -66,5 +69,6 @@ def open_experiment(config: dict) -> Parts:
         rivals,
         shown,
         evaluation,
+        lasting,
         cards,
     )

@@ -7,6 +7,7 @@ from ifguide.workflow.config.corpus import Corpus, Download, Planted, Tokenizer
 from ifguide.workflow.config.evaluation import Benchmark, Evaluation, Generation
 from ifguide.workflow.config.influence import Influence
 from ifguide.workflow.config.judges import Classifiers, RewardModel
+from ifguide.workflow.config.lasting import Lasting
 from ifguide.workflow.config.methods import Methods
 from ifguide.workflow.config.models import LanguageModel, Training
 from ifguide.workflow.config.plan import Plan
@@ -79,5 +80,6 @@ class Config(Settings):
         min_length=1, description="What models are evaluated on, by name."
     )
     evaluation: Evaluation
+    lasting: OrAbsent[Lasting] = None
     report: Report = section()
     plan: Plan = section()
