@@ -10,7 +10,7 @@ import pytest
 import torch
 import yaml
 
-from conftest import TINY, copy_run, rules_to_run, run_snakemake
+from conftest import TINY, copy_run, read_tiny, rules_to_run, run_snakemake
 from ifguide.errors import InputError
 from ifguide.evaluation.lasting import (
     Bounded,
@@ -22,8 +22,14 @@ from ifguide.evaluation.lasting import (
 from ifguide.evaluation.relearning import endless_batches, relearn, toxic_text_loss
 from ifguide.files.artifacts import read_json, read_jsonl
 from ifguide.models.token_texts import TokenText
+from ifguide.models.work import Work
+from ifguide.planning.evaluation_rules import measure_relearning
+from ifguide.planning.experiment import Experiment
 from ifguide.report.lasting_table import lasting_page, lasting_table
+from ifguide.workflow.config.check import with_defaults
+from ifguide.workflow.config.experiment import Config
 from ifguide.workflow.layout import Layout
+from ifguide.workflow.parts import open_experiment
 from small_models import FAMILIES, random_tokens, small_model
 
 LAYOUT = Layout("tiny")
@@ -339,3 +345,20 @@ def test_a_change_of_the_steps_measures_no_curve_again(lasting):
     arguments = ["--configfile", TINY, "changed.yaml", "--cores", "1", "--dry-run"]
     printed = run_snakemake(lasting, LAYOUT.shown("lasting.csv"), *arguments).stdout
     assert rules_to_run(printed) == {"measure_relearning", "tabulate_lasting"}
+
+
+def test_a_plan_counts_the_steps_and_every_measurement():
+    config = read_tiny() | {"lasting": dict(SECTION["lasting"])}
+
+    def work(**changes) -> Work:
+        changed = copy.deepcopy(config)
+        changed["lasting"] |= changes
+        facts = open_experiment(with_defaults(Config, changed)).planned_facts()
+        planned = Experiment(with_defaults(Config, changed), facts)
+        return measure_relearning(planned, model="target", method="none", seed="0")
+
+    few, often, many = (work(steps=steps).flops for steps in ([16], [1, 16], [32]))
+    sixteen_steps = many - few
+    # Beside the steps it is measured at the beginning and after each number of them.
+    assert 0 < sixteen_steps < few
+    assert often - few == pytest.approx((few - sixteen_steps) / 2)
