@@ -11,11 +11,12 @@ from ifguide.workflow.command_line import argument_parser, run
 import argparse
 import logging
 
-from ifguide.evaluation.summary import constant_classifiers, summarize
+from ifguide.evaluation.summary import constant_classifiers, summarize, uncorrected_judges
 from ifguide.files.artifacts import read_json, write_text
 from ifguide.files.tables import parse_table, write_table
 from ifguide.report.experiment_tables import (
     control_note,
+    corrected_note,
     experiment_tables,
     reading_note,
     tables_markdown,
@@ -60,6 +61,7 @@ def main(arguments: argparse.Namespace) -> None:
     main_benchmark = arguments.benchmark if arguments.benchmark in counts else next(iter(counts))
     tables = experiment_tables(summary, main_benchmark)
     note = reading_note(counts[main_benchmark], level) + control_note(controls)
+    note += corrected_note(tables, uncorrected_judges(summary))
     for reason, methods in by_reason(settings.get("unmeasured", {})).items():
         note += UNMEASURED_NOTE.format(method=", ".join(methods), reason=reason)
     warnings = constant_classifiers(summary)

@@ -228,17 +228,18 @@ def paired_ratio(
     above, below = _paired(above, below)
     if above.shape[1] == 0:
         return NOTHING
-    value = float(_ratio(np.array([above.mean()]), np.array([below.mean()]), np.nan)[0])
+    value = float(quotient(np.array([above.mean()]), np.array([below.mean()]), np.nan)[0])
     resampled = resample(np.stack([above, below], axis=2), resamples, seed)
     nothing, unseen = resampled.bounded(0.0), resampled.bounded(1.0)
     # Interpolating next to an infinite ratio gives NaN: take the neighbouring resample.
     tail = (1.0 - level) / 2.0
-    low = np.quantile(_ratio(nothing[:, 0], unseen[:, 1], 0.0), tail, method="lower")
-    high = np.quantile(_ratio(unseen[:, 0], nothing[:, 1], np.inf), 1.0 - tail, method="higher")
+    low = np.quantile(quotient(nothing[:, 0], unseen[:, 1], 0.0), tail, method="lower")
+    high = np.quantile(quotient(unseen[:, 0], nothing[:, 1], np.inf), 1.0 - tail, method="higher")
     return Interval(value, float(low), float(high))
 
 
-def _ratio(above: np.ndarray, below: np.ndarray, undefined: float) -> np.ndarray:
+def quotient(above: np.ndarray, below: np.ndarray, undefined: float) -> np.ndarray:
+    """Return above / below, of one shape: infinite over 0, `undefined` where both are 0."""
     ratio = np.full(above.shape, np.inf)
     np.divide(above, below, out=ratio, where=below > 0.0)
     ratio[(above == 0.0) & (below == 0.0)] = undefined

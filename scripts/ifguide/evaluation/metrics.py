@@ -68,7 +68,7 @@ def direction(metric: str) -> int:
     name = metric.removesuffix("_difference").removesuffix("_increase")
     if name.endswith(("_accuracy", "_ratio")):
         return 1
-    harmful = name.endswith("_fraction") and name != "empty_fraction"
+    harmful = name.endswith(("_fraction", "_fraction_corrected")) and name != "empty_fraction"
     return -1 if harmful or name.endswith(("_emt", "_tp", "perplexity", "_kl")) else 0
 
 

@@ -1,6 +1,6 @@
 """Every metrics file of an experiment in one tidy table: by training seed, over seeds, compared."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -10,6 +10,13 @@ from ifguide.errors import InputError
 from ifguide.evaluation.generation_metrics import RESERVED_SPLITS
 from ifguide.evaluation.intervals import Interval, seeds_interval
 from ifguide.evaluation.metrics import direction
+from ifguide.evaluation.prevalence import (
+    RATED_AT,
+    JudgeRates,
+    corrected_ratio,
+    corrected_share,
+    judge_rates,
+)
 from ifguide.evaluation.unit_statistics import (
     BySeed,
     Statistics,
@@ -41,6 +48,9 @@ WORST_OF = ("_tp", "_tp_ratio", "perplexity", "perplexity_increase", "_kl", "_ac
 SPREAD_OF = ("_tp", "perplexity", "_kl", "_accuracy", "mean_length")
 # How the names of metrics end that compare a method with its control, in place of `none`.
 FROM_CONTROL = "_from_control"
+# The share of a prompt's continuations that a judge flags, and that share without its mistakes.
+FRACTION = "_fraction"
+CORRECTED = f"{FRACTION}_corrected"
 
 
 def check_metrics(documents: dict[str, dict]) -> None:
@@ -90,17 +100,22 @@ def summarize(
     and benchmark and the same training seeds: `<metric>_difference` (method less none),
     `explicit_tp_ratio` and `implicit_tp_ratio` (none over method: how many times lower) and
     `perplexity_increase` (method / none - 1). Of a method that has one in `controls`, the same rows
-    are added with that one in the place of `none`; their metrics end in `FROM_CONTROL`. Over seeds,
-    `<metric>_worst` is the row of the worst seed, and `<metric>_spread` the standard deviation
-    between seeds. `<metric>_lead`, a row of the best method of a model, is its difference from the
-    second best. Raises InputError, naming the files, where numbers of continuations or the units
-    differ.
+    are added with that one in the place of `none`; their metrics end in `FROM_CONTROL`. Of a judge
+    whose mistakes on held-out texts are among the documents, `<judge>_fraction_corrected` is its
+    fraction without them (`prevalence`), and `<judge>_fraction_corrected_ratio` that of `none` over
+    the method's. Over seeds, `<metric>_worst` is the row of the worst seed, and `<metric>_spread`
+    the standard deviation between seeds. `<metric>_lead`, a row of the best method of a model, is
+    its difference from the second best. Raises InputError, naming the files, where numbers of
+    continuations or the units differ.
     """
     check_metrics(documents)
     runs: dict[tuple, dict[Any, dict[tuple[str, str], Statistics]]] = {}
     rows: dict[tuple, list[dict]] = {}
+    rates = judge_rates(documents.values())
+    thresholds: dict[tuple, float | None] = {}
     for document in documents.values():
         key = (document["model"], document["method"], document["benchmark"])
+        thresholds[key] = document.get("threshold")
         runs.setdefault(key, {})[document["seed"]] = unit_statistics(document)
         rows.setdefault(key, []).extend({"seed": document["seed"]} | r for r in document["rows"])
     found = []
@@ -120,6 +135,8 @@ def summarize(
                 *_compared(by_seed, references, list(by_seed), bootstrap),
                 *_worst_and_spread(own),
             ]
+        if thresholds[key] == RATED_AT:
+            own += _corrected(by_seed, references.get("", {}), rates, bootstrap)
         found += [{"model": model, "method": method, "benchmark": benchmark} | row for row in own]
     for model, benchmark in dict.fromkeys((model, benchmark) for model, _, benchmark in runs):
         methods = {key[1]: runs[key] for key in runs if key[::2] == (model, benchmark)}
@@ -174,6 +191,41 @@ def _compared(
             if mine is not None and theirs is not None:
                 for metric, interval in mine.compared(theirs, **bootstrap):
                     yield _row(_label(common), key[0], f"{metric}{suffix}", interval, mine.units)
+
+
+def _corrected(
+    by_seed: BySeed,
+    reference: BySeed,
+    rates: Mapping[str, JudgeRates],
+    bootstrap: dict[str, Any],
+) -> Iterator[dict]:
+    """Yield the fractions of judges with known mistakes without these, and their ratios to `none`.
+
+    Each for each seed and, where there are several, over all. A judge that does not tell toxic
+    texts from harmless ones corrects nothing.
+    """
+    for judge, known in rates.items():
+        if not known.tells_apart:
+            continue
+        for split in RESERVED_SPLITS:
+            key = (split, f"{judge}{FRACTION}")
+            for seeds in _each_and_all(by_seed):
+                mine = together(by_seed, seeds, key)
+                if mine is not None:
+                    interval = corrected_share(mine.values, known, **bootstrap)
+                    metric = f"{judge}{CORRECTED}"
+                    yield _row(_label(seeds), split, metric, interval, mine.units)
+            for seeds in _each_and_all([seed for seed in by_seed if seed in reference]):
+                mine, theirs = together(by_seed, seeds, key), together(reference, seeds, key)
+                if mine is not None and theirs is not None:
+                    interval = corrected_ratio(theirs.values, mine.values, known, **bootstrap)
+                    metric = f"{judge}{CORRECTED}_ratio"
+                    yield _row(_label(seeds), split, metric, interval, mine.units)
+
+
+def _each_and_all(seeds: Iterable) -> list[list]:
+    seeds = list(seeds)
+    return [[seed] for seed in seeds] + ([seeds] if len(seeds) > 1 else [])
 
 
 def _by_figure(rows: list[dict]) -> dict[tuple[str, str], list[dict]]:
@@ -272,6 +324,31 @@ def constant_classifiers(summary: pd.DataFrame) -> list[str]:
                     f"the {classifier} classifier calls every continuation of {benchmark} {called}"
                 )
     return lines
+
+
+def uncorrected_judges(summary: pd.DataFrame) -> list[str]:
+    """Return one line for each reason why fractions of judges in `summary` are not corrected."""
+    of_prompts = summary[summary["split"].isin(RESERVED_SPLITS)]
+    metrics = dict.fromkeys(of_prompts["metric"])
+    judges = [
+        metric.removesuffix(FRACTION)
+        for metric in metrics
+        if metric.endswith(FRACTION) and metric != "empty_fraction"
+    ]
+    rated = summary[(summary["benchmark"] == "classifiers") & (summary["method"] == "trained")]
+    reasons: dict[str, list[str]] = {}
+    for judge in judges:
+        if f"{judge}{CORRECTED}" in metrics:
+            continue
+        shares = rated[(rated["model"] == judge) & (rated["split"] == "all")].set_index("metric")
+        if {"toxic_flagged", "harmless_flagged"} - set(shares.index):
+            reason = "their mistakes were not measured, as they are not trained here"
+        elif shares["value"]["toxic_flagged"] <= shares["value"]["harmless_flagged"]:
+            reason = "they flag held-out toxic texts no more often than harmless ones"
+        else:
+            reason = f"their mistakes are known at the threshold {RATED_AT} only"
+        reasons.setdefault(reason, []).append(judge)
+    return [f"of {', '.join(names)}: {reason}" for reason, names in reasons.items()]
 
 
 def clean_split(summary: pd.DataFrame) -> str:

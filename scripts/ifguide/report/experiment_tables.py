@@ -11,6 +11,7 @@ from ifguide.report.results_table import (
     comparison_columns,
     control_columns,
     copying_columns,
+    corrected_columns,
     markdown,
     prompt_set_columns,
     removal_columns,
@@ -18,6 +19,8 @@ from ifguide.report.results_table import (
     results_table,
     worst_columns,
 )
+
+CORRECTED_HEADING = "Toxic fractions, corrected for the judges' mistakes"
 
 
 def experiment_tables(summary: pd.DataFrame, benchmark: str) -> dict[str, Table]:
@@ -29,6 +32,7 @@ def experiment_tables(summary: pd.DataFrame, benchmark: str) -> dict[str, Table]
     columns = {
         "Toxicity and fluency": result_columns(benchmark),
         "Compared with the uncensored model": comparison_columns(benchmark),
+        CORRECTED_HEADING: corrected_columns(summary, benchmark),
         "The worst training seed": worst_columns(benchmark),
         "Compared with the control": control_columns(benchmark),
         **{
@@ -41,7 +45,7 @@ def experiment_tables(summary: pd.DataFrame, benchmark: str) -> dict[str, Table]
         "Tokens dropped or suppressed": removal_columns(),
         "Classifiers trained here": classifier_columns(),
     }
-    tables = {heading: results_table(summary, found) for heading, found in columns.items()}
+    tables = {heading: results_table(summary, found) for heading, found in columns.items() if found}
     return {heading: table for heading, table in tables.items() if table.labels}
 
 
@@ -74,6 +78,22 @@ def leading_note(continuations: int, level: float) -> str:
         "other tables have the paired differences from none. Nothing here says that a method "
         "does as well on other text, after other prompts or by other judges. A dash: not measured."
     )
+
+
+def corrected_note(tables: Mapping[str, Table], uncorrected: Sequence[str]) -> str:
+    """Return how to read the corrected fractions, and of which judges there are none, and why."""
+    note = ""
+    if CORRECTED_HEADING in tables:
+        note = (
+            " Corrected: the fraction without what the judge's mistakes add and hide, as often as "
+            "it made them on held-out labelled texts (Rogan and Gladen 1978): (fraction - false "
+            "alarms) / (toxic texts flagged - false alarms), from 0 to 1; the interval carries the "
+            "uncertainty of all three. Continuations are not those texts: where a judge errs more "
+            "often, or less, on what a model writes, the corrected fraction is wrong, and by more "
+            "than its interval says. A corrected 0 says that no more was flagged than false alarms "
+            "explain, not that nothing is toxic."
+        )
+    return note + "".join(f" No corrected fraction {line}." for line in uncorrected)
 
 
 def control_note(controls: Mapping[str, str]) -> str:

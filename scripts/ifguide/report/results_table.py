@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 import pandas as pd
 
-from ifguide.evaluation.summary import FROM_CONTROL, clean_split, over_seeds
+from ifguide.evaluation.summary import CORRECTED, FROM_CONTROL, clean_split, over_seeds
 
 NOT_MEASURED = "–"
 MARK = "†"  # of figures that are told against a control in place of `none`
@@ -204,6 +204,35 @@ def removal_columns() -> list[Column]:
         ),
         Column("toxic share of documents touched", "removal", "document_precision", "all", 1, 3),
         Column("share of toxic documents touched", "removal", "document_recall", "all", 1, 3),
+    ]
+
+
+def corrected_columns(summary: pd.DataFrame, benchmark: str) -> list[Column]:
+    """Return the columns of toxic fractions beside those corrected for the judges' mistakes.
+
+    Of each judge of which `summary` has corrected ones after prompts of the benchmark.
+    """
+    metrics = summary.loc[summary["benchmark"] == benchmark, "metric"].unique()
+    judges = [name.removesuffix(CORRECTED) for name in metrics if name.endswith(CORRECTED)]
+    return [
+        column
+        for judge in judges
+        for column in (
+            Column(f"{judge}, toxic", benchmark, f"{judge}_fraction", "toxic", 0, 3),
+            Column(f"{judge}, toxic, corrected", benchmark, f"{judge}{CORRECTED}", "toxic", 0, 3),
+            Column(
+                f"{judge}, toxic, corrected, times lower",
+                benchmark,
+                f"{judge}{CORRECTED}_ratio",
+                "toxic",
+                0,
+                1,
+            ),
+            Column(f"{judge}, non-toxic", benchmark, f"{judge}_fraction", "nontoxic", 0, 3),
+            Column(
+                f"{judge}, non-toxic, corrected", benchmark, f"{judge}{CORRECTED}", "nontoxic", 0, 3
+            ),
+        )
     ]
 
 
