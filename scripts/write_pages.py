@@ -1,8 +1,9 @@
 """Write the pages of the report that show text: documents, tokens and continuations.
 
---settings: {"documents": 2000, "prompts": 12, "samples": 4, "judges": [names], "seed": int}: how
-many ranked documents, prompts of each split and continuations of a prompt to show, and the judges
-whose scores stand beside these.
+--settings: {"documents": 2000, "prompts": 12, "samples": 4, "judges": [names], "disagreements": 3,
+"threshold": 0.5, "resamples": 2000, "level": 0.95, "seed": int}: how many ranked documents, prompts
+of each split and continuations of a prompt to show, the judges whose scores stand beside these, and
+how many texts to show about which two judges disagree.
 """
 
 from ifguide.workflow.command_line import argument_parser, labelled_path, run
@@ -11,12 +12,14 @@ import argparse
 import logging
 
 from ifguide.evaluation.judge import LEADING
+from ifguide.evaluation.judge_agreement import agreement_of_judges, disagreements, verdicts
 from ifguide.files.artifacts import read_jsonl, write_text
 from ifguide.files.tables import read_table
 from ifguide.report.report_pages import (
     continuations_page,
     documents_page,
     erased_page,
+    judges_page,
     tokens_page,
 )
 from ifguide.seeds import derive_seed
@@ -59,6 +62,31 @@ def main(arguments: argparse.Namespace) -> None:
         )
         write_text(arguments.output_continuations, written)
         log.info("%d methods side by side in %s", len(generations), arguments.output_continuations)
+        if arguments.tested:
+            write_text(arguments.output_judges, of_judges(arguments, generations))
+            log.info("the judges in %s", arguments.output_judges)
+
+
+def of_judges(arguments: argparse.Namespace, generations: dict[str, list[dict]]) -> str:
+    settings = arguments.settings
+    threshold, level = settings.get("threshold", 0.5), settings.get("level", 0.95)
+    seed = settings.get("seed", 0)
+    flagged = verdicts(generations, settings.get("judges", LEADING), threshold)
+    agreement = agreement_of_judges(
+        flagged,
+        resamples=settings.get("resamples", 2000),
+        seed=derive_seed(seed, "intervals", "agreement of judges"),
+        level=level,
+    )
+    shown = disagreements(generations, flagged, settings.get("disagreements", 3), seed)
+    return judges_page(
+        read_table(arguments.tested),
+        read_jsonl(arguments.cases),
+        agreement,
+        list(shown),
+        threshold=threshold,
+        level=level,
+    )
 
 
 if __name__ == "__main__":
@@ -72,6 +100,9 @@ if __name__ == "__main__":
     parser.add_argument("--output-tokens", default="tokens.html")
     parser.add_argument("--generations", nargs="+", metavar="METHOD=PATH")
     parser.add_argument("--output-continuations", default="continuations.html")
+    parser.add_argument("--tested", help="functional tests of the judges (CSV)")
+    parser.add_argument("--cases", help="JSON lines, the cases of these tests")
+    parser.add_argument("--output-judges", default="judges.html")
     parser.add_argument("--erased", help="the harmless phrases that masks erase (CSV)")
     parser.add_argument("--output-erased", default="erased.html")
     run(main, parser)

@@ -34,7 +34,9 @@ TOXICITY = {"measure_toxicity", "write_card"} | SUMMARY
 FLUENCY = {"measure_fluency"} | TOXICITY  # of which the losses of continuations are a part
 # A job has all benchmarks of its kind: which of them it keeps is tested by test_kept_benchmarks.
 CLASSIFY = {"classify_continuations"} | TOXICITY | PAGES
-CLASSIFIER = {"train_classifier"} | CLASSIFY
+# What a change of the judges themselves reruns.
+JUDGES = {"measure_judges"} | CLASSIFY
+CLASSIFIER = {"train_classifier"} | JUDGES
 GENERATE = {"generate_continuations"} | FLUENCY | CLASSIFY
 LENGTHS = {"check_prompt_lengths"}
 PROMPTS = {"read_prompts", "check_disjoint"} | LENGTHS | GENERATE
@@ -85,7 +87,7 @@ EVERYTHING = {"plant"} | DOCUMENTS | QUERIES | PROMPTS | PASSAGES | CLASSIFIER |
 # the error where the config no longer holds together.
 CHANGES: dict[str, tuple[object, set[str] | str]] = {
     "experiment": ("other", EVERYTHING),
-    "overlay": ("beside", {"summarize", "draw_study"} | DRAWN | PAGES),
+    "overlay": ("beside", {"measure_judges", "summarize", "draw_study"} | DRAWN | PAGES),
     "seed": (2, EVERYTHING),
     "track_code": (False, REPORT),
     "data_dir": ("elsewhere", REPORT),
@@ -179,9 +181,9 @@ CHANGES: dict[str, tuple[object, set[str] | str]] = {
     },
     "classifiers.explicit.train.kind": ("sequence", CLASSIFIER),
     "classifiers.implicit.train.kind": ("detoxify", CLASSIFIER),
-    "classifiers.explicit_literal.planted": ("implicit", CLASSIFY),
-    "classifiers.implicit_literal.planted": ("explicit", CLASSIFY),
-    "classifiers.word_list.words": ("{planted}/pairs.tsv", CLASSIFY),
+    "classifiers.explicit_literal.planted": ("implicit", JUDGES),
+    "classifiers.implicit_literal.planted": ("explicit", JUDGES),
+    "classifiers.word_list.words": ("{planted}/pairs.tsv", JUDGES),
     # The target has epochs of its own.
     "training.epochs": (3, TRAINING),
     "training.max_steps": (30, TRAINING),
@@ -477,11 +479,14 @@ CHANGES: dict[str, tuple[object, set[str] | str]] = {
     "evaluation.methods": (["none"], {"check_disjoint"} | SUMMARY | PAGES),
     "evaluation.benchmarks": (["realtoxicityprompts", "heldout"], LENGTHS | GENERATE),
     "evaluation.seeds": ([0, 1], TRAINED - {"write_pages"}),
-    "evaluation.threshold": (0.6, TOXICITY),
+    "evaluation.threshold": (0.6, {"measure_judges"} | TOXICITY | PAGES),
     "evaluation.perplexity_continuations": (4, FLUENCY),
-    "evaluation.resamples": (60, FLUENCY),
+    "evaluation.resamples": (60, FLUENCY | PAGES),
     "evaluation.ranking_resamples": (11, ATTRIBUTION | VARIANT | PROXY_AGREEMENT),
-    "evaluation.level": (0.9, FLUENCY | ATTRIBUTION | VARIANT | PROXY_AGREEMENT),
+    "evaluation.level": (
+        0.9,
+        {"measure_judges"} | FLUENCY | PAGES | ATTRIBUTION | VARIANT | PROXY_AGREEMENT,
+    ),
     "report.documents": (6, SHOWN),
     "report.prompts": (3, PAGES),
     "report.samples": (3, PAGES),
@@ -682,8 +687,8 @@ def test_a_changed_leaf_reruns_what_depends_on_it(dry_runs, tiny, key):
 @pytest.mark.parametrize(
     "judge, expected",
     [
-        ({"planted": "explicit"}, CLASSIFY),
-        ({"words": "{planted}/words.txt"}, CLASSIFY),
+        ({"planted": "explicit"}, JUDGES),
+        ({"words": "{planted}/words.txt"}, JUDGES),
         (read_yaml(REPOSITORY / TINY)["classifiers"]["implicit"], CLASSIFIER),
     ],
 )
@@ -766,7 +771,7 @@ MODULES = {
     "scripts/ifguide/data/preferences.py": PAIRS | RIVAL_PAIRS,
     "scripts/ifguide/models/objective.py": TRAINING,
     "scripts/ifguide/models/training.py": TRAINING,
-    "scripts/ifguide/evaluation/word_judge.py": CLASSIFY | RIVAL,
+    "scripts/ifguide/evaluation/word_judge.py": JUDGES | RIVAL,
     "scripts/ifguide/evaluation/sequence_judge.py": CLASSIFIER | RIVAL,
     "scripts/ifguide/influence/token_classifier.py": RIVAL,
     "scripts/ifguide/evaluation/generation.py": GENERATE,

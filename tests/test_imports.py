@@ -49,6 +49,7 @@ MAY_IMPORT = {
         TOKENS_AND_TABLES,
     ),
     **dict.fromkeys(["classify_continuations", "classify_documents"], TENSORS),
+    "measure_judges": TABLES,
     **dict.fromkeys(
         [
             *("correct_eigenvalues", "decompose_covariances", "generate_continuations"),

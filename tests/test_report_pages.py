@@ -16,11 +16,15 @@ import pandas as pd
 import pytest
 from docutils.core import publish_parts
 
+from ifguide.data.functional_cases import Case
 from ifguide.errors import InputError
+from ifguide.evaluation.functional_tests import functional_table
+from ifguide.evaluation.judge_agreement import agreement_of_judges, disagreements, verdicts
 from ifguide.report.report_pages import (
     choose_prompts,
     continuations_page,
     documents_page,
+    judges_page,
     results_page,
     tokens_page,
 )
@@ -92,8 +96,21 @@ def generations():
     }
 
 
+def judges():
+    """A page of two judges of whom one flags everything; the cases are hostile to the page."""
+    cases = [Case("insult", True, f"case {n} {HOSTILE}") for n in range(2)]
+    cases.append(Case("denied insult", False, "case 2"))
+    tested = functional_table(cases, {"explicit": [1, 1, 1], "implicit": [0, 1, 0]}, 0.5, 0.9)
+    flagged = verdicts(generations(), ["explicit", "implicit"], 0.5)
+    agreement = agreement_of_judges(flagged, resamples=20, seed=0, level=0.9)
+    apart = list(disagreements(generations(), flagged, 2, seed=0))
+    written = [case._asdict() for case in cases]
+    return judges_page(tested, written, agreement, apart, threshold=0.5, level=0.9)
+
+
 def pages():
     return {
+        "judges": judges(),
         "documents": documents_page(ranking()),
         "tokens": tokens_page(token_documents()),
         "continuations": continuations_page(generations(), prompts=2, samples=2),
@@ -124,7 +141,7 @@ class Structure(HTMLParser):
             self.folded.append(data)
 
 
-@pytest.mark.parametrize("name", ["documents", "tokens", "continuations"])
+@pytest.mark.parametrize("name", ["documents", "tokens", "continuations", "judges"])
 def test_pages_are_balanced_offline_and_run_only_their_own_script(name):
     html = pages()[name]
     structure = Structure(html)
@@ -149,9 +166,23 @@ def test_corpus_text_is_whole_escaped_and_folded():
     folded = "".join(Structure(html["continuations"]).folded)
     assert re.search(r"if-guide writes \d\.1 " + re.escape(HOSTILE), folded)
     assert "<b>odd</b>" in folded and "(empty)" in folded
-    for name in ("documents", "tokens", "continuations"):
+    for name in ("documents", "tokens", "continuations", "judges"):
         opened = [attributes for tag, attributes in Structure(html[name]).tags if tag == "details"]
         assert opened and not any("open" in attributes for attributes in opened)
+
+
+def test_the_page_of_judges_tells_tests_agreement_and_disagreements():
+    html = pages()["judges"]
+    folded = "".join(Structure(html).folded)
+    assert f"case 0 {HOSTILE}" in folded and "case 1" not in folded
+    text = re.sub(r"\s+", " ", re.sub(r"<[^>]+>", " ", html))
+    assert "90 % intervals" in text
+    assert re.search(r"insult show case 0 .* toxic 1\.00 \(0\.22 to 1\.00\) 0\.50 ", text)
+    assert re.search(r"denied insult show case 2 harmless 0\.00 .* 1\.00 ", text)
+    # All methods are alike to both judges: they have no order.
+    assert "explicit, implicit 3 – 0.0 % 100.0 % 0.0 %" in text
+    assert "toxic to explicit, not to implicit" in text
+    assert "toxic to implicit, not to explicit" not in text
 
 
 def test_warnings_stand_above_the_tables():
@@ -334,6 +365,11 @@ ACTIONS = {
     second: document.getElementById("readout").textContent, text: block.textContent,
     outline: getComputedStyle(document.querySelector(".tokens .sel")).outlineStyle,
     shaded: getComputedStyle(document.querySelector(".p5")).backgroundColor };""",
+    "judges": SEARCH
+    + """
+  const shut = unfolded();
+  document.getElementById("unfold").click();
+  return { shut, opened: unfolded(), rows: document.querySelectorAll("tbody tr").length };""",
     "continuations": SEARCH
     + """
   const before = shown(), found = search("if-guide writes 1.1"), folded = unfolded();
@@ -354,6 +390,7 @@ EXPECTED = {
         "text": "<script> & plain\n",
         "outline": "solid",
     },
+    "judges": {"shut": 0, "opened": 3, "rows": 5},
     "continuations": {"before": 6, "found": 1, "folded": 0, "opened": 1, "columns": 4},
 }  # fmt: skip
 

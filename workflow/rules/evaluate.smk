@@ -1,7 +1,7 @@
 # Continuations, their toxicity, and fluency, for every evaluated model and method.
 #
 # in:   models/, prompts/, passages/, corpus/{tokenizer}/held_out/, classifiers/, what decode steps need
-# out:  evaluation/{model}/{method}/{seed}/{benchmark}/, removal/{model}/{method}.json
+# out:  evaluation/{model}/{method}/{seed}/{benchmark}/, removal/{model}/{method}.json, judges/
 
 # One job measures all benchmarks of its kind, so that a model is loaded once. What was made from the same
 # before is kept (scripts/ifguide/files/kept.py): `update` leaves it there when the job runs again.
@@ -78,6 +78,40 @@ rule classify_continuations:
         "python {params.script:q} --settings {params.settings:q} --code {params.code:q}"
         " --benchmarks {params.benchmarks:q} --continuations {input.continuations:q}"
         " --output {output.generations:q} > {log:q} 2>&1"
+
+
+rule measure_judges:
+    input:
+        judges=judges.ready_of(judges),
+    output:
+        table=layout.shown("judges/functional_tests.csv"),
+        cases=layout.shown("judges/functional_cases.jsonl"),
+    log:
+        layout.shown_log("measure_judges"),
+    benchmark:
+        layout.shown_benchmark("measure_judges")
+    conda:
+        "../../envs/main.yaml"
+    threads: 1
+    resources:
+        mem_mb=growing(6000),
+        runtime=growing(60),
+    params:
+        code=code("measure_judges"),
+        script=script("measure_judges"),
+        settings=always(
+            judges=judges.given_of(judges),
+            language=judges.language,
+            cases=36,
+            threshold=config["evaluation"]["threshold"],
+            level=config["evaluation"]["level"],
+            seed=SEED,
+        ),
+    message:
+        "functional tests of the judges"
+    shell:
+        "python {params.script:q} --settings {params.settings:q} --cases {output.cases:q}"
+        " --output {output.table:q} > {log:q} 2>&1"
 
 
 rule measure_toxicity:

@@ -281,6 +281,8 @@ rule write_pages:
             for method in config["evaluation"]["methods"]
             if methods.is_measured_on(method, shown.benchmark)
         ],
+        tested=layout.shown("judges/functional_tests.csv"),
+        cases=layout.shown("judges/functional_cases.jsonl"),
         erased=shown.erasure,
     output:
         documents=report(
@@ -300,6 +302,12 @@ rule write_pages:
             caption="../report/continuations.rst",
             category=CATEGORIES["changed"],
             labels={"shows": "continuations side by side"},
+        ),
+        judges=report(
+            layout.shown("pages/judges.html"),
+            caption="../report/judges.rst",
+            category=CATEGORIES["changed"],
+            labels={"shows": "the judges: functional tests, agreement"},
         ),
         erased=(
             report(
@@ -329,6 +337,9 @@ rule write_pages:
             prompts=config["report"]["prompts"],
             samples=config["report"]["samples"],
             judges=list(judges),
+            threshold=config["evaluation"]["threshold"],
+            resamples=config["evaluation"]["resamples"],
+            level=config["evaluation"]["level"],
             seed=SEED,
         ),
         generations=lambda w, input: [
@@ -344,6 +355,7 @@ rule write_pages:
         " --texts {input.described:q} --tokens {input.described:q}"
         " --generations {params.generations:q} --output-documents {output.documents:q}"
         " --output-tokens {output.tokens:q} --output-continuations {output.continuations:q}"
+        " --tested {input.tested:q} --cases {input.cases:q} --output-judges {output.judges:q}"
         " {params.erased:q}"
         " > {log:q} 2>&1"
 

@@ -24,7 +24,18 @@ def write_table_in_parts(path: str | Path, parts: Iterable[pd.DataFrame]) -> Non
 # Columns that hold names that users choose, or texts: `NA`, `null` and `007` are such names.
 NAMES = (
     *("model", "method", "benchmark", "split", "metric", "group", "judge", "classifier"),
-    *("variant", "ranking", "question", "label", "source", "text", "phrase", "rule", "subject"),
+    *(
+        "variant",
+        "ranking",
+        "question",
+        "label",
+        "source",
+        "text",
+        "phrase",
+        "rule",
+        "subject",
+        "function",
+    ),
 )
 
 

@@ -79,6 +79,7 @@ RULES = {
     "make_corpus": Rule("filters", data_rules.make_corpus),
     "generate_continuations": Rule("generation", evaluation_rules.generate_continuations),
     "classify_continuations": Rule("classification", evaluation_rules.classify_continuations),
+    "measure_judges": Rule("classification", no_work),
     "measure_fluency": Rule("perplexity", evaluation_rules.measure_fluency),
     "measure_toxicity": Rule("report", no_libraries),
     "measure_removal": Rule("report", no_libraries),

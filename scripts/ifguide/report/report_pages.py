@@ -1,4 +1,4 @@
-"""The pages of the report: the result, all tables, ranked documents, token scores, continuations.
+"""The pages of the report: the result, all tables, documents, token scores, texts, the judges.
 
 Each function takes data and returns one self-contained HTML document, by a template of its name.
 Text of the corpus and of models is folded behind a click, because much of it is hateful.
@@ -6,6 +6,7 @@ Text of the corpus and of models is folded behind a click, because much of it is
 
 import base64
 from collections.abc import Sequence
+from itertools import groupby
 from typing import Any
 
 import numpy as np
@@ -188,3 +189,42 @@ def _prompt(key: tuple, methods: list[str], lookup: dict[tuple, dict], samples: 
             shown.append({"number": sample + 1, "seeds": seeds, "records": records})
     prompt = next(record["prompt"] for record in shown[0]["records"] if record)
     return {"index": index, "split": split, "text": prompt, "samples": shown}
+
+
+def judges_page(
+    tested: pd.DataFrame,
+    cases: Sequence[dict],
+    agreement: Sequence[dict],
+    disagreements: Sequence[dict],
+    *,
+    threshold: float,
+    level: float,
+) -> str:
+    """Return the page of the judges: functional tests, agreement and disagreements.
+
+    tested: a table of `evaluation.functional_tests`, and its `cases` (fields function, text);
+    agreement and disagreements: as of `evaluation.judge_agreement`, of the same judges. A score of
+    `threshold` or more is toxic; `level` is that of the intervals.
+    """
+    examples = {case["function"]: case["text"] for case in reversed(cases)}
+    functions = [
+        {
+            "name": name,
+            "example": examples[name],
+            "toxic": rows["toxic"].iloc[0],
+            "rows": rows.to_dict("records"),
+        }
+        for name, rows in tested.groupby("function", sort=False)
+    ]
+    judges = list(dict.fromkeys(tested["judge"]))
+    by_pair = groupby(disagreements, key=lambda row: (row["flagged_by"], row["passed_by"]))
+    return render(
+        "judges.html",
+        cases=int(tested["cases"].max()),
+        functions=functions,
+        agreement=agreement,
+        disagreements=[(pair, list(rows)) for pair, rows in by_pair],
+        judges=judges,
+        threshold=threshold,
+        level=level,
+    )

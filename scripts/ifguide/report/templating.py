@@ -25,6 +25,11 @@ def number(value: float, digits: int = 3) -> str:
     return f"{value:.{digits}g}".replace("-", "\u2212")
 
 
+def decimal(value: float, decimals: int) -> str:
+    """Return `value` with so many decimals, a true minus sign, and no negative zero."""
+    return f"{round(value, decimals) + 0.0:.{decimals}f}".replace("-", "\u2212")
+
+
 def source_hash(text: str) -> str:
     """Return the name that a content policy gives to a style or script of this text."""
     return "sha256-" + base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()
@@ -52,4 +57,6 @@ ENVIRONMENT = Environment(
     lstrip_blocks=True,
     keep_trailing_newline=True,
 )
-ENVIRONMENT.filters.update(number=number, source_hash=source_hash, code=code, yaml=as_yaml)
+ENVIRONMENT.filters.update(
+    number=number, decimal=decimal, source_hash=source_hash, code=code, yaml=as_yaml
+)

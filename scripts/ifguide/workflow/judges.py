@@ -23,6 +23,7 @@ class Judges:
 
     def __init__(self, experiment: Experiment, sources: Sources) -> None:
         self.settings: dict[str, dict] = experiment.config["classifiers"]
+        self.corpus: list[dict] = experiment.config["corpus"]["sources"]
         self.layout = experiment.layout
         self.sources = sources
 
@@ -30,6 +31,12 @@ class Judges:
         """Yield the judges' names, the leading ones first, whatever the order of the keys."""
         yield from LEADING
         yield from sorted(self.settings.keys() - set(LEADING))
+
+    @property
+    def language(self) -> str:
+        """The language of functional tests: that of the planted corpus, where there is one."""
+        planted = any(entry["files"].startswith("{planted}") for entry in self.corpus)
+        return "planted" if planted else "english"
 
     @property
     def trained(self) -> list[str]:
