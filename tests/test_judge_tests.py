@@ -5,10 +5,12 @@ import re
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
 import pytest
+import yaml
 from scipy.stats import binomtest, spearmanr
 
 from ifguide.data import english_functions, planted_functions
@@ -24,8 +26,10 @@ from ifguide.evaluation.judge_agreement import (
 )
 from ifguide.evaluation.planted_judge import PlantedJudge
 from ifguide.evaluation.word_judge import WordJudge
+from ifguide.workflow.judges import Judges
 
 SCRIPT = Path(__file__).parents[1] / "scripts" / "measure_judges.py"
+CONFIG = Path(__file__).parents[1] / "config"
 SETS = {"planted": planted_functions.FUNCTIONS, "english": english_functions.FUNCTIONS}
 
 
@@ -145,6 +149,14 @@ def test_the_script_writes_the_table_and_the_cases_with_their_scores(tmp_path):
         for judge, score in case["scores"].items():
             right[judge, case["function"]] += (score >= 0.5) == case["toxic"]
     assert found.set_index(["judge", "function"])["right"].to_dict() == right.to_dict()
+
+
+@pytest.mark.parametrize(
+    "name, language", [("config.yaml", "planted"), ("real_text.yaml", "english")]
+)
+def test_the_language_of_the_cases_is_that_of_the_corpus(name, language):
+    config = yaml.safe_load((CONFIG / name).read_text(encoding="utf-8"))
+    assert Judges(SimpleNamespace(config=config, layout=None), None).language == language
 
 
 # --- agreement ---
