@@ -19,7 +19,7 @@ from ifguide.errors import InputError
 from ifguide.evaluation.choice import at_chosen_strengths, choose
 from ifguide.evaluation.judge import LEADING
 from ifguide.files.artifacts import read_json
-from ifguide.files.checksums import verify
+from ifguide.files.checksums import remedy, verify
 from ifguide.files.tables import parse_table
 from ifguide.report import figures, score_figures
 from ifguide.report.field_figure import toxicity_against_fluency
@@ -37,7 +37,7 @@ def read_columns(path: str, columns: list[str]) -> pd.DataFrame:
         table = pd.DataFrame(columns=columns)
     missing = [column for column in columns if column not in table]
     if missing and not table.empty:
-        raise InputError(f"{path}: no column {', '.join(missing)}; delete it and run again")
+        raise InputError(f"{path}: no column {', '.join(missing)}; {remedy(path)}")
     return table
 
 

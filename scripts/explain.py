@@ -26,7 +26,7 @@ from ifguide.data.document_places import DocumentPlaces, first_tokens
 from ifguide.data.tokenizers import load_tokenizer
 from ifguide.errors import InputError
 from ifguide.files.artifacts import stream_jsonl
-from ifguide.files.checksums import verify
+from ifguide.files.checksums import remedy, verify
 from ifguide.files.tables import read_table
 from ifguide.influence.explanation import lower_scores, occurrences, token_reasons
 from ifguide.influence.mask_transfer import characters_of, require_same_tokens, tokenize_again
@@ -206,7 +206,7 @@ class Selection:
             if not np.array_equal(reasons.selected, self.mask.stretch(start, stop)):
                 raise InputError(
                     f"{self.folder}: the mask of {self.unit} {part.number} is not what its scores "
-                    "and settings give; delete the folder and select again"
+                    f"and settings give; {remedy(self.folder, 'the folder')}"
                 )
             asked = np.zeros(stop - start, bool)
             asked[part.asked] = True

@@ -83,8 +83,8 @@ def main(arguments: Namespace) -> None:
         if not np.isfinite(found).all():
             scores.discard()
             raise InputError(
-                f"{arguments.direction}: some scores are not finite; retrain the model at a lower "
-                "learning rate or raise influence.directions.*.relative_damping"
+                f"{arguments.direction}: some scores are not finite; raise "
+                "influence.directions.*.relative_damping, or give a proxy whose training is stable"
             )
         scores.values[batch] = found * valid
         stop = start + len(batch)

@@ -40,6 +40,15 @@ def real_text() -> Path:
     return folder
 
 
+@pytest.fixture
+def results(tmp_path, monkeypatch) -> Path:
+    """An empty folder in which stages write: what is damaged there may be deleted."""
+    monkeypatch.chdir(tmp_path)
+    folder = tmp_path / "results"
+    folder.mkdir()
+    return folder
+
+
 def environment() -> dict[str, str]:
     """One thread a job, and a network that answers nothing."""
     closed = "http://127.0.0.1:9"

@@ -7,6 +7,7 @@ import hashlib
 import logging
 import multiprocessing
 import os
+import re
 import stat
 import time
 from collections.abc import Callable
@@ -19,7 +20,7 @@ import torch
 from matplotlib.figure import Figure
 from transformers import PreTrainedTokenizerFast, RobertaForSequenceClassification
 
-from conftest import require_whole
+from conftest import REPOSITORY, require_whole
 from ifguide.data.corpus import TokenStream, train_tokenizer, write_blocks
 from ifguide.data.tokenizers import load_tokenizer
 from ifguide.errors import InputError
@@ -179,20 +180,20 @@ def test_a_listing_that_lags_behind_drops_no_line(tmp_path, monkeypatch):
     require_whole(tmp_path)
 
 
-def test_a_folder_is_recorded_as_it_is_now(tmp_path):
+def test_a_folder_is_recorded_as_it_is_now(results):
     for name in ("weights", "config"):
-        (tmp_path / name).write_text(name, encoding="utf-8")
-    (tmp_path / ".hidden").touch()
-    (tmp_path / "inner").mkdir()
-    record_directory(tmp_path)
-    require_whole(tmp_path)
-    (tmp_path / "weights").unlink()
-    with pytest.raises(InputError, match=f"weights: missing; delete the folder {tmp_path}"):
-        verify_directory(tmp_path)
-    verify_directory(tmp_path, "c*")
-    record_directory(tmp_path)
-    verify_directory(tmp_path)
-    assert list(read_checksums(tmp_path)) == ["config"]
+        (results / name).write_text(name, encoding="utf-8")
+    (results / ".hidden").touch()
+    (results / "inner").mkdir()
+    record_directory(results)
+    require_whole(results)
+    (results / "weights").unlink()
+    with pytest.raises(InputError, match=f"weights: missing; delete the folder {results}"):
+        verify_directory(results)
+    verify_directory(results, "c*")
+    record_directory(results)
+    verify_directory(results)
+    assert list(read_checksums(results)) == ["config"]
 
 
 # --- kills ----------------------------------------------------------------------------------------
@@ -316,36 +317,61 @@ def kinds(folder: Path) -> dict[str, tuple[Callable[[], object], Callable[[], ob
 
 
 @pytest.mark.parametrize("name", kinds(Path()))
-def test_a_damaged_file_is_refused_with_its_name_and_the_cure(tmp_path, name):
-    write, read = kinds(tmp_path)[name]
+def test_a_damaged_file_is_refused_with_its_name_and_the_cure(results, name):
+    write, read = kinds(results)[name]
     write()
     read()
-    content = (tmp_path / name).read_bytes()
+    content = (results / name).read_bytes()
     for damaged in (content[:-1], b"", content + b"\n", bytes([content[0] ^ 1]) + content[1:]):
-        (tmp_path / name).write_bytes(damaged)
+        (results / name).write_bytes(damaged)
         with pytest.raises(InputError, match=f"{name}: .* delete it and run again") as refused:
             read()
         assert "\n" not in str(refused.value)
         # As the message says: it is deleted, and the job runs again.
-        (tmp_path / name).unlink()
+        (results / name).unlink()
         write()
         read()
-        assert (tmp_path / name).read_bytes() == content
+        assert (results / name).read_bytes() == content
 
 
 @pytest.mark.parametrize("name", ["a.npy", "a.safetensors"])
-def test_arrays_and_tensors_have_to_have_a_line(tmp_path, name):
+def test_arrays_and_tensors_have_to_have_a_line(results, name):
     """Only stages write them, so nobody else's can be meant."""
-    write, read = kinds(tmp_path)[name]
+    write, read = kinds(results)[name]
     write()
-    (tmp_path / SUMS).unlink()
+    (results / SUMS).unlink()
     with pytest.raises(InputError, match=f"{name}: .*{SUMS} has no line.* delete it and run again"):
         read()
     with pytest.raises(InputError, match="has no line"):
-        recorded_sha256(tmp_path / name)
+        recorded_sha256(results / name)
     write()
     read()
-    assert verify_own(tmp_path / name) == file_sha256(tmp_path / name)
+    assert verify_own(results / name) == file_sha256(results / name)
+
+
+@pytest.mark.parametrize("name", kinds(Path()))
+def test_a_file_that_a_user_has_is_not_to_be_deleted(tmp_path, monkeypatch, name):
+    """Wherever it lies but below the results of this place, even in a folder of that name."""
+    monkeypatch.chdir(tmp_path)
+    folder = tmp_path / "mine/results"
+    write, read = kinds(folder)[name]
+    write()
+    (folder / name).write_bytes((folder / name).read_bytes()[:-1])
+    with pytest.raises(InputError, match=f"{name}: .*; the file is damaged or .*: mend it, or"):
+        read()
+    (folder / SUMS).write_text("no line", encoding="utf-8")
+    with pytest.raises(InputError, match=f"{SUMS}: damaged .*; mend it, or give another"):
+        read()
+
+
+def test_one_place_alone_says_what_to_delete():
+    """It knows whose file it is."""
+    found = {
+        str(path.relative_to(REPOSITORY))
+        for path in (REPOSITORY / "scripts").rglob("*.py")
+        if re.search(r"[;:,] (delete|remove) [^\"]*again", path.read_text("utf-8"))
+    }
+    assert found == set()
 
 
 def test_a_text_without_a_line_is_taken(tmp_path):
@@ -358,16 +384,16 @@ def test_a_text_without_a_line_is_taken(tmp_path):
 @pytest.mark.parametrize(
     "content", [b"abc\n", b"\n", b"0" * 64 + b" a.json\n", b"\xff" * 64 + b"  a.json\n"]
 )
-def test_damaged_checksums_are_refused_and_can_be_deleted(tmp_path, content):
-    write_json(tmp_path / "a.json", 1)
-    (tmp_path / SUMS).write_bytes(content)
-    for use in (lambda: read_json(tmp_path / "a.json"), lambda: write_json(tmp_path / "b", 1)):
+def test_damaged_checksums_are_refused_and_can_be_deleted(results, content):
+    write_json(results / "a.json", 1)
+    (results / SUMS).write_bytes(content)
+    for use in (lambda: read_json(results / "a.json"), lambda: write_json(results / "b", 1)):
         with pytest.raises(InputError, match=f"{SUMS}: damaged .* delete it and run again"):
             use()
-    (tmp_path / SUMS).unlink()
-    read_json(tmp_path / "a.json")
-    write_json(tmp_path / "a.json", 1)
-    require_whole(tmp_path)
+    (results / SUMS).unlink()
+    read_json(results / "a.json")
+    write_json(results / "a.json", 1)
+    require_whole(results)
 
 
 def test_checksums_of_files_read_as_binary_are_read(tmp_path):
@@ -461,17 +487,17 @@ def test_what_the_folder_allows_beyond_the_umask_is_kept(tmp_path):
     assert stat.S_IMODE((tmp_path / "a.txt").stat().st_mode) == 0o640
 
 
-def test_a_model_is_loaded_verified(tmp_path):
-    weights = save_model(small_model("gpt2"), small_tokenizer(), tmp_path)
-    assert weights == file_sha256(tmp_path / "model.safetensors")
-    load_model(tmp_path)
-    load_tokenizer(tmp_path)
-    path = tmp_path / "model.safetensors"
+def test_a_model_is_loaded_verified(results):
+    weights = save_model(small_model("gpt2"), small_tokenizer(), results)
+    assert weights == file_sha256(results / "model.safetensors")
+    load_model(results)
+    load_tokenizer(results)
+    path = results / "model.safetensors"
     content = bytearray(path.read_bytes())
     content[-1] ^= 1
     path.write_bytes(content)
     with pytest.raises(InputError, match=r"model\.safetensors: checksum .* delete it and run"):
-        load_model(tmp_path)
+        load_model(results)
 
 
 # --- a finished run -------------------------------------------------------------------------------

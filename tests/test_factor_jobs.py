@@ -115,11 +115,11 @@ def test_factors_are_the_same_file_for_any_number_of_jobs(model, corpus, tmp_pat
     assert found[1] == found[0] and found[2] == found[0]
 
 
-def test_a_missing_shard_or_one_of_another_division_is_refused(model, corpus, tmp_path):
+def test_a_missing_shard_or_one_of_another_division_is_refused(model, corpus, results):
     files = {}
     for shards in (2, 3):
         for shard in range(shards):
-            files[shards, shard] = tmp_path / f"{shards}-{shard}.safetensors"
+            files[shards, shard] = results / f"{shards}-{shard}.safetensors"
             arguments = pass_arguments(
                 model, corpus, files[shards, shard], shard, shards=shards, batch_size=1
             )

@@ -27,8 +27,8 @@ def test_every_record_is_in_one_part(tmp_path_factory, texts, parts):
     assert [record["text"] for record in found] == texts
 
 
-def test_a_damaged_record_is_named_by_its_place(tmp_path):
-    path = tmp_path / "records.jsonl"
+def test_a_damaged_record_is_named_by_its_place(results):
+    path = results / "records.jsonl"
     path.write_bytes(b'{"text": "a"}\n{"text": "\xff"}\n')
     with pytest.raises(InputError, match=r"records.jsonl, byte 14: damaged .*run again"):
         list(stream_jsonl_part(path, 0, 1))
@@ -91,8 +91,8 @@ def test_a_part_of_another_origin_is_refused_with_both(tmp_path, what):
     assert MADE_FROM[what][:12] in str(error.value)
 
 
-def test_a_damaged_part_is_refused(tmp_path):
-    path = tmp_path / "part.npy"
+def test_a_damaged_part_is_refused(results):
+    path = results / "part.npy"
     write_part(path, [TokenStream(0, np.arange(300), None)], MADE_FROM)
     content = bytearray(path.read_bytes())
     content[-1] ^= 1

@@ -99,8 +99,7 @@ def fetch_repository(repository: Repository, directory: str | Path, instead: str
     check_patterns(repository)
     directory = Path(directory)
     # A revision never changes, so what was fetched once needs no further question to the hub.
-    asked = text_sha256(canonical_json(dataclasses.asdict(repository)))
-    fetched = directory / f".fetched-{asked[:12]}.json"
+    fetched = _record(repository, directory)
     if fetched.exists():
         known = read_json(fetched)
         present = {name: directory / name for name in known if (directory / name).exists()}
@@ -112,6 +111,18 @@ def fetch_repository(repository: Repository, directory: str | Path, instead: str
     hashes = _download(repository, directory, instead)
     write_json(fetched, hashes)
     return hashes
+
+
+def _record(repository: Repository, directory: Path) -> Path:
+    asked = text_sha256(canonical_json(dataclasses.asdict(repository)))
+    return directory / f".fetched-{asked[:12]}.json"
+
+
+def fetched_files(repository: Repository, directory: str | Path) -> list[Path]:
+    """Return the files of `repository` that a call of `fetch_repository` brought: none, or all."""
+    record = _record(repository, Path(directory))
+    paths = [Path(directory, name) for name in read_json(record)] if record.is_file() else []
+    return paths if all(path.is_file() for path in paths) else []
 
 
 def _download(repository: Repository, directory: Path, instead: str) -> dict[str, str]:
@@ -180,8 +191,8 @@ def _is_published(path: Path, entry) -> bool:
 
 def _other_content(repository: Repository, path: Path) -> InputError:
     return InputError(
-        f"{path}: is not the file of {repository}; remove it to fetch that again, or move it "
-        "elsewhere and name its path in the config"
+        f"{path}: is not the file of {repository}; move it elsewhere to fetch that again, or to "
+        "name its new path in the config"
     )
 
 

@@ -212,7 +212,7 @@ def adopt_detoxify(weights: Path, base: Path, checkpoint: Path) -> None:
     except _BAD_CHECKPOINT as error:
         reason = str(error).strip().partition("\n")[0] or type(error).__name__
         raise InputError(
-            f"{weights}: not a Detoxify checkpoint ({reason}); remove it and fetch it again"
+            f"{weights}: not a Detoxify checkpoint ({reason}); fetch it again, or give another"
         ) from error
     config = AutoConfig.from_pretrained(
         base, num_labels=labels, local_files_only=True, trust_remote_code=False

@@ -15,6 +15,7 @@ from ifguide.evaluation.intervals import (
 from ifguide.evaluation.judge import LEADING, TOXICITY
 from ifguide.evaluation.metrics import distinct_2, empty_fraction, is_share, prompt_statistics
 from ifguide.files.artifacts import require_same
+from ifguide.files.checksums import remedy
 from ifguide.seeds import prompt_seed
 
 RESERVED_SPLITS = ("all", "toxic", "nontoxic")
@@ -45,13 +46,13 @@ def group_by_prompt(generations: Sequence[dict], path: str) -> list[list[dict]]:
     for record in generations:
         prompts.setdefault(record["prompt_index"], []).append(record)
     if not prompts:
-        raise InputError(f"{path}: holds no continuation; delete it and generate again")
+        raise InputError(f"{path}: holds no continuation; {remedy(path)}")
     continuations = len(next(iter(prompts.values())))
     for index, records in prompts.items():
         if len(records) != continuations:
             raise InputError(
                 f"{path}: prompt {index} has {len(records)} continuations and others have "
-                f"{continuations}; delete the file and generate again"
+                f"{continuations}; {remedy(path, 'the file')}"
             )
     return [
         sorted(prompts[index], key=lambda record: record["sample"]) for index in sorted(prompts)
@@ -68,8 +69,7 @@ def require_own(generations: Sequence[dict], weights_sha256: str, seed: int, pat
         require_same("weights", weights_sha256, record["weights_sha256"], where)
         if record["seed"] != prompt_seed(seed, record["prompt"]):
             raise InputError(
-                f"{where}: drawn with another seed than the config's; delete the file and generate "
-                "again"
+                f"{where}: drawn with another seed than the config's; {remedy(path, 'the file')}"
             )
 
 

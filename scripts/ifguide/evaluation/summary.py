@@ -24,6 +24,7 @@ from ifguide.evaluation.unit_statistics import (
     unit_identity,
     unit_statistics,
 )
+from ifguide.files.checksums import remedy
 from ifguide.seeds import derive_seed
 
 COLUMNS = [
@@ -61,7 +62,7 @@ def check_metrics(documents: dict[str, dict]) -> None:
     for path, document in documents.items():
         missing = [key for key in HEADER if key not in document]
         if missing:
-            raise InputError(f"{path}: no {', '.join(missing)}; delete it and measure again")
+            raise InputError(f"{path}: no {', '.join(missing)}; {remedy(path)}")
         key = tuple(document[name] for name in HEADER[:4])
         if key in seen:
             raise InputError(f"{path}: measures the same as {seen[key]}; give one of the two")

@@ -13,7 +13,7 @@ import numpy as np
 
 from ifguide.errors import InputError
 from ifguide.files import checksums
-from ifguide.files.checksums import allow_by_umask, verify, verify_own
+from ifguide.files.checksums import allow_by_umask, remedy, verify, verify_own
 
 Publish = Callable[[Path, Path], None]
 
@@ -99,19 +99,12 @@ def read_json(path: str | Path) -> Any:
         raise InputError(f"{path}: damaged ({error}); {remedy(path)}") from error
 
 
-def remedy(path: str | Path) -> str:
-    """Return what to do about a damaged file: only what the workflow made is to be deleted."""
-    if "results" in Path(path).parts:
-        return "delete it and run again"
-    return "mend it, or give another"
-
-
 def stream_jsonl(path: str | Path) -> Iterator[dict]:
     """Yield the records of a JSON-lines artifact. Raises InputError where it is damaged."""
     verify(path)
     with open(path, "rb") as lines:
         for number, line in enumerate(lines, start=1):
-            yield _record(line, f"{path}, line {number}")
+            yield _record(line, path, f"line {number}")
 
 
 def stream_jsonl_part(path: str | Path, part: int, parts: int) -> Iterator[dict]:
@@ -128,14 +121,15 @@ def stream_jsonl_part(path: str | Path, part: int, parts: int) -> Iterator[dict]
             lines.seek(start - 1)
             lines.readline()
         while (place := lines.tell()) < stop:
-            yield _record(lines.readline(), f"{path}, byte {place}")
+            yield _record(lines.readline(), path, f"byte {place}")
 
 
-def _record(line: str | bytes, place: str) -> dict:
+def _record(line: str | bytes, path: str | Path, place: str) -> dict:
     try:
         return json.loads(line)
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise InputError(f"{place}: damaged ({error}); delete the file and run again") from error
+        advice = remedy(path, "the file")
+        raise InputError(f"{path}, {place}: damaged ({error}); {advice}") from error
 
 
 def read_jsonl(path: str | Path) -> list[dict]:
@@ -180,7 +174,7 @@ def open_array(path: str | Path) -> np.ndarray:
     try:
         return np.load(path, mmap_mode="r", allow_pickle=False)
     except (ValueError, EOFError) as error:
-        raise InputError(f"{path}: damaged ({error}); delete it and run again") from error
+        raise InputError(f"{path}: damaged ({error}); {remedy(path)}") from error
 
 
 def require_same(what: str, expected: str, found: str, path: str | Path) -> None:
@@ -188,5 +182,5 @@ def require_same(what: str, expected: str, found: str, path: str | Path) -> None
     if expected != found:
         raise InputError(
             f"{path}: made from {what} {found[:12]}, but {what} here is {expected[:12]}; "
-            "delete it and run again"
+            f"{remedy(path)}"
         )

@@ -22,6 +22,8 @@ from ifguide.errors import InputError
 from ifguide.files.locks import in_turn
 
 SUMS = "SHA256SUMS"
+# The folder, of where a run is at work, below which stages write.
+RESULTS = "results"
 # The star marks a file that sha256sum was told to read as binary, which is all the same.
 _LINE = re.compile(r"([0-9a-f]{64}) [ *](.+)")
 
@@ -34,6 +36,22 @@ def file_sha256(path: str | Path) -> str:
 def joined_sha256(checksums: Iterable[str]) -> str:
     """Return the SHA-256 over the checksums of several files, in their order."""
     return hashlib.sha256("".join(checksums).encode()).hexdigest()
+
+
+def is_result(path: str | Path) -> bool:
+    """Whether a file or folder is of the kind that stages write, and no one else."""
+    return Path(os.path.abspath(path)).is_relative_to(Path(os.getcwd(), RESULTS))
+
+
+def remedy(path: str | Path, what: str = "it") -> str:
+    """Return what to do about a file that is not what it has to be.
+
+    what: all that has to go, lest it is not made again. Only what stages write is made again, and
+    so nothing else is to be deleted: whatever a user gave stays the user's.
+    """
+    if is_result(path):
+        return f"delete {what} and run again"
+    return "mend it, or give another"
 
 
 def publish(temporary: Path, path: Path) -> None:
@@ -157,7 +175,7 @@ def read_checksums(folder: str | Path) -> dict[str, str]:
     try:
         return dict(_parsed(content))
     except ValueError as error:
-        raise InputError(f"{path}: damaged ({error}); delete it and run again") from error
+        raise InputError(f"{path}: damaged ({error}); {remedy(path)}") from error
 
 
 # By content, as many files of a folder are read one after the other.
@@ -183,7 +201,7 @@ def recorded_sha256(path: str | Path) -> str:
     if recorded is None:
         raise InputError(
             f"{path}: {path.with_name(SUMS)} has no line for it, so nothing tells whether it is "
-            "what a stage wrote: delete it and run again"
+            f"what a stage wrote: {remedy(path)}"
         )
     return recorded
 
@@ -195,12 +213,14 @@ def verify(path: str | Path, folder: str | Path | None = None) -> str | None:
     the file is missing or is not what was written.
     """
     path = Path(path)
-    rebuild = f"delete {f'the folder {folder}' if folder else 'it'} and run again"
     recorded = read_checksums(path.parent).get(path.name)
     if recorded is None:
         return None
+    rebuild = remedy(path, f"the folder {folder}" if folder else "it")
     if not path.exists():
-        raise InputError(f"{path}: missing; {rebuild if folder else 'run again'}")
+        raise InputError(
+            f"{path}: missing; {rebuild if folder else rebuild.rpartition(' and ')[2]}"
+        )
     if (found := file_sha256(path)) != recorded:
         raise InputError(
             f"{path}: checksum {found[:12]} is not the recorded {recorded[:12]}; the file is "

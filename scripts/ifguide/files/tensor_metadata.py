@@ -7,7 +7,7 @@ from pathlib import Path
 from safetensors import SafetensorError, safe_open
 
 from ifguide.errors import InputError
-from ifguide.files.checksums import verify_own
+from ifguide.files.checksums import remedy, verify_own
 
 # Under this name a file records the hash of its tensors, where others are made from these.
 TENSORS = "tensors_sha256"
@@ -32,4 +32,4 @@ def opened(path: str | Path, framework: str) -> Iterator:
         with safe_open(path, framework) as content:
             yield content
     except SafetensorError as error:
-        raise InputError(f"{path}: damaged ({error}); delete it and run again") from error
+        raise InputError(f"{path}: damaged ({error}); {remedy(path)}") from error

@@ -14,6 +14,7 @@ from transformers import PreTrainedModel
 from ifguide.data.corpus import Corpus, open_corpus
 from ifguide.errors import InputError
 from ifguide.files.artifacts import canonical_json, require_same, text_sha256
+from ifguide.files.checksums import remedy
 from ifguide.files.tensor_files import read_tensors, write_tensors
 from ifguide.influence.ekfac import Batch, Eigenbasis, Statistics
 from ifguide.influence.factor_blocks import (
@@ -156,11 +157,12 @@ def read_total(
     try:
         sums, groups = total(partial_sums())
     except ValueError as error:
-        raise InputError(f"{paths[0].parent}: {error}; delete its files and run again") from None
+        advice = remedy(paths[0], "its files")
+        raise InputError(f"{paths[0].parent}: {error}; {advice}") from None
     if str(groups) != source["groups"]:
         raise InputError(
-            f"{paths[0].parent}: sums over {groups} of {source['groups']} groups of blocks; delete "
-            "its files and run again"
+            f"{paths[0].parent}: sums over {groups} of {source['groups']} groups of blocks; "
+            f"{remedy(paths[0], 'its files')}"
         )
     return sums, source
 

@@ -20,6 +20,7 @@ from ifguide.data.corpus import Corpus, ShardedArray, TokenizedText
 from ifguide.data.document_places import first_tokens
 from ifguide.data.special_tokens import plain_text_backend
 from ifguide.errors import InputError
+from ifguide.files.checksums import remedy
 
 MARKED_SHARE = 0.5
 
@@ -153,5 +154,5 @@ def require_same_tokens(corpus: Corpus, document: int, start: int, ids: np.ndarr
     if not np.array_equal(stored[: len(expected)], expected):
         raise InputError(
             f"{corpus.directory}: document {document} was not tokenized by the tokenizer beside "
-            "it, or is not this text; delete the folder and run again"
+            f"it, or is not this text; {remedy(corpus.directory, 'the folder')}"
         )

@@ -15,7 +15,7 @@ from ifguide.files.artifacts import (
     write_array,
     write_array_in_parts,
 )
-from ifguide.files.checksums import RecordedTogether, joined_sha256, recorded_sha256
+from ifguide.files.checksums import RecordedTogether, joined_sha256, recorded_sha256, remedy
 
 
 def write_mask(directory: Path, masks: Sequence[np.ndarray]) -> dict:
@@ -71,7 +71,7 @@ def require_partial_mask(mask: ShardedArray, corpus: Corpus, directory: Path) ->
     if shapes != expected:
         raise InputError(
             f"{directory}: the mask's shards are {shapes}, but those of the tokens {expected}; "
-            "delete it and run again"
+            f"{remedy(directory)}"
         )
     selected = sum(int(shard.sum()) for shard in mask.shards)
     if selected == 0:

@@ -22,9 +22,11 @@ from ifguide.errors import InputError
 from ifguide.files.artifacts import read_json
 from ifguide.files.checksums import (
     file_sha256,
+    is_result,
     joined_sha256,
     record_directory,
     recorded_sha256,
+    remedy,
     verified_sha256,
     verify_directory,
 )
@@ -212,10 +214,12 @@ def require_finite(model: nn.Module, directory: str | Path) -> None:
         name for name, tensor in tensors if tensor.is_floating_point() and not _is_finite(tensor)
     ]
     if broken:
-        raise InputError(
-            f"{directory}: weights that are not finite: {_some(broken)}; the training that made "
-            "them diverged (lower its learning rate), or the files are damaged"
+        advice = (
+            "lower the learning rate of the training that made them"
+            if is_result(directory)
+            else "the training that made them diverged, or the files are damaged: give others"
         )
+        raise InputError(f"{directory}: weights that are not finite: {_some(broken)}; {advice}")
 
 
 def _is_finite(tensor: torch.Tensor) -> bool:
@@ -290,8 +294,8 @@ def verified_weights_sha256(directory: str | Path) -> str:
     if record.exists() and (recorded := read_json(record)["weights_sha256"]) != found:
         raise InputError(
             f"{directory}/model.safetensors: checksum {found[:12]} is not {recorded[:12]}, that of "
-            f"{TRAINING_RECORD}; the weights were changed after training: delete the file and run "
-            "again"
+            f"{TRAINING_RECORD}; the weights were changed after training: "
+            f"{remedy(directory, 'the file')}"
         )
     return found
 

@@ -92,7 +92,7 @@ def _shaded(document: dict[str, Any], scale: float) -> dict[str, Any]:
     if not len(tokens) == len(scores) == len(selected) == len(truth or tokens):
         raise InputError(
             f"document {document['document']}: tokens, scores, selected and truth differ in "
-            "length; delete the file of shown tokens and run again"
+            "length; run again with --forcerun describe_documents"
         )
     marks = zip(tokens, scores, selected, truth or [False] * len(tokens), strict=True)
     return {
