@@ -40,6 +40,7 @@ def main(arguments: Namespace) -> None:
     ranking = (ranked(*shard) for shard in zip(shards, *columns, strict=True))
     truth, scores, documents = known_tokens(corpus, ranking)
     seed = derive_seed(settings["seed"], "intervals", "attribution")
+    base_rate = float(truth.mean()) if len(truth) else 0.0
     rows = []
     for split, members in truth_splits(truth, documents, settings["seed"]).items():
         intervals = ranking_intervals(
@@ -60,7 +61,7 @@ def main(arguments: Namespace) -> None:
             "method": arguments.ranking,
             "seed": arguments.training_seed,
             "rows": rows,
-            "base_rate": float(truth.mean()),
+            "base_rate": base_rate,
         },
     )
     curve = thin_curve(precision_recall_curve(truth, scores))
@@ -69,7 +70,7 @@ def main(arguments: Namespace) -> None:
             "ranking": arguments.ranking,
             "recall": curve.recall,
             "precision": curve.precision,
-            "base_rate": truth.mean(),
+            "base_rate": base_rate,
         }
     )
     write_table(arguments.curve, table)

@@ -125,6 +125,13 @@ def test_precision_at_a_share_splits_ties_evenly():
     assert precision_at(truth, scores, 0.6) == pytest.approx((1 + 1 / 3) / 3)
 
 
+@pytest.mark.parametrize("truth", [[], [False] * 4, [True] * 4])
+def test_a_ranking_of_nothing_has_no_figure(truth):
+    """As half of a corpus in which only one document has a toxic token."""
+    found = metrics.ranking_intervals(truth, np.arange(len(truth)), np.arange(len(truth)))
+    assert all(np.isnan(interval).all() for interval in found.values()) and len(found) == 4
+
+
 def test_ranking_intervals_resample_whole_documents():
     generator = np.random.default_rng(6)
     documents = np.repeat(np.arange(40) * 10, 25)

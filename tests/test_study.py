@@ -365,6 +365,20 @@ def test_the_choice_never_sees_the_reported_half():
     assert "| **idf** | hessian of idf | 4.00 [3.80, 4.20] | 3.50 [3.30, 3.70] |" in text
 
 
+def test_of_a_half_without_known_tokens_nothing_is_chosen():
+    """As where one document alone has a toxic token, and stands in the other half."""
+    nothing = measured(3.0, 2.9)
+    for row in nothing["rows"]:
+        if row["split"].startswith("choose"):
+            row |= {"value": None, "ci_low": None, "ci_high": None, "n": 0}
+    table = study_table(STUDY, SETTINGS, dict.fromkeys(MEASURED, nothing))
+    assert not table["chosen"].any()
+    assert "| plain | hessian of plain | – | 2.90 [2.70, 3.10] |" in study_markdown(
+        table, ["hessian"]
+    )
+    variants_by_question(table)
+
+
 def test_the_figure_shows_every_variant_below_its_question():
     table = study_table(STUDY, SETTINGS, MEASURED)
     figure = variants_by_question(table)

@@ -151,10 +151,14 @@ def ranking_intervals(
 
     The lift is the precision of the highest 0.1 % of the entries over the base rate.
     `truth` bool, `scores` float, `units` integer labels such as document ids: one shape; tokens
-    of one document are drawn together, because they are far from independent.
+    of one document are drawn together, because they are far from independent. Where nothing is
+    true, or everything, all are NaN: there is nothing to rank.
     """
     truth = np.asarray(truth, dtype=bool).ravel()
     scores = np.asarray(scores).ravel()
+    metrics = ("auprc", "auprc_over_base", "auroc", "lift_at_0.001")
+    if truth.all() or not truth.any():
+        return dict.fromkeys(metrics, Interval(np.nan, np.nan, np.nan))
     names, units = np.unique(np.asarray(units).ravel(), return_inverse=True)
     order = np.argsort(scores)[::-1]
     ordered, truth, units = scores[order], truth[order], units[order]
@@ -167,7 +171,6 @@ def ranking_intervals(
     ]
     resampled = np.array(draws)
     resampled = resampled[~np.isnan(resampled).any(axis=1)]
-    metrics = ("auprc", "auprc_over_base", "auroc", "lift_at_0.001")
     if not len(resampled):
         return {name: Interval(one[column], np.nan, np.nan) for column, name in enumerate(metrics)}
     return {

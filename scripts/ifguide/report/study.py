@@ -21,7 +21,8 @@ def study_table(
     study: [{"question", "variants"}]; settings: of each variant, by column; metrics: of each
     variant, the attribution.json. Columns: question, variant, chosen, the settings, and
     `<split>_<metric>` with `_low` and `_high` for both halves and their toxic documents. `chosen`
-    marks the variant with the largest `auprc_over_base` of the half `choose`.
+    marks the variant with the largest `auprc_over_base` of the half `choose`; none, where that half
+    holds no known toxic token.
     """
     rows = []
     for entry in study:
@@ -38,7 +39,8 @@ def study_table(
             rows.append(row)
     table = pd.DataFrame(rows)
     column = f"{HALVES[0]}_{SHOWN}"
-    best = table.loc[table[column].astype(float).idxmax(), "variant"]
+    known = table[column].astype(float)
+    best = None if known.isna().all() else table.loc[known.idxmax(), "variant"]
     table.insert(2, "chosen", table["variant"] == best)
     return table
 
