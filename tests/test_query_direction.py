@@ -5,7 +5,14 @@ from torch import nn
 
 from ifguide.data.corpus import train_tokenizer
 from ifguide.errors import InputError
-from ifguide.influence.ekfac import Eigenbasis, LayerFactors
+from ifguide.influence.ekfac import (
+    Eigenbasis,
+    LayerFactors,
+    covariance_sums,
+    eigenbases,
+    eigenvalue_sums,
+    layer_factors,
+)
 from ifguide.influence.query_direction import (
     QueryRecord,
     difference,
@@ -13,9 +20,10 @@ from ifguide.influence.query_direction import (
     length_batches,
     mean_gradient,
     precondition,
+    restricted,
 )
 from ifguide.models.tracked_layers import tracked_layers
-from small_models import FAMILIES, VOCABULARY, small_model
+from small_models import FAMILIES, VOCABULARY, random_batch, small_model
 
 
 def random_records(count, seed=0):
@@ -177,6 +185,40 @@ def test_factors_without_an_inverse_name_their_layer():
     factors[layers[2].name].eigenvalues.zero_()
     with pytest.raises(InputError, match=layers[2].name):
         precondition(query, layers, factors, relative_damping=0.1, power=1.0)
+
+
+@pytest.mark.parametrize("family", ["gpt_neox", "gpt2"])
+def test_a_layer_that_nothing_reads_any_more_is_left_out(family, caplog):
+    """As pruning leaves it: neither its factors nor its gradient hold anything."""
+    model = small_model(family)
+    layers, _ = tracked_layers(model)
+    read = next(
+        n for n, layer in enumerate(layers) if "4h_to_h" in layer.name or "mlp.c_proj" in layer.name
+    )
+    dead, reader = layers[read - 1], layers[read]
+    reader.rows.zero_()
+    batches = [random_batch(8)]
+    bases = eigenbases(covariance_sums(model, layers, batches))
+    factors = layer_factors(bases, eigenvalue_sums(model, layers, bases, batches))
+    query = mean_gradient(model, layers, random_records(3))
+    found = precondition(query, layers, factors, relative_damping=0.1, power=1.0)
+    assert f"{dead.name}: no gradient reaches it" in caplog.text
+    for layer in layers:
+        assert bool(layer.matrix(found).any()) == (layer is not dead), layer.name
+    assert all(tensor.isfinite().all() for tensor in found.values())
+
+
+def test_the_factors_of_layers_that_are_left_out_are_not_asked():
+    model = small_model("gpt_neox")
+    layers, _ = tracked_layers(model)
+    query = mean_gradient(model, layers, random_records(3))
+    factors = {layer.name: random_layer_factors(layer) for layer in layers}
+    found = precondition(query, layers, factors, relative_damping=0.1, power=1.0)
+    singular = layers[0]
+    factors[singular.name].eigenvalues.zero_()
+    last = layers[-1].name
+    only = precondition(query, layers, factors, relative_damping=0.1, power=1.0, only=last)
+    assert_same_direction(only, restricted(found, last))
 
 
 def test_records_are_the_two_parts_tokenized_apart_and_cut_to_the_positions():

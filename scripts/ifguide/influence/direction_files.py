@@ -48,5 +48,6 @@ def preconditioned(
         factors,
         relative_damping=settings["relative_damping"],
         power=POWERS[settings["hessian"]],
+        only=settings["layers"],
     )
     return restricted(direction, settings["layers"])

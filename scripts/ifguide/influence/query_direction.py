@@ -8,6 +8,7 @@ Means are over records, not tokens: a long continuation weighs more, as in the p
 """
 
 import contextlib
+import logging
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -25,6 +26,8 @@ from ifguide.models.labels import IGNORED_LABEL
 from ifguide.models.loading import HiddenStates
 from ifguide.models.precision import at_least_float32
 from ifguide.models.tracked_layers import TrackedLayer
+
+log = logging.getLogger(__name__)
 
 Direction = dict[str, torch.Tensor]
 
@@ -155,24 +158,38 @@ def precondition(
     *,
     relative_damping: float,
     power: float,
+    only: str = "",
 ) -> Direction:
     """Return v = H^(-power) q, by parameter name, unnormalised.
 
+    only: as `layers` of `restricted`; a layer of which nothing is kept is zero, and its factors are
+    not asked. So is one of which nothing that the model says depends, as pruning leaves it: its
+    gradients are all zero, those of the query as well as those that made the factors.
     Raises InputError where the factors of a layer have no inverse at this damping.
     """
     direction: Direction = {}
     for layer in layers:
+        matrix = layer.matrix(query)
+        kept = any(re.search(only, name) for name, _ in layer.named_parameters())
+        if kept and not matrix.any():
+            log.warning(
+                "%s: no gradient reaches it, so it is left out of the direction", layer.name
+            )
+        if not kept or not matrix.any():
+            direction |= layer.parameters(torch.zeros_like(matrix))
+            continue
         try:
             product = inverse_hessian_product(
                 factors[layer.name],
-                layer.matrix(query),
+                matrix,
                 relative_damping=relative_damping,
                 power=power,
             )
         except ValueError as error:
             raise InputError(
                 f"config key influence.directions.*.relative_damping: {relative_damping:g} for "
-                f"layer {layer.name}: {error}; raise it, or train the model first"
+                f"layer {layer.name}: {error}; raise it, train the model first, or leave the layer "
+                "out by `layers`"
             ) from error
         direction |= layer.parameters(product)
     return direction
