@@ -1,7 +1,8 @@
 """Read one set of prompts, of a benchmark or of queries, into one format.
 
-settings: {"prompts": {...}, "needs_continuation": bool, "seed": int}. With --match, the records of
-another query set, the nearest record of this one is taken for each of those.
+settings: {"prompts": {...}, "needs_continuation": bool, "seed": int}; of passages {"prompts",
+"block_size": tokens of the shortest context, "seed"}. With --match, the records of another query
+set, the nearest record of this one is taken for each of those.
 """
 
 from ifguide.workflow.command_line import argument_parser, run
@@ -25,7 +26,8 @@ def main(arguments: Namespace) -> None:
     settings, seed = arguments.settings["prompts"], arguments.settings["seed"]
     files = from_arguments(arguments.files)
     if settings.get("kind") == "lambada":
-        passages, report = read_lambada(files, settings.get("limit"), seed)
+        block_size = arguments.settings["block_size"]
+        passages, report = read_lambada(files, settings.get("limit"), seed, block_size)
         log.info("%s", report)
         write_json(arguments.report, report)
         write_jsonl(arguments.output, ({"text": passage} for passage in passages))
@@ -33,8 +35,8 @@ def main(arguments: Namespace) -> None:
     records, report = read_prompts(settings, files, seed)
     if arguments.settings["needs_continuation"] and any(r.continuation is None for r in records):
         raise InputError(
-            f"config key queries: the format {settings['format']} has no continuations, and the "
-            "query direction is their gradient; use realtoxicityprompts"
+            f"config key queries: records of format {settings['format']} without a continuation, "
+            "and the query direction is their gradient; give such as have one"
         )
     if arguments.match:
         others = [PromptRecord(**record) for record in read_jsonl(arguments.match)]

@@ -110,7 +110,7 @@ CHANGES: dict[str, tuple[object, set[str] | str]] = {
     "planted.labelled": (201, EVERYTHING),
     "planted.pairs": (11, EVERYTHING),
     "planted.bold": (11, EVERYTHING),
-    "corpus.block_size": (96, LENGTHS | BLOCKS),
+    "corpus.block_size": (96, LENGTHS | BLOCKS | PASSAGES),
     "corpus.shards": (3, PARTS | TOKENS),
     "corpus.sources.0.name": ("texts", DOCUMENTS),
     "corpus.sources.0.files": ("{planted}/held_out.jsonl", DOCUMENTS),

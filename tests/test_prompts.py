@@ -427,7 +427,7 @@ def test_missing_prompt_file(tmp_path):
 def test_filters_that_leave_nothing_are_named(scored_file):
     message = refused(rtp, scored_file, prompt_toxicity=[0.95, 1.0], part=[0.0, 0.5])
     assert "no prompt left of 700 records (700 outside prompt toxicity)" in message
-    assert "prompt_toxicity: [0.95, 1.0], part: [0.0, 0.5]" in message
+    assert message.endswith("; widen prompt_toxicity: [0.95, 1.0]")
 
 
 def test_overlap_of_queries_and_test_prompts_is_refused(scored_file):
@@ -453,30 +453,29 @@ def test_passages_of_any_white_space_have_a_last_word(tmp_path, name):
     path = tmp_path / name
     lines = [json.dumps({"text": text}) if name == "a.jsonl" else text for text in words]
     path.write_text("\n".join(lines), encoding="utf-8")
-    passages, report = read_lambada([path], None, SEED)
+    passages, report = read_lambada([path], None, SEED, 64)
     assert report == {"skipped_too_short": 1, "kept": 3}
     assert {split_last_word(passage)[1] for passage in passages} == {"three"}
     tokenizer = train_tokenizer(passages, 260)
-    model = build_model(
-        {
-            "model_type": "gpt_neox",
-            "hidden_size": 16,
-            "num_hidden_layers": 1,
-            "num_attention_heads": 2,
-            "intermediate_size": 24,
-        },
-        vocabulary_size=len(tokenizer),
-        block_size=64,
-        end_of_text=0,
-        seed=0,
-    )
-    assert len(last_words(model.eval(), tokenizer, passages)) == 3
+    assert len(last_words(small_language_model(len(tokenizer), 64), tokenizer, passages)) == 3
+
+
+def small_language_model(vocabulary_size, block_size):
+    architecture = {
+        "model_type": "gpt_neox",
+        "hidden_size": 16,
+        "num_hidden_layers": 1,
+        "num_attention_heads": 2,
+        "intermediate_size": 24,
+    }
+    sizes = {"vocabulary_size": vocabulary_size, "block_size": block_size}
+    return build_model(architecture, **sizes, end_of_text=0, seed=0).eval()
 
 
 def test_a_malformed_passage_is_skipped_and_counted(tmp_path):
     path = tmp_path / "a.jsonl"
     path.write_bytes(b'{"text": "two words"}\n{"text": 5}\n{"text": "caf\xe9 au lait"}\n')
-    passages, report = read_lambada([path], None, SEED)
+    passages, report = read_lambada([path], None, SEED, 64)
     assert passages == ["two words"]
     assert report == {
         "skipped_not_utf8": 1,
@@ -494,13 +493,51 @@ def test_lambada(tmp_path, name):
         write_lines(path, [{"text": text} for text in texts])
     else:
         path.write_text("\n".join(texts))
-    every, report = read_lambada([path], None, SEED)
+    every, report = read_lambada([path], None, SEED, 64)
     assert sorted(every) == sorted(texts[:50])
     assert report == {"skipped_too_short": 2, "kept": 50}
-    some, report = read_lambada([path], 10, SEED)
+    some, report = read_lambada([path], 10, SEED, 64)
     assert some == every[:10] != texts[:10] and report["kept"] == 10
     path.write_text("single\n" if name.endswith("txt") else '{"text": "single"}\n')
-    assert "at least two words" in refused(read_lambada, [path], None, SEED)
+    assert "at least two words" in refused(read_lambada, [path], None, SEED, 64)
+
+
+def test_a_last_word_that_may_be_longer_than_the_context_is_left_out(tmp_path):
+    """A token has a byte at least; a word of so few bytes fits after one token and its space."""
+    path = tmp_path / "a.txt"
+    path.write_text(f"the {'é' * 15}\nthe {'x' * 31}\n", encoding="utf-8")
+    passages, report = read_lambada([path], None, SEED, 32)
+    assert passages == ["the " + "é" * 15]
+    assert report == {"skipped_word_too_long": 1, "kept": 1}
+    message = refused(read_lambada, [path], None, SEED, 8)
+    assert "the last words of all 2 passages are too long for blocks of 8 tokens" in message
+    tokenizer = train_tokenizer(["ab"], 257)
+    model = small_language_model(len(tokenizer), 8)
+    assert len(last_words(model, tokenizer, ["x abcdef"])) == 1
+    with pytest.raises(InputError, match="a last word has 8 tokens, which do not fit into the"):
+        last_words(model, tokenizer, ["x abcdefg"])
+
+
+@pytest.mark.parametrize(
+    "record, settings, cure",
+    [
+        (scored("a", None), {"continuation_toxicity": [0.5, 1.0]}, "the scores that they need"),
+        (
+            scored("a", 0.5, continuation_toxicity=None),
+            {"continuation_toxicity": [0.5, 1.0]},
+            "the scores that they need",
+        ),
+        (scored("a", None), {}, "the scores that they need are null: give records with a toxicity"),
+        (scored("a", 0.5), {"continuation_toxicity": [0.5, 1.0], "part": [0.0, 1.0]}, "widen co"),
+        (scored("a", 0.5), {"part": [0.0, 1e-9]}, "widen part: [0.0, 1e-09]"),
+        (scored("a", 0.5), {"limit": {"nontoxic": 3}}, "widen limit: {'nontoxic': 3}"),
+        (scored(" ", 0.5), {"part": [0.0, 1.0]}, "check the file"),
+    ],
+)
+def test_the_cure_is_of_what_removed_the_prompts(tmp_path, record, settings, cure):
+    write_lines(path := tmp_path / "a.jsonl", [record] * 3)
+    settings = {"format": "realtoxicityprompts", **settings}
+    assert f"); {cure}" in refused(read_prompts, settings, [path], SEED)
 
 
 def test_labelled_texts_of_every_format(tmp_path):
@@ -645,6 +682,6 @@ def test_real_pairs_words_and_passages(real_text):
     pairs, _ = read_pairs({"format": "paradetox"}, [real_text / "paradetox.tsv"], SEED)
     assert len({pair.rejected for pair in pairs}) > 11_000
     assert len(read_words(real_text / "ldnoobw_en.txt")) == 403
-    passages, report = read_lambada([real_text / "lambada_test.jsonl"], 500, SEED)
+    passages, report = read_lambada([real_text / "lambada_test.jsonl"], 500, SEED, 64)
     assert len(passages) == report["kept"] == 500
     assert all(" ".join(split_last_word(passage)) == passage for passage in passages)

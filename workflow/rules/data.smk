@@ -306,7 +306,7 @@ use rule read_prompts as read_passages with:
         script=script("read_prompts"),
         settings=lambda w: settings_of(
             prompts=without(config["benchmarks"][w.benchmark], "files", "hub", "revision"),
-            needs_continuation=False,
+            block_size=config["corpus"]["block_size"],
             seed=SEED,
         ),
         paths=lambda w: sources.arguments(

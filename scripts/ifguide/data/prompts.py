@@ -121,14 +121,16 @@ def malformed_report(malformed: Sequence[str]) -> dict[str, Any]:
 
 
 def read_lambada(
-    paths: Sequence[str | Path], limit: int | None, seed: int
+    paths: Sequence[str | Path], limit: int | None, seed: int, block_size: int
 ) -> tuple[list[str], dict[str, Any]]:
     """Return LAMBADA passages (field `text`, or one a line) and a report of what was skipped.
 
     At most `limit` passages come, sampled by hash. Skipped and counted: passages of fewer than two
-    words, text that is not UTF-8, and malformed records.
+    words, those whose last word may be longer than a model's context (it has as many bytes as a
+    block has tokens, `block_size`, less the space before it and one token to predict it from), text
+    that is not UTF-8, and malformed records.
 
-    Raises InputError for a bad file, and where no passage has two words: one to predict from.
+    Raises InputError for a bad file, and where no passage is left.
     """
     files = require_files(paths)
     counts: Counter[str] = Counter()
@@ -138,11 +140,18 @@ def read_lambada(
         for text in read_passages(path, malformed):
             if not is_unicode(text):
                 counts["skipped_not_utf8"] += 1
-            elif split_last_word(text) is None:
+            elif (parts := split_last_word(text)) is None:
                 counts["skipped_too_short"] += 1
+            elif len(parts[1].encode()) > block_size - 2:
+                counts["skipped_word_too_long"] += 1
             else:
                 texts.add(text.strip())
     if not texts:
+        if too_long := counts["skipped_word_too_long"]:
+            raise InputError(
+                f"{files[0]}: the last words of all {too_long} passages are too long for blocks of "
+                f"{block_size} tokens; check the file, or raise corpus.block_size"
+            )
         raise InputError(f"{files[0]}: no passage of at least two words; check the file")
     chosen = sample_texts(texts, limit, seed)
     return chosen, {**counts, **malformed_report(malformed), "kept": len(chosen)}
@@ -281,17 +290,36 @@ def _split_counts(records: Iterable[PromptRecord]) -> dict[str, int]:
 
 
 def _nothing_left(files: list[Path], settings: dict, counts: Counter[str]) -> str:
-    filters = [
-        f"{key}: {settings[key]}"
-        for key in ("prompt_toxicity", "continuation_toxicity", "part", "limit")
-        if settings.get(key) is not None
-    ]
     removed = ", ".join(
         f"{count} {reason.replace('_', ' ')}"
-        for reason, count in sorted(counts.items())
-        if reason != "records" and count
+        for reason, count in sorted(_removed(counts).items())
+        if count
     )
     return (
         f"{files[0]}: no prompt left of {counts['records']} records ({removed or 'none there'}); "
-        f"widen {', '.join(filters) or 'the file'}"
+        f"{_cure(settings, counts)}"
     )
+
+
+def _cure(settings: dict, counts: Counter[str]) -> str:
+    """Return what would leave prompts: it depends on what removed them."""
+    removing = {
+        "prompt_toxicity": "outside_prompt_toxicity",
+        "continuation_toxicity": "outside_continuation_toxicity",
+        "part": "outside_part",
+    }
+    filters = [key for key, reason in removing.items() if counts[reason]]
+    if not filters and settings.get("limit") is not None:
+        filters = ["limit"] if counts["records"] > sum(_removed(counts).values()) else []
+    if filters:
+        return f"widen {', '.join(f'{key}: {settings[key]}' for key in filters)}"
+    if counts["skipped_null_toxicity"]:
+        return (
+            "the scores that they need are null: give records with a toxicity of the prompt, and "
+            "of the continuation where that is a filter, or prompts alone as `format: text`"
+        )
+    return "check the file"
+
+
+def _removed(counts: Counter[str]) -> dict[str, int]:
+    return {reason: count for reason, count in counts.items() if reason != "records"}

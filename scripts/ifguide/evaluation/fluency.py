@@ -219,7 +219,8 @@ def last_words(
 
     The word counts where every one of its tokens is the most likely one: under `guidance`, the
     likeliest of the candidates that `sampling` leaves. The beginning of a passage is dropped where
-    it exceeds the model's context. Raises InputError for a passage of a single word.
+    it exceeds the model's context. Raises InputError for a passage of a single word, and for a last
+    word that does not fit with a token before it.
     """
     rows = _heads_and_words(model, tokenizer, passages)
     results: list[LastWord | None] = [None] * len(rows)
@@ -253,6 +254,12 @@ def _heads_and_words(
     heads = tokenize(tokenizer, [head for head, _ in split])
     words = tokenize(tokenizer, [" " + word for _, word in split])
     positions = getattr(model.config, "max_position_embeddings", None) or 2**31
+    longest = max((len(word.ids) for word in words), default=0)
+    if longest >= positions:
+        raise InputError(
+            f"LAMBADA: a last word has {longest} tokens, which do not fit into the model's "
+            f"{positions} positions with one before them; remove that passage"
+        )
     return [
         (np.concatenate([head.ids, word.ids])[-positions:], len(word.ids))
         for head, word in zip(heads, words, strict=True)
