@@ -334,6 +334,9 @@ PROMPT_FORMATS: dict[str, Callable[[Record, dict], Iterator[PromptRecord]]] = {
     "text": _plain_prompt,
 }
 
+# Those whose records may hold continuations, as queries need.
+WITH_CONTINUATIONS = ("realtoxicityprompts", "paradetox")
+
 LABELLED_FORMATS: dict[str, Callable[[Record], Iterator[tuple[str, str, float | None]]]] = {
     "labelled": _labelled,
     "realtoxicityprompts": _labelled_realtoxicityprompts,

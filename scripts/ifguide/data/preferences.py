@@ -47,13 +47,11 @@ def read_pairs(
     `parse_records`), and where no pair is left.
     """
     files = require_files(paths)
-    parse = PAIR_FORMATS[settings["format"]]
-    quotes = quotes_of(settings["format"], settings)
     counts = {"read": 0, "skipped": 0}
     malformed: list[str] = []
     pairs: dict[str, PreferencePair] = {}
     for path in files:
-        for pair in parse_records(path, read_records(path, quotes=quotes), parse, malformed):
+        for pair in read_pair_records(settings, path, malformed):
             counts["read"] += 1
             sides = (pair.chosen.strip(), pair.rejected.strip())
             if not all(sides) or sides[0] == sides[1] or not is_unicode("".join(_texts(pair))):
@@ -68,6 +66,13 @@ def read_pairs(
             "an empty side or two equal sides; check `format`, or widen `part`"
         )
     return chosen, {**counts, **malformed_report(malformed), "kept": len(chosen)}
+
+
+def read_pair_records(settings: dict, path: Path, malformed: list[str]) -> Iterator[PreferencePair]:
+    """Yield the pairs of a file as they stand; malformed records are as `parse_records` says."""
+    format = settings["format"]
+    records = read_records(path, quotes=quotes_of(format, settings))
+    return parse_records(path, records, PAIR_FORMATS[format], malformed)
 
 
 def _texts(pair: PreferencePair) -> tuple[str, str, str]:

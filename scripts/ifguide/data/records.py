@@ -3,10 +3,11 @@
 import codecs
 import csv
 import glob
+import itertools
 import json
 import logging
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
@@ -106,7 +107,9 @@ def require_files(paths: Iterable[str | Path]) -> list[Path]:
         if not path.is_file():
             raise InputError(f"{path}: not a file; name files or a pattern such as {path}/*.jsonl")
         if path.stat().st_size == 0:
-            raise InputError(f"{path}: the file is empty; fetch it again or remove it")
+            raise InputError(
+                f"{path}: the file is empty; fetch it again or leave it out of `files`"
+            )
     return found
 
 
@@ -166,12 +169,24 @@ def parse_records(
                 log.warning("skipped: %s", malformed[-1])
         none_sound = number == NONE_SOUND_OF == len(malformed) - before
         if none_sound or number % RECORDS_BETWEEN_CHECKS == 0:
-            _refuse_malformed(malformed[before:], number)
+            refuse_malformed(malformed[before:], number)
         yield from parsed
-    _refuse_malformed(malformed[before:], number)
+    refuse_malformed(malformed[before:], number)
 
 
-def _refuse_malformed(malformed: list[str], number: int) -> None:
+def first_parsed(read: Callable[[list[str]], Iterator[T]], count: int) -> list[T]:
+    """Return at most `count` of what `read` yields, by `parse_records`, without what follows.
+
+    read: takes the list to which malformed records go. Raises InputError as `parse_records`.
+    """
+    malformed: list[str] = []
+    found = list(itertools.islice(read(malformed), count))
+    refuse_malformed(malformed, len(found) + len(malformed))
+    return found
+
+
+def refuse_malformed(malformed: Sequence[str], number: int) -> None:
+    """Raise InputError where too many of the first `number` records are malformed, or all."""
     bad = len(malformed)
     if bad and (bad == number or is_more_than_bad_luck(bad, number)):
         share = "" if bad == 1 else f" ({bad} of the first {number} records are malformed)"

@@ -32,7 +32,7 @@ from ifguide.workflow.methods import OF_MODELS, Methods
 from ifguide.workflow.planned_facts import planned_records
 from ifguide.workflow.refusal import refuse_config
 from ifguide.workflow.shown import Shown
-from ifguide.workflow.sources import Sources, data_repository
+from ifguide.workflow.sources import Sources, data_repository, require_no_wildcard
 from ifguide.workflow.strengths import curves_of
 
 # Folders have names of at most 255 bytes, and temporary ones have longer names.
@@ -566,6 +566,8 @@ class Checks:
         ]:
             if path and not os.path.exists(path):
                 refuse_config(key, f"{path} does not exist")
+            if path:
+                require_no_wildcard(path, key)
 
     def check_sequence_classifiers(self) -> None:
         """Refuse a directory that is not the classifier that the config describes."""

@@ -5,22 +5,29 @@ only the beginning of some files is read, and of large models only the names of 
 it takes seconds whatever the size of the experiment.
 """
 
-import itertools
 import os
 import re
 from collections.abc import Callable, Iterable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 from transformers import AutoConfig, AutoModelForCausalLM, PretrainedConfig, PreTrainedModel
 
+from ifguide.data.benchmark_formats import (
+    WITH_CONTINUATIONS,
+    PromptRecord,
+    read_labelled_texts,
+    read_passages,
+    read_prompt_records,
+)
 from ifguide.data.documents import ReadReport, read_documents
 from ifguide.data.filtering import read_words
 from ifguide.data.labelled_texts import TOXIC
-from ifguide.data.preferences import read_pairs
+from ifguide.data.preferences import read_pair_records, read_pairs
 from ifguide.data.prompts import LabelledText, read_labelled, read_lambada, read_prompts
-from ifguide.data.records import require_files
+from ifguide.data.records import file_format, first_parsed, refuse_malformed, require_files
 from ifguide.data.tokenizers import load_tokenizer
 from ifguide.errors import InputError
 from ifguide.evaluation.judge_forms import open_judge
@@ -37,14 +44,23 @@ from ifguide.models.loading import (
 from ifguide.models.tracked_layers import linear_layers
 from ifguide.workflow.methods import entry_of
 from ifguide.workflow.parts import Parts
-from ifguide.workflow.sources import words_entry
+from ifguide.workflow.sources import (
+    CLASSIFIER_FILES,
+    TOKENIZER_FILES,
+    is_repository,
+    model_repository,
+    words_entry,
+)
+
+# Yields the records of a file; malformed ones go to the list.
+Records = Callable[[Path, list[str]], Iterator]
 
 # What is read whole: files of records, of one entry together; the weights of one model.
 LARGEST_DATA = 64 * 2**20
 LARGEST_MODEL = 2 * 2**30
-# Of a larger corpus: so many of its files, and so many documents of each.
+# Of a larger corpus: so many of its files, and so many records of each.
 FILES_TRIED = 8
-DOCUMENTS_TRIED = 200
+RECORDS_TRIED = 200
 # Bytes of text that a compressed one may hold for each of its own.
 COMPRESSION = 20
 # The 256 bytes and the end of text.
@@ -97,9 +113,30 @@ class Preflight:
             said = f"{key}: {said}"
         self.findings.append(said)
 
-    def files(self, entry: dict, key: str) -> list[Path]:
-        """Return the files of an entry that are there: none of those a rule makes or fetches."""
-        return [Path(path) for path in self.parts.sources.paths(entry, key) if os.path.isfile(path)]
+    def files(self, entry: dict, key: str, *, plain: bool = False) -> list[Path]:
+        """Return the files of an entry that are there: none of those a rule makes or fetches.
+
+        plain: whether plain text will do. What the names alone tell of files to come is told.
+        """
+        files = self.parts.sources.files_here(entry, key)
+        if not files:
+            named = Path(entry["files"])
+            if self.tried(key, lambda: file_format(named)) == "text" and not plain:
+                self.fault(key, f"{named}: plain text, which has no fields; give a file of records")
+        return files
+
+    def read(self, key: str, files: list[Path], whole: Callable[[], Any], records: Records) -> Any:
+        """Return what `whole` gives of files that are small together, None at a fault.
+
+        Of larger ones no more than the first `records` of some are read, and None is returned.
+        """
+        if _bytes(files) <= LARGEST_DATA:
+            return self.tried(key, whole)
+        self.tried(key, lambda: require_files(files))
+        for path in _spread(files, FILES_TRIED):
+            first = partial(first_parsed, partial(records, path), RECORDS_TRIED)
+            self.tried(key, first)
+        return None
 
     # --- text ---
 
@@ -109,15 +146,17 @@ class Preflight:
         marked: list[bool] = []
         for source in self.config["corpus"]["sources"]:
             key = f"corpus.sources.{source['name']}.files"
-            files = self.files(source, key)
-            if not files or "hub" in source:
+            # Where spans are asked for, or a field by its name, plain text will not do.
+            plain = source.get("format") is not None or "spans" not in source
+            files = self.files(source, key, plain=plain)
+            if not files:
                 most_tokens = float("inf")
                 continue
             most_tokens += sum(map(_most_bytes, files))
             self.tried(key, lambda found=files: require_files(found))
             whole = _bytes(files) <= LARGEST_DATA
             tried = [files] if whole else [[path] for path in _spread(files, FILES_TRIED)]
-            count = None if whole else DOCUMENTS_TRIED
+            count = None if whole else RECORDS_TRIED
             for paths in tried:
                 spans = self.tried(key, lambda s=source, p=paths, n=count: _marked(s, p, n))
                 if "spans" in source:
@@ -142,18 +181,26 @@ class Preflight:
         read: dict[str, list] = {}
         for name, entry in self.config["queries"].items():
             key = f"queries.{name}.files"
-            if not (files := self.files(entry, key)) or _bytes(files) > LARGEST_DATA:
+            if entry["format"] not in WITH_CONTINUATIONS:
+                self.fault(
+                    f"queries.{name}.format",
+                    f"{entry['format']} has no continuations, and the query direction is their "
+                    f"gradient; use {' or '.join(WITH_CONTINUATIONS)}",
+                )
                 continue
-            found = self.tried(key, lambda e=entry, f=files: read_prompts(e, f, self.seed))
+            if not (files := self.files(entry, key)):
+                continue
+            whole = partial(read_prompts, entry, files, self.seed)
+            found = self.read(key, files, whole, partial(_prompts_of, entry))
             if found is None:
                 continue
             records, _ = found
             texts = [record.continuation for record in records]
-            if any(text is None for text in texts):
+            if without := texts.count(None):
                 self.fault(
-                    f"queries.{name}.format",
-                    f"{entry['format']} has no continuations, and the query direction is their "
-                    "gradient; use realtoxicityprompts",
+                    key,
+                    f"{without} of {len(texts)} records have no continuation, and the query is "
+                    "their gradient; leave them out",
                 )
             elif not any(text.strip() for text in texts):
                 self.fault(
@@ -172,17 +219,20 @@ class Preflight:
                 )
 
     def check_benchmarks(self) -> None:
+        block_size = self.config["corpus"]["block_size"]
         for name, entry in self.config["benchmarks"].items():
             key = f"benchmarks.{name}.files"
             if "files" not in entry:
                 continue
-            if not (files := self.files(entry, key)) or _bytes(files) > LARGEST_DATA:
+            plain = entry["kind"] == "lambada" or entry["format"] == "text"
+            if not (files := self.files(entry, key, plain=plain)):
                 continue
             if entry["kind"] == "lambada":
-                limit = entry.get("limit")
-                self.tried(key, lambda f=files, n=limit: read_lambada(f, n, self.seed))
+                whole = partial(read_lambada, files, entry.get("limit"), self.seed, block_size)
+                self.read(key, files, whole, read_passages)
             else:
-                self.tried(key, lambda e=entry, f=files: read_prompts(e, f, self.seed))
+                whole = partial(read_prompts, entry, files, self.seed)
+                self.read(key, files, whole, partial(_prompts_of, entry))
 
     # --- judges, and what else learns from labelled texts ---
 
@@ -192,8 +242,12 @@ class Preflight:
             if "train" in entry:
                 self.check_labelled(f"{key}.train", entry["train"])
             elif "words" in entry:
-                if files := self.files(words_entry(entry), f"{key}.words"):
+                if files := self.files(words_entry(entry), f"{key}.words", plain=True):
                     self.tried(f"{key}.words", lambda f=files: read_words(f))
+            elif is_repository(entry):
+                files = self.parts.sources.fetched(model_repository(entry, CLASSIFIER_FILES))
+                if files and _bytes(files) <= LARGEST_MODEL:
+                    self.tried(f"{key}.hub", lambda n=name: self.judge(n))
             elif "path" in entry or "checkpoint" in entry:
                 given = "path" if "path" in entry else "checkpoint"
                 folder = Path(entry[given]) if given == "path" else Path(entry[given]).parent
@@ -216,14 +270,18 @@ class Preflight:
         paths: list[list[Path]] = []
         for number, source in enumerate(entry["sources"]):
             place = source["format"] if key.startswith("classifiers") else str(number)
-            files = self.files(source, f"{key}.sources.{place}.files")
-            if not files or _bytes(files) > LARGEST_DATA:
+            if not (files := self.files(source, f"{key}.sources.{place}.files")):
                 return
             sources.append(source)
             paths.append(files)
-        labelled = self.tried(f"{key}.sources", lambda: read_labelled(sources, paths, self.seed))
-        if labelled is not None:
-            self.check_both_kinds(key, labelled, entry.get("held_out"))
+        if _bytes(path for files in paths for path in files) <= LARGEST_DATA:
+            whole = partial(read_labelled, sources, paths, self.seed)
+            if (labelled := self.tried(f"{key}.sources", whole)) is not None:
+                self.check_both_kinds(key, labelled, entry.get("held_out"))
+            return
+        for source, files in zip(sources, paths, strict=True):
+            whole = partial(read_labelled, [source], [files], self.seed)
+            self.read(f"{key}.sources", files, whole, partial(_labelled_of, source))
 
     def check_both_kinds(
         self, key: str, labelled: list[LabelledText], held_out: float | None
@@ -258,8 +316,9 @@ class Preflight:
                         f"least {SMALLEST_VOCABULARY} (256 bytes and the end-of-text token)",
                     )
                 continue
-            folder = self.parts.sources.tokenizer(name)["path"]
-            if "path" in entry or os.path.isdir(folder):
+            sources = self.parts.sources
+            folder = sources.tokenizer(name)["path"]
+            if "path" in entry or sources.fetched(model_repository(entry, TOKENIZER_FILES)):
                 given = f"{key}.path" if "path" in entry else f"{key}.hub"
                 tokenizer = self.tried(given, lambda f=folder: _tokenizer(f))
                 if tokenizer is not None:
@@ -353,13 +412,14 @@ class Preflight:
         for name in self.config["methods"]:
             for needed in self.parts.methods.needs(name, Pairs, Words):
                 entry = entry_of(needed.need)
-                files = self.files(entry, needed.key)
-                if not files or _bytes(files) > LARGEST_DATA:
+                words = isinstance(needed.need, Words)
+                if not (files := self.files(entry, needed.key, plain=words)):
                     continue
-                if isinstance(needed.need, Words):
+                if not words:
+                    whole = partial(read_pairs, entry, files, self.seed)
+                    self.read(needed.key, files, whole, partial(read_pair_records, entry))
+                elif _bytes(files) <= LARGEST_DATA:
                     self.tried(needed.key, lambda f=files: read_words(f))
-                else:
-                    self.tried(needed.key, lambda e=entry, f=files: read_pairs(e, f, self.seed))
 
 
 def _tokenizer(folder: str) -> Any:
@@ -385,14 +445,28 @@ def _without_values(described: PretrainedConfig) -> PreTrainedModel:
 
 def _marked(source: dict, paths: list[Path], count: int | None) -> list[bool]:
     """Return of each document that is read whether its spans mark anything."""
-    documents = read_documents(source, paths, ReadReport())
-    return [bool(document.spans) for document in itertools.islice(documents, count)]
+    report = ReadReport()
+    if count is not None:
+        source = {**source, "limit": min(count, source.get("limit") or count)}
+    marked = [bool(document.spans) for document in read_documents(source, paths, report)]
+    if count is not None:
+        # Fewer than those of a whole file, by which few are borne.
+        refuse_malformed(report.first_malformed, len(marked) + report.skipped_malformed)
+    return marked
+
+
+def _prompts_of(entry: dict, path: Path, malformed: list[str]) -> Iterator[PromptRecord]:
+    return read_prompt_records(entry["format"], path, entry, malformed)
+
+
+def _labelled_of(source: dict, path: Path, malformed: list[str]) -> Iterator[tuple]:
+    return read_labelled_texts(source["format"], path, malformed, source)
 
 
 def _spread(files: list[Path], count: int) -> list[Path]:
     """Return at most `count` of the files, the first and the last among them."""
     step = max(1, (len(files) - 1) // (count - 1))
-    return files[::step][: count - 1] + files[-1:]
+    return list(dict.fromkeys(files[::step][: count - 1] + files[-1:]))
 
 
 def _bytes(paths: Iterable[Path]) -> int:

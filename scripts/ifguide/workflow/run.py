@@ -1,7 +1,6 @@
 """The start and the end of a run."""
 
 import contextlib
-import glob
 import importlib.util
 import os
 import platform
@@ -27,7 +26,7 @@ from ifguide.files.provenance import (
 from ifguide.workflow.experiment import Experiment
 from ifguide.workflow.judges import Judges
 from ifguide.workflow.layout import Layout
-from ifguide.workflow.sources import CLASSIFIER_FILES, Sources
+from ifguide.workflow.sources import CLASSIFIER_FILES, Sources, files_of_directory
 from ifguide.workflow.stale import (
     keep_inputs,
     keep_records,
@@ -114,7 +113,10 @@ def preflight(experiment: Experiment, sources: Sources, judges: Judges, scripts:
     """
     if importlib.util.find_spec("transformers") is None:
         return
-    state = _state_of(experiment.config, named_data(experiment, sources, judges), scripts)
+    # Of repositories of the hub, that they are here tells that they can be opened.
+    fetched = {sources.record_of(repository) for repository, _ in sources.repositories.values()}
+    named = named_data(experiment, sources, judges) | fetched
+    state = _state_of(experiment.config, named, scripts)
     passed = Path(experiment.layout.preflight)
     if passed.is_file() and passed.read_text(encoding="utf-8").strip() == state:
         return
@@ -153,8 +155,7 @@ def named_data(experiment: Experiment, sources: Sources, judges: Judges) -> set[
         if "file" in entry.get("architecture", {}):
             found.append(entry["architecture"]["file"])
     for directory in named_directories(experiment.config, judges):
-        for pattern in CLASSIFIER_FILES:
-            found += glob.glob(os.path.join(glob.escape(directory), pattern))
+        found += files_of_directory(directory, CLASSIFIER_FILES)
     found += [
         given["checkpoint"] for given in judges.given_of(judges).values() if "checkpoint" in given
     ]

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from ifguide.data.file_lists import LONGEST_LIST, as_arguments, matching
-from ifguide.data.repositories import Repository
+from ifguide.data.repositories import Repository, fetched_files
 from ifguide.evaluation.published_detoxify import PUBLISHED
 from ifguide.files.artifacts import canonical_json, text_sha256
 from ifguide.workflow.experiment import without
@@ -50,6 +50,20 @@ def words_entry(judge: dict) -> dict:
     return {"files": judge["words"]}
 
 
+def files_of_directory(directory: str, patterns: Iterable[str]) -> list[str]:
+    """Return the files of a directory that one of some patterns matches, sorted."""
+    escaped = glob.escape(directory)
+    return sorted({p for pattern in patterns for p in glob.glob(os.path.join(escaped, pattern))})
+
+
+def require_no_wildcard(path: str, key: str) -> None:
+    """Refuse a path that Snakemake would read otherwise than it is written."""
+    if WILDCARD.search(path):
+        refuse_config(
+            key, f"{path}: Snakemake takes what is in braces for a wildcard; rename the file"
+        )
+
+
 def rival_pairs_key(rival: str) -> str:
     """Return the key of the files from which a rival's encoder learns."""
     return f"influence.rivals.{rival}.token_classifier.pairs.files"
@@ -78,6 +92,16 @@ class Sources:
     def record_of(self, repository: Repository) -> str:
         """Return the file that a rule waits for before it reads what a repository holds."""
         return self.layout.fetched_repository(repository_name(repository))
+
+    def fetched(self, repository: Repository) -> list[Path]:
+        """Return the files of a repository that are here already: none, or all."""
+        return fetched_files(repository, self.directory_of(repository))
+
+    def files_here(self, entry: dict, key: str) -> list[Path]:
+        """Return the data files of an entry that are there: none that a rule makes or fetches."""
+        if "hub" in entry:
+            return self.fetched(data_repository(entry))
+        return [Path(path) for path in self.paths(entry, key) if os.path.isfile(path)]
 
     def _repositories(self) -> dict[str, tuple[Repository, str]]:
         """Return each repository that the config names, and how a user can do without it."""
@@ -121,7 +145,12 @@ class Sources:
         entry = self.config["tokenizers"][name]
         if "hub" in entry:
             return self.record_of(model_repository(entry, TOKENIZER_FILES))
-        return f"{entry['path']}/tokenizer.json" if "path" in entry else []
+        if "path" not in entry:
+            return []
+        whole = f"{entry['path']}/tokenizer.json"
+        return (
+            whole if os.path.exists(whole) else files_of_directory(entry["path"], TOKENIZER_FILES)
+        )
 
     def architecture(self, model: str) -> dict:
         """Return a model's architecture; that of a directory or repository is its config.json."""
@@ -162,7 +191,7 @@ class Sources:
             return entry["files"].format(
                 planted=self.layout.planted, data_dir=self.config["data_dir"]
             )
-        except (KeyError, IndexError, ValueError):
+        except (KeyError, IndexError, ValueError, AttributeError, TypeError):
             refuse_config(
                 key, f"{entry['files']!r}: only {{planted}} and {{data_dir}} are filled in"
             )
@@ -200,11 +229,7 @@ class Sources:
         if not found:
             refuse_config(key, f"no file matches {pattern}{_not_expanded(pattern)}")
         for path in found:
-            if WILDCARD.search(path):
-                refuse_config(
-                    key,
-                    f"{path}: Snakemake takes what is in braces for a wildcard; rename the file",
-                )
+            require_no_wildcard(path, key)
         return found
 
     def arguments(self, entry: dict, key: str, longest: int = LONGEST_LIST) -> list[str]:
