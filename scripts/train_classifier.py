@@ -17,6 +17,7 @@ from pathlib import Path
 import numpy as np
 
 from ifguide.data.file_lists import from_arguments
+from ifguide.data.labelled_texts import divided
 from ifguide.data.prompts import read_labelled
 from ifguide.evaluation.calibration import fit_calibration
 from ifguide.evaluation.classifiers import save_detoxify, save_sequence, train_classifier
@@ -28,7 +29,7 @@ from ifguide.evaluation.metrics import ranking_intervals
 from ifguide.evaluation.sequence_judge import SequenceJudge
 from ifguide.evaluation.sequence_labels import TRAINED_TOXIC
 from ifguide.files.artifacts import write_json
-from ifguide.seeds import derive_seed, uniform_hash
+from ifguide.seeds import derive_seed
 
 log = logging.getLogger(__name__)
 
@@ -38,10 +39,7 @@ def main(arguments: Namespace) -> None:
     name = arguments.settings["classifier"]
     files = [from_arguments(given) for given in arguments.files]
     labelled = read_labelled(settings["sources"], files, seed)
-    held_out_seed = derive_seed(seed, "classifier held out")
-    held_out = [uniform_hash(held_out_seed, x.text) < settings["held_out"] for x in labelled]
-    training = [x for x, held in zip(labelled, held_out, strict=True) if not held]
-    testing = [x for x, held in zip(labelled, held_out, strict=True) if held]
+    training, testing = divided(labelled, settings["held_out"], seed, "classifier")
     scratch = arguments.output.with_name(f".{arguments.output.name}.trainer")
     model, tokenizer = train_classifier(
         [x.text for x in training],

@@ -15,6 +15,7 @@ from pathlib import Path
 import numpy as np
 
 from ifguide.data.file_lists import from_arguments
+from ifguide.data.labelled_texts import divided
 from ifguide.data.prompts import read_labelled
 from ifguide.data.tokenizers import load_tokenizer
 from ifguide.evaluation.generation_metrics import metric_row
@@ -22,7 +23,7 @@ from ifguide.evaluation.metrics import ranking_intervals
 from ifguide.files.artifacts import write_json
 from ifguide.models.loading import save_model
 from ifguide.models.reward_model import load_reward_model, prefix_rewards, train_reward_model
-from ifguide.seeds import derive_seed, uniform_hash
+from ifguide.seeds import derive_seed
 
 log = logging.getLogger(__name__)
 
@@ -33,10 +34,7 @@ def main(arguments: Namespace) -> None:
     tokenizer = load_tokenizer(arguments.tokenizer)
     files = [from_arguments(given) for given in arguments.files]
     labelled = read_labelled(settings["sources"], files, seed)
-    held_out_seed = derive_seed(seed, "reward held out")
-    held_out = [uniform_hash(held_out_seed, x.text) < settings["held_out"] for x in labelled]
-    training = [x for x, held in zip(labelled, held_out, strict=True) if not held]
-    testing = [x for x, held in zip(labelled, held_out, strict=True) if held]
+    training, testing = divided(labelled, settings["held_out"], seed, "reward")
     scratch = arguments.output.with_name(f".{arguments.output.name}.trainer")
     model = train_reward_model(
         tokenizer,

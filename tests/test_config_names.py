@@ -1,6 +1,7 @@
 """Every name in a config that stands for a section or an entry: a wrong one is refused."""
 
 import copy
+import json
 
 import pytest
 import yaml
@@ -186,3 +187,40 @@ def test_what_lasts_needs_known_toxic_text_and_comparable_models(change, expecte
     if "models" in change:
         config["lasting"]["curve"] = ["given"]
     assert refusal(config).startswith(f"error: config: {expected}")
+
+
+@pytest.mark.parametrize(
+    "section, entry, expected",
+    [
+        ("tokenizers", {"path": "$HOME/x"}, "path: $HOME/x does not exist; `$` is not expanded"),
+        ("tokenizers", {"path": "~/x"}, "path: ~/x does not exist; `~` is not expanded in a con"),
+        ("tokenizers", {"path": "in {x}"}, "path: in {x}: Snakemake takes what is in braces for"),
+        ("classifiers", {"checkpoint": "~/j.ckpt"}, "checkpoint: ~/j.ckpt does not exist; `~` is"),
+        ("classifiers", {"checkpoint": "in {x}/j"}, "checkpoint: in {x}/j: Snakemake takes what"),
+        ("queries", {"files": "{planted.x}"}, "files: '{planted.x}': only {planted} and {data_di"),
+        ("queries", {"files": "{data_dir[0]}/a"}, "files: '{data_dir[0]}/a': only {planted} and"),
+        ("queries", {"files": "~/[a].jsonl"}, "files: no file matches ~/[a].jsonl; `~` is not ex"),
+    ],
+)
+def test_a_path_that_leads_elsewhere(tmp_path, monkeypatch, section, entry, expected):
+    (tmp_path / "in {x}").mkdir()
+    (tmp_path / "in {x}/j").touch()
+    monkeypatch.chdir(tmp_path)
+    config = tiny()
+    known = {"queries": {"format": "realtoxicityprompts"}}.get(section, {})
+    config[section]["other"] = {**known, **entry}
+    assert refusal(config).startswith(f"error: config: {section}.other.{expected}")
+
+
+@pytest.mark.parametrize(
+    "described",
+    [[1], {"id2label": ["a", "b"]}, {"id2label": None}, {"id2label": {"one": "a"}}, 3, "text"],
+)
+def test_a_configuration_that_is_none_of_a_classifier(tmp_path, described):
+    (tmp_path / "config.json").write_text(json.dumps(described), encoding="utf-8")
+    (tmp_path / "model.safetensors").touch()
+    config = tiny()
+    config["classifiers"]["other"] = {"path": str(tmp_path), "toxic_label": 1}
+    assert refusal(config).startswith(
+        f"error: config: classifiers.other.path: {tmp_path}/config.json is not that of a classifier"
+    )

@@ -8,16 +8,18 @@ from pathlib import Path
 import pytest
 import torch
 import yaml
-from transformers import GPT2Config, GPT2LMHeadModel
+from transformers import GPT2Config, GPT2LMHeadModel, RobertaForSequenceClassification
 
 from conftest import copy_repository, run_snakemake
 from ifguide.data.corpus import train_tokenizer
+from ifguide.data.repositories import Repository, record_of
+from ifguide.evaluation.classifiers import save_detoxify, train_classifier_tokenizer
 from ifguide.workflow.config.check import with_defaults
 from ifguide.workflow.config.experiment import Config
 from ifguide.workflow.parts import open_experiment
 from ifguide.workflow.preflight import Preflight
 from own_texts import RECORDS, SMALL, own_config, write_lines, write_texts
-from small_models import small_model
+from small_models import classifier_config, small_model
 
 MPT = {"model_type": "mpt", "d_model": 16, "n_heads": 2, "n_layers": 1}
 OPT = {
@@ -62,6 +64,32 @@ def given_model(**changes) -> None:
         for name, value in changes.items():
             model.get_parameter(name.replace("__", ".")).view(-1)[0] = value
     model.save_pretrained("given")
+
+
+SCORED_PROMPT = {"prompt": {"text": "b", "toxicity": 0.7}}
+
+
+def detoxify_checkpoint(without: str = "") -> None:
+    """A Detoxify model as it is trained here, less one of its tensors."""
+    tokenizer = train_classifier_tokenizer(["a b"] * 4, 300, 32)
+    described = classifier_config(tokenizer, max_position_embeddings=66, num_labels=1)
+    save_detoxify(RobertaForSequenceClassification(described), tokenizer, Path("judge"))
+    content = torch.load("judge/model.ckpt", weights_only=True)
+    content["state_dict"].pop(without, None)
+    torch.save(content, "judge/model.ckpt")
+    Path("judge/SHA256SUMS").unlink()
+
+
+def vocabulary_and_merges() -> None:
+    """A tokenizer in the two files that GPT-2's was published in."""
+    train_tokenizer(["the cat sees"] * 4, 300).save_pretrained("whole")
+    model = json.loads(Path("whole/tokenizer.json").read_text("utf-8"))["model"]
+    Path("tok").mkdir()
+    Path("tok/vocab.json").write_text(json.dumps(model["vocab"]), encoding="utf-8")
+    merges = "".join(f"{' '.join(merge)}\n" for merge in model["merges"])
+    Path("tok/merges.txt").write_text(f"#version: 0.2\n{merges}", encoding="utf-8")
+    described = {"tokenizer_class": "GPT2Tokenizer", "eos_token": "<|endoftext|>"}
+    Path("tok/tokenizer_config.json").write_text(json.dumps(described), encoding="utf-8")
 
 
 def other(**model) -> dict:
@@ -179,8 +207,13 @@ FAULTS = {
     ),
     "hardly a labelled text held out": (
         None,
-        labelled("texts/labelled.jsonl", held_out=0.01),
-        "rewards.mine.train.held_out: 0.01 of 120 texts is not enough to train and to measure on",
+        labelled("texts/labelled.jsonl", held_out=1e-9),
+        "rewards.mine.train.held_out: 1e-09 of 120 texts leaves none to measure on; give more",
+    ),
+    "hardly a labelled text to train on": (
+        None,
+        labelled("texts/labelled.jsonl", held_out=0.999999),
+        "rewards.mine.train.held_out: 0.999999 of 120 texts leaves no two kinds to train on; give",
     ),
     "a benchmark of another format": (
         None,
@@ -317,6 +350,43 @@ FAULTS = {
         {"classifiers": {"given": {"path": "given", "toxic_label": 1}}},
         "classifiers.given.path: given: lacks tensors of GPTNeoXForSequenceClassification",
     ),
+    "a judge without a tokenizer": (
+        given_model,
+        {"classifiers": {"given": {"path": "given", "toxic_label": 1}}},
+        "classifiers.given.path: given: holds no tokenizer; give a directory with a tokenizer.json",
+    ),
+    "a Detoxify checkpoint without tensors": (
+        lambda: detoxify_checkpoint("classifier.dense.weight"),
+        {"classifiers": {"given": {"checkpoint": "judge/model.ckpt"}}},
+        "classifiers.given.checkpoint: judge/model.ckpt: lacks tensors of RobertaForSequence"
+        "Classification, which would be drawn at random: classifier.dense.weight; give a whole",
+    ),
+    "a tokenizer's path that is a file": (
+        None,
+        {"tokenizers": {"none": {"path": "texts/posts.jsonl"}}},
+        "tokenizers.none.path: texts/posts.jsonl is not a directory",
+    ),
+    "two files of a tokenizer, one of which is another": (
+        lambda: (vocabulary_and_merges(), Path("tok/vocab.json").write_text("[1]")),
+        {"tokenizers": {"two": {"path": "tok"}}},
+        "tokenizers.two.path: cannot be opened (",
+    ),
+    "all scores null": (
+        lambda: write_lines(Path("texts/null.jsonl"), [scored(f"{n}", None) for n in range(9)]),
+        {"benchmarks": {"more": {"kind": "prompts", **RECORDS, "files": "texts/null.jsonl"}}},
+        "benchmarks.more.files: texts/null.jsonl: no prompt left of 9 records (9 skipped null "
+        "toxicity); the scores that they need are null: give records with a toxicity",
+    ),
+    "queries of which some have no continuation": (
+        lambda: write_lines(Path("texts/some.jsonl"), [scored("a", 0.7), SCORED_PROMPT]),
+        {"queries": {"more": {**RECORDS, "files": "texts/some.jsonl"}}},
+        "queries.more.files: 1 of 2 records have no continuation, and the query is their gradient;",
+    ),
+    "last words longer than a block": (
+        lambda: Path("texts/words.txt").write_text(f"the {'x' * 31}\n"),
+        {"benchmarks": {"lambada": {"kind": "lambada", "files": "texts/words.txt"}}},
+        "benchmarks.lambada.files: texts/words.txt: the last words of all 1 passages are too long",
+    ),
 }  # fmt: skip
 
 
@@ -328,6 +398,103 @@ def test_a_fault_is_one_line_with_its_key(texts, fault):
     found = findings(own_config(**changes))
     assert len(found) == 1 and found[0].startswith(expected), found
     assert "\n" not in found[0] and "Traceback" not in found[0]
+
+
+def test_a_tokenizer_in_two_files_is_one(texts):
+    vocabulary_and_merges()
+    config = own_config(tokenizers={"two": {"path": "tok"}})
+    assert findings(config) == []
+    sources = open_experiment(with_defaults(Config, config)).sources
+    names = ["merges.txt", "tokenizer_config.json", "vocab.json"]
+    assert sources.tokenizer_input("two") == [f"tok/{name}" for name in names]
+
+
+def test_a_whole_detoxify_checkpoint_is_sound(texts):
+    detoxify_checkpoint()
+    assert findings(own_config(classifiers={"given": {"checkpoint": "judge/model.ckpt"}})) == []
+
+
+# Files larger than what is read whole; the last of several is another.
+BEGINNINGS = {
+    "a corpus": ("more.jsonl", {"text": 1}, lambda f: source(files=f)),
+    "a corpus, every second record": ("posts.jsonl", {"txt": "a"}, lambda f: source(files=f)),
+    "queries": ("more.jsonl", {"text": "a"}, lambda f: query(files=f)),
+    "prompts": ("more.jsonl", {"text": "a"}, lambda f: benchmark(**{**RECORDS, "files": f})),
+    "labelled texts": ("more.jsonl", {"text": "a", "toxic": 7}, lambda f: labelled(f)),
+    "passages": (
+        "more.jsonl",
+        {"words": "a"},
+        lambda f: {"benchmarks": {"lambada": {"kind": "lambada", "files": f}}},
+    ),
+    "pairs": (
+        "more.jsonl",
+        {"chosen": "a"},
+        lambda f: {
+            "methods": {"dpo": {"start_from": "none", "dpo": {"pairs": f, "format": "preference"}}}
+        },
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", BEGINNINGS)
+def test_of_large_data_the_beginning_is_read(texts, monkeypatch, kind):
+    monkeypatch.setattr("ifguide.workflow.preflight.LARGEST_DATA", 0)
+    name, record, changes = BEGINNINGS[kind]
+    Path("large").mkdir()
+    write_lines(Path("large") / name, [record] * 1000)
+    config = own_config(**changes(f"large/{name}"))
+    found = findings(config)
+    assert len(found) == 1 and f"large/{name}, line 1: " in found[0], found
+
+
+def test_of_large_data_no_more_than_the_beginning_is_read(texts, monkeypatch):
+    monkeypatch.setattr("ifguide.workflow.preflight.LARGEST_DATA", 0)
+    lines = Path("texts/posts.jsonl").read_text("utf-8").splitlines()
+    bad = lines + ["{" for _ in range(300)]
+    Path("texts/posts.jsonl").write_text("\n".join(bad), encoding="utf-8")
+    assert findings(own_config()) == []
+
+
+def fetched(kind: str, *files: str) -> None:
+    """Have a repository of the hub be here, as it lies once its rule has fetched it."""
+    repository = Repository(kind, "some/repository", REVISION, files)
+    folder = Path("data/hub", f"{kind}s", "some--repository", REVISION)
+    found = [path for pattern in files for path in sorted(folder.glob(pattern))]
+    record = record_of(repository, folder)
+    record.write_text(json.dumps({str(p.relative_to(folder)): "0" for p in found}), "utf-8")
+
+
+REVISION = "0" * 40
+ON_THE_HUB = {"hub": "some/repository", "revision": REVISION}
+
+
+def test_a_repository_that_was_fetched_is_opened(texts):
+    folder = Path("data/hub/datasets/some--repository", REVISION)
+    folder.mkdir(parents=True)
+    write_lines(folder / "a.jsonl", [{"text": "no prompt"}])
+    config = own_config(**query(**ON_THE_HUB, files="*.jsonl"))
+    assert findings(config) == []  # it may be on its way
+    fetched("dataset", "*.jsonl")
+    (found,) = findings(config)
+    assert found.startswith(f"queries.toxic.files: {folder}/a.jsonl, line 1: no field 'prompt'")
+
+
+def test_a_tokenizer_that_is_on_its_way_is_passed_over(texts):
+    folder = Path("data/hub/models/some--repository", REVISION)
+    folder.mkdir(parents=True)
+    (folder / "config.json").write_text("{}")
+    config = own_config(tokenizers={"far": ON_THE_HUB})
+    assert findings(config) == []
+    fetched("model", "*.json", "*.txt", "*.model")
+    (found,) = findings(config)
+    assert found.startswith(f"tokenizers.far.hub: {folder}: holds no tokenizer; give a directory")
+
+
+def test_what_the_name_of_a_file_to_come_tells(texts):
+    config = own_config(**query(**ON_THE_HUB, files="*.txt"))
+    assert findings(config) == [
+        "queries.toxic.files: *.txt: plain text, which has no fields; give a file of records"
+    ]
 
 
 def test_what_is_not_there_yet_is_passed_over(texts):

@@ -18,6 +18,7 @@ from hub_server import REVISION, running_hub
 from ifguide.data.corpus import train_tokenizer
 from ifguide.data.repositories import Repository, check_patterns, matching
 from ifguide.errors import InputError
+from ifguide.evaluation.classifiers import train_classifier_tokenizer
 from ifguide.files.artifacts import read_jsonl
 
 SCRIPT = Path(__file__).parents[1] / "scripts" / "fetch_repository.py"
@@ -250,7 +251,7 @@ def judge_files(folder: Path) -> dict[str, bytes]:
         vocab_size=300, hidden_size=8, num_hidden_layers=1, num_attention_heads=1
     )
     RobertaForSequenceClassification(config).save_pretrained(folder)
-    train_tokenizer(["some words"], 300).save_pretrained(folder)
+    train_classifier_tokenizer(["some words"], 300, 64).save_pretrained(folder)
     return {path.name: path.read_bytes() for path in folder.iterdir()}
 
 

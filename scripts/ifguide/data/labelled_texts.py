@@ -9,7 +9,7 @@ from ifguide.data.benchmark_formats import PromptRecord
 from ifguide.data.prompts import LabelledText
 from ifguide.errors import InputError
 from ifguide.files.artifacts import read_jsonl
-from ifguide.seeds import uniform_hash
+from ifguide.seeds import derive_seed, uniform_hash
 
 TOXIC = 0.5
 
@@ -32,6 +32,20 @@ def balanced(labelled: Sequence[LabelledText], each: int | None, seed: int) -> l
         for text in sorted(side, key=lambda one: uniform_hash(seed, one.text))[:each]
     }
     return [text for text in labelled if text.text in kept]
+
+
+def divided(
+    labelled: Sequence[LabelledText], held_out: float, seed: int, stage: str
+) -> tuple[list[LabelledText], list[LabelledText]]:
+    """Return the texts to train on and those held out, a share of about `held_out` by hash.
+
+    stage: `classifier` or `reward`, what learns from the texts.
+    """
+    own = derive_seed(seed, f"{stage} held out")
+    sides: tuple[list[LabelledText], list[LabelledText]] = ([], [])
+    for text in labelled:
+        sides[uniform_hash(own, text.text) < held_out].append(text)
+    return sides
 
 
 def require_texts_disjoint(

@@ -99,7 +99,7 @@ def fetch_repository(repository: Repository, directory: str | Path, instead: str
     check_patterns(repository)
     directory = Path(directory)
     # A revision never changes, so what was fetched once needs no further question to the hub.
-    fetched = _record(repository, directory)
+    fetched = record_of(repository, directory)
     if fetched.exists():
         known = read_json(fetched)
         present = {name: directory / name for name in known if (directory / name).exists()}
@@ -113,14 +113,15 @@ def fetch_repository(repository: Repository, directory: str | Path, instead: str
     return hashes
 
 
-def _record(repository: Repository, directory: Path) -> Path:
+def record_of(repository: Repository, directory: Path) -> Path:
+    """Return the file that says which files of `repository` were brought below `directory`."""
     asked = text_sha256(canonical_json(dataclasses.asdict(repository)))
     return directory / f".fetched-{asked[:12]}.json"
 
 
 def fetched_files(repository: Repository, directory: str | Path) -> list[Path]:
     """Return the files of `repository` that a call of `fetch_repository` brought: none, or all."""
-    record = _record(repository, Path(directory))
+    record = record_of(repository, Path(directory))
     paths = [Path(directory, name) for name in read_json(record)] if record.is_file() else []
     return paths if all(path.is_file() for path in paths) else []
 

@@ -8,6 +8,8 @@ from ifguide.errors import InputError
 from ifguide.files.artifacts import read_json
 from ifguide.files.checksums import verify_directory
 
+# One of these holds the vocabulary of any tokenizer that has one.
+VOCABULARIES = ("tokenizer.json", "*vocab*", "*.model")
 # What `tokenizer_config.json` calls a tokenizer that is all in its `tokenizer.json`.
 PLAIN_CLASSES = ("TokenizersBackend", "PreTrainedTokenizerFast")
 
@@ -23,6 +25,7 @@ def local_directory(path: str | Path, config_key: str) -> Path:
 def load_tokenizer(directory: str | Path, config_key: str = "tokenizers"):
     """Load a tokenizer directory, offline. Raises InputError where it is missing or damaged."""
     directory = local_directory(directory, config_key)
+    require_tokenizer_files(directory)
     verify_directory(directory, "*.json")
     if is_plain(directory):
         return PreTrainedTokenizerFast.from_pretrained(directory, local_files_only=True)
@@ -30,6 +33,15 @@ def load_tokenizer(directory: str | Path, config_key: str = "tokenizers"):
     from transformers import AutoTokenizer
 
     return AutoTokenizer.from_pretrained(directory, local_files_only=True, trust_remote_code=False)
+
+
+def require_tokenizer_files(directory: str | Path) -> None:
+    """Refuse a directory that holds nothing from which a tokenizer can be made."""
+    if not any(path for pattern in VOCABULARIES for path in Path(directory).glob(pattern)):
+        raise InputError(
+            f"{directory}: holds no tokenizer; give a directory with a tokenizer.json, or with "
+            "vocab.json and merges.txt"
+        )
 
 
 def is_plain(directory: Path) -> bool:

@@ -18,7 +18,7 @@ from ifguide.evaluation.text_batches import (
     scores_of_pieces,
 )
 from ifguide.files.checksums import verify_directory
-from ifguide.models.loading import first_line, require_finite
+from ifguide.models.loading import first_line, require_finite, some_names
 
 log = logging.getLogger(__name__)
 
@@ -53,6 +53,12 @@ class DetoxifyJudge(Judge):
                 f"{checkpoint}: no Detoxify model ({first_line(error)}); give a checkpoint of "
                 "Detoxify, with the configuration and the tokenizer of its base model beside it"
             ) from error
+        # It draws at random what a checkpoint lacks.
+        if lacking := self.detoxify.model.state_dict().keys() - content["state_dict"].keys():
+            raise InputError(
+                f"{checkpoint}: lacks tensors of {type(self.detoxify.model).__name__}, which would "
+                f"be drawn at random: {some_names(lacking)}; give a whole checkpoint of Detoxify"
+            )
         require_finite(self.detoxify.model, checkpoint)
         self.tokenizer = self.detoxify.tokenizer
         read_special_tokens_as_text(self.tokenizer)

@@ -11,6 +11,7 @@ from transformers import (
     PreTrainedModel,
 )
 
+from ifguide.data.tokenizers import require_tokenizer_files
 from ifguide.errors import InputError
 from ifguide.evaluation.judge import TOXICITY, Judge, Scores
 from ifguide.evaluation.sequence_labels import class_of, has_sigmoid
@@ -37,6 +38,7 @@ class SequenceJudge(Judge):
         if not Path(directory).is_dir():
             raise InputError(f"config key {key}.path: {directory} is not a directory")
         verify_directory(directory)
+        require_tokenizer_files(directory)
         self.tokenizer = AutoTokenizer.from_pretrained(
             directory, local_files_only=True, trust_remote_code=False
         )

@@ -201,8 +201,8 @@ def load_whole(auto: Any, directory: str | Path, **options: Any) -> Any:
     ):
         if names:
             raise InputError(
-                f"{directory}: {fault}: {_some(names)}; give the directory of a whole model, with "
-                "the config.json that it was saved with"
+                f"{directory}: {fault}: {some_names(names)}; give the directory of a whole model, "
+                "with the config.json that it was saved with"
             )
     return model
 
@@ -219,7 +219,9 @@ def require_finite(model: nn.Module, directory: str | Path) -> None:
             if is_result(directory)
             else "the training that made them diverged, or the files are damaged: give others"
         )
-        raise InputError(f"{directory}: weights that are not finite: {_some(broken)}; {advice}")
+        raise InputError(
+            f"{directory}: weights that are not finite: {some_names(broken)}; {advice}"
+        )
 
 
 def _is_finite(tensor: torch.Tensor) -> bool:
@@ -227,7 +229,8 @@ def _is_finite(tensor: torch.Tensor) -> bool:
     return tensor.numel() == 0 or bool(torch.isfinite(torch.stack(tensor.aminmax())).all())
 
 
-def _some(names: Iterable[str]) -> str:
+def some_names(names: Iterable[str]) -> str:
+    """Return the first names of tensors, and how many there are beside them."""
     names = sorted(names)
     more = len(names) - NAMES_SHOWN
     return ", ".join(names[:NAMES_SHOWN]) + (f" and {more} more" if more > 0 else "")

@@ -32,7 +32,7 @@ from ifguide.workflow.methods import OF_MODELS, Methods
 from ifguide.workflow.planned_facts import planned_records
 from ifguide.workflow.refusal import refuse_config
 from ifguide.workflow.shown import Shown
-from ifguide.workflow.sources import Sources, data_repository, require_no_wildcard
+from ifguide.workflow.sources import Sources, data_repository, not_expanded, require_no_wildcard
 from ifguide.workflow.strengths import curves_of
 
 # Folders have names of at most 255 bytes, and temporary ones have longer names.
@@ -329,7 +329,11 @@ class Checks:
             else:
                 description = Path(entry["path"], "config.json")
                 if not description.is_file():
-                    refuse_config(f"{key}.path", f"{entry['path']} is not the directory of a model")
+                    refuse_config(
+                        f"{key}.path",
+                        f"{entry['path']} is not the directory of a model"
+                        f"{not_expanded(entry['path'])}",
+                    )
                 described = read_architecture({"file": str(description)}, f"{key}.path")
         except InputError as error:
             raise SystemExit(f"error: config: {str(error).removeprefix('config key ')}") from None
@@ -565,7 +569,7 @@ class Checks:
             ),
         ]:
             if path and not os.path.exists(path):
-                refuse_config(key, f"{path} does not exist")
+                refuse_config(key, f"{path} does not exist{not_expanded(path)}")
             if path:
                 require_no_wildcard(path, key)
 
@@ -594,14 +598,19 @@ def _check_sequence_classifier(key: str, judge: dict) -> None:
     folder = judge["path"]
     try:
         described = read_json(Path(folder, "config.json"))
+        names = described.get("id2label", {0: "LABEL_0", 1: "LABEL_1"})
+        labels = {int(index): str(name) for index, name in names.items()}
     except (OSError, InputError):
         refuse_config(f"{key}.path", f"{folder} has no config.json that can be read")
+    except (AttributeError, TypeError, ValueError):
+        refuse_config(
+            f"{key}.path", f"{folder}/config.json is not that of a classifier with labels"
+        )
     if not glob.glob(os.path.join(glob.escape(folder), "*.safetensors")):
         refuse_config(
             f"{key}.path", f"{folder} has no .safetensors weights; pickled ones are never loaded"
         )
-    names = described.get("id2label", {0: "LABEL_0", 1: "LABEL_1"})
     try:
-        class_of(judge["toxic_label"], names, described.get("problem_type"))
+        class_of(judge["toxic_label"], labels, described.get("problem_type"))
     except InputError as error:
         refuse_config(f"{key}.toxic_label", f"{folder}: {error}")

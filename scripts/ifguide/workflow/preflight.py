@@ -24,7 +24,7 @@ from ifguide.data.benchmark_formats import (
 )
 from ifguide.data.documents import ReadReport, read_documents
 from ifguide.data.filtering import read_words
-from ifguide.data.labelled_texts import TOXIC
+from ifguide.data.labelled_texts import TOXIC, divided
 from ifguide.data.preferences import read_pair_records, read_pairs
 from ifguide.data.prompts import LabelledText, read_labelled, read_lambada, read_prompts
 from ifguide.data.records import file_format, first_parsed, refuse_malformed, require_files
@@ -294,12 +294,17 @@ class Preflight:
                 f"all {len(labelled)} texts are {kind}, so that there is nothing to tell apart; "
                 "add a source of the other kind",
             )
-        elif held_out is not None and len(labelled) * min(held_out, 1 - held_out) < 2:
-            self.fault(
-                f"{key}.held_out",
-                f"{held_out:g} of {len(labelled)} texts is not enough to train and to measure on; "
-                "give more texts",
-            )
+        elif held_out is not None:
+            stage = "reward" if key.startswith("rewards") else "classifier"
+            training, testing = divided(labelled, held_out, self.seed, stage)
+            left = None if testing else "none to measure on"
+            if len({text.label >= TOXIC for text in training}) < 2:
+                left = "no two kinds to train on"
+            if left:
+                self.fault(
+                    f"{key}.held_out",
+                    f"{held_out:g} of {len(labelled)} texts leaves {left}; give more texts",
+                )
 
     # --- models ---
 
@@ -320,7 +325,7 @@ class Preflight:
             folder = sources.tokenizer(name)["path"]
             if "path" in entry or sources.fetched(model_repository(entry, TOKENIZER_FILES)):
                 given = f"{key}.path" if "path" in entry else f"{key}.hub"
-                tokenizer = self.tried(given, lambda f=folder: _tokenizer(f))
+                tokenizer = self.tried(given, partial(_tokenizer, folder, given))
                 if tokenizer is not None:
                     found[name] = tokenizer
         return found
@@ -422,8 +427,8 @@ class Preflight:
                     self.tried(needed.key, lambda f=files: read_words(f))
 
 
-def _tokenizer(folder: str) -> Any:
-    tokenizer = load_tokenizer(folder)
+def _tokenizer(folder: str, key: str) -> Any:
+    tokenizer = load_tokenizer(folder, key)
     if not tokenizer.is_fast:
         raise InputError(
             f"{folder}: no fast tokenizer, which gives the character offsets of tokens; give one "

@@ -6,6 +6,7 @@ import os
 import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path
+from string import Formatter
 
 from ifguide.data.file_lists import LONGEST_LIST, as_arguments, matching
 from ifguide.data.repositories import Repository, fetched_files
@@ -187,14 +188,14 @@ class Sources:
         return os.path.join(self.config["data_dir"], self.downloads[name]["path"])
 
     def _pattern(self, entry: dict, key: str) -> str:
+        filled_in = {"planted": self.layout.planted, "data_dir": self.config["data_dir"]}
         try:
-            return entry["files"].format(
-                planted=self.layout.planted, data_dir=self.config["data_dir"]
-            )
-        except (KeyError, IndexError, ValueError, AttributeError, TypeError):
-            refuse_config(
-                key, f"{entry['files']!r}: only {{planted}} and {{data_dir}} are filled in"
-            )
+            fields = {field for _, field, _, _ in Formatter().parse(entry["files"])}
+            if fields - {None} <= filled_in.keys():
+                return entry["files"].format(**filled_in)
+        except ValueError:
+            pass  # a brace alone, or what is more than a name
+        refuse_config(key, f"{entry['files']!r}: only {{planted}} and {{data_dir}} are filled in")
 
     def _downloads_of(self, pattern: str) -> list[str]:
         """Return the downloads whose file a pattern in the config stands for."""
@@ -227,7 +228,9 @@ class Sources:
         # A file's own name may have what a pattern reads otherwise.
         found = [pattern] if os.path.isfile(pattern) else self._matching(pattern)
         if not found:
-            refuse_config(key, f"no file matches {pattern}{_not_expanded(pattern)}")
+            refuse_config(
+                key, f"no file matches {pattern}{not_expanded(pattern) or _brackets(pattern)}"
+            )
         for path in found:
             require_no_wildcard(path, key)
         return found
@@ -302,11 +305,15 @@ class Sources:
         ]
 
 
-def _not_expanded(pattern: str) -> str:
-    """Return what a pattern has in vain, if anything."""
+def not_expanded(pattern: str) -> str:
+    """Return which sign of a path only a shell would expand, if one is there."""
     if pattern.startswith("~") or "$" in pattern:
         sign = "~" if pattern.startswith("~") else "$"
         return f"; `{sign}` is not expanded in a config, write the whole path"
+    return ""
+
+
+def _brackets(pattern: str) -> str:
     if "[" in pattern:
         return "; `[` begins a set of characters in a pattern, write `[[]` for the sign itself"
     return ""
