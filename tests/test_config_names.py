@@ -146,6 +146,8 @@ def test_two_sources_of_one_name():
         ("benchmarks.toxigen.part", [0.9, 0.1], "[0.9, 0.1] ends before it begins"),
         ("classifiers.explicit.train.sources.0.toxicity", [0.9, 0.1], "[0.9, 0.1] ends before"),
         ("rewards.toxicity.train.sources.0.toxicity", [0.9, 0.1], "[0.9, 0.1] ends before"),
+        ("texts.labelled.sources.0.part", [0.9, 0.1], "[0.9, 0.1] ends before"),
+        ("methods.dpo.dpo.part", [0.9, 0.1], "[0.9, 0.1] ends before"),
         ("influence.selections.top.limit", 0, "0 selects no token; set it above 0"),
         ("influence.selections.top.limit", 0.0, "0 selects no token; set it above 0"),
         ("influence.selections.top.quantile", 1, "1 selects no token; set it below 1"),

@@ -382,6 +382,26 @@ FAULTS = {
         {"queries": {"more": {**RECORDS, "files": "texts/some.jsonl"}}},
         "queries.more.files: 1 of 2 records have no continuation, and the query is their gradient;",
     ),
+    "no layer": (
+        None,
+        architecture(num_hidden_layers=0),
+        "models.other.architecture: gpt_neox without a layer; give it one at least",
+    ),
+    "new tokens that leave no room": (
+        None,
+        {"generation": {"max_new_tokens": 64}},
+        "generation.max_new_tokens: 64 new tokens leave no room for a prompt in the 32 positions",
+    ),
+    "a folder where a file has to be": (
+        None,
+        source(files="texts"),
+        "corpus.sources.posts.files: texts: not a file; name files or a pattern such as texts/*",
+    ),
+    "labels that are all null": (
+        lambda: write_lines(Path("texts/null.jsonl"), posts_with(toxic=None)),
+        labelled("texts/null.jsonl"),
+        "rewards.mine.train.sources: texts/null.jsonl: no labelled text left (50 null labels); che",
+    ),
     "last words longer than a block": (
         lambda: Path("texts/words.txt").write_text(f"the {'x' * 31}\n"),
         {"benchmarks": {"lambada": {"kind": "lambada", "files": "texts/words.txt"}}},

@@ -187,16 +187,27 @@ def read_labelled(
         files = require_files(source_paths)
         malformed: list[str] = []
         found: dict[str, float] = {}
+        removed: Counter[str] = Counter()
         for path in files:
             for key, text, label in read_labelled_texts(format, path, malformed, source):
-                usable = text.strip() and is_unicode(key + text) and label_within(label, source)
-                if usable and in_part(key, source.get("part"), seed):
+                if not (text.strip() and is_unicode(key + text)):
+                    removed["empty or not UTF-8"] += 1
+                elif label is None:
+                    removed["null labels"] += 1
+                elif not label_within(label, source):
+                    removed["outside toxicity"] += 1
+                elif not in_part(key, source.get("part"), seed):
+                    removed["outside part"] += 1
+                else:
                     found.setdefault(text, label)
         if malformed:
             log.warning("%s: skipped %d malformed records", files[0], len(malformed))
         if not found:
+            filters = [key for key in ("toxicity", "part") if removed[f"outside {key}"]]
+            cure = f"widen {', '.join(filters)}" if filters else "check the file and `format`"
+            counts = ", ".join(f"{count} {reason}" for reason, count in removed.items())
             raise InputError(
-                f"{files[0]}: no labelled text left; widen `part` or `toxicity`, or check `format`"
+                f"{files[0]}: no labelled text left ({counts or 'none there'}); {cure}"
             )
         for text in sample_texts(found, source.get("limit"), seed):
             labelled.setdefault(text, LabelledText(text, found[text], format))

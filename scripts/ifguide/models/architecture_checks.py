@@ -33,6 +33,10 @@ def check_decoder(config: PretrainedConfig, where: str, block_size: int) -> None
     the size of the model, of which no more than a part is made.
     Raises InputError, one line that says what is wrong.
     """
+    if not any(
+        isinstance(m, nn.ModuleList) and len(m) for m in _built(config, where, "meta").modules()
+    ):
+        raise InputError(f"{where}: {config.model_type} without a layer; give it one at least")
     for smaller in _smaller(config, _parameters(config, where)):
         try:
             if _parameters(smaller, where) > FEW_LAYERS:

@@ -4,6 +4,7 @@ import csv
 import glob
 import os
 import re
+from collections.abc import Iterator
 from pathlib import Path
 
 from ifguide.data.repositories import check_patterns
@@ -39,6 +40,8 @@ from ifguide.workflow.strengths import curves_of
 LONGEST_NAME = 100
 # Snakemake stops at a part of a path that stands some twenty times in a row.
 REPETITION = re.compile(r"(.+?)\1{14,}")
+# Keys whose values are a lower and an upper bound, wherever they stand.
+RANGES = ("part", "toxicity", "prompt_toxicity", "continuation_toxicity")
 PUBLISHED_FIGURES = Path(__file__).parents[3] / "config" / "published.csv"
 
 
@@ -510,18 +513,8 @@ class Checks:
 
     def check_bounds(self) -> None:
         """Refuse a range that holds nothing."""
-        for section in ("queries", "benchmarks"):
-            for name, entry in self.config[section].items():
-                for key in ("part", "prompt_toxicity", "continuation_toxicity"):
-                    if key in entry:
-                        _check_range(f"{section}.{name}.{key}", entry[key])
-        for section in ("classifiers", "rewards"):
-            for name, entry in self.config[section].items():
-                for number, source in enumerate(entry.get("train", {}).get("sources", [])):
-                    for key in ("part", "toxicity"):
-                        if key in source:
-                            place = f"{section}.{name}.train.sources.{number}.{key}"
-                            _check_range(place, source[key])
+        for key, bounds in _ranges(self.config, ""):
+            _check_range(key, bounds)
         for section in ("selections", "variants"):
             for name, entry in self.config["influence"][section].items():
                 key = f"influence.{section}.{name}"
@@ -578,6 +571,19 @@ class Checks:
         for name, judge in self.config["classifiers"].items():
             if "path" in judge:
                 _check_sequence_classifier(f"classifiers.{name}", judge)
+
+
+def _ranges(node: object, path: str) -> Iterator[tuple[str, list[float]]]:
+    """Yield every range below a node of the config, with its key."""
+    items = node.items() if isinstance(node, dict) else []
+    if isinstance(node, list):
+        items = enumerate(node)
+    for name, value in items:
+        key = f"{path}.{name}".removeprefix(".")
+        if name in RANGES and isinstance(value, list):
+            yield key, value
+        else:
+            yield from _ranges(value, key)
 
 
 def _check_range(key: str, bounds: list[float]) -> None:

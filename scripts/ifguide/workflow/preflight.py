@@ -26,6 +26,7 @@ from ifguide.data.documents import ReadReport, read_documents
 from ifguide.data.filtering import read_words
 from ifguide.data.labelled_texts import TOXIC, divided
 from ifguide.data.preferences import read_pair_records, read_pairs
+from ifguide.data.prompt_lengths import room_for_prompts
 from ifguide.data.prompts import LabelledText, read_labelled, read_lambada, read_prompts
 from ifguide.data.records import file_format, first_parsed, refuse_malformed, require_files
 from ifguide.data.tokenizers import load_tokenizer
@@ -348,6 +349,18 @@ class Preflight:
         models = {name: _without_values(found) for name, found in configurations.items()}
         self.check_layers(models)
         self.check_steps(models)
+        self.check_room(configurations)
+
+    def check_room(self, configurations: dict[str, Any]) -> None:
+        """Refuse continuations that leave no room for a prompt."""
+        for name in self.config["evaluation"]["models"]:
+            if name not in configurations:
+                continue
+            positions = getattr(configurations[name], "max_position_embeddings", None)
+            positions = positions or self.config["corpus"]["block_size"]
+            for wanted in self.parts.evaluation.longest_continuations().values():
+                room = partial(room_for_prompts, name, positions, wanted["tokens"], wanted["key"])
+                self.tried(wanted["key"], room)
 
     def check_architecture(self, name: str, tokenizer: Any) -> Any:
         architecture = self.parts.sources.architecture(name)

@@ -102,7 +102,7 @@ class Sources:
         """Return the data files of an entry that are there: none that a rule makes or fetches."""
         if "hub" in entry:
             return self.fetched(data_repository(entry))
-        return [Path(path) for path in self.paths(entry, key) if os.path.isfile(path)]
+        return [Path(path) for path in self.paths(entry, key) if os.path.exists(path)]
 
     def _repositories(self) -> dict[str, tuple[Repository, str]]:
         """Return each repository that the config names, and how a user can do without it."""
