@@ -51,10 +51,10 @@ def download(
         raise InputError(f"{url}: sha256 {sha256!r} is not 64 hexadecimal digits; correct `sha256`")
     if path.exists():
         if not path.is_file():
-            raise InputError(f"{path}: not a file; remove it, or change `path`")
+            raise InputError(f"{path}: not a file; move it away, or change `path`")
         if sha256 is not None and (found := file_sha256(path)) != sha256:
             raise InputError(
-                f"{path}: has SHA-256 {found}, not the expected {sha256}; remove it to fetch "
+                f"{path}: has SHA-256 {found}, not the expected {sha256}; move it away to fetch "
                 f"{url} again, or correct `sha256` if you mean to use this file"
             )
         return
