@@ -1,59 +1,62 @@
-"""Refuse query records, preference pairs and labelled texts that are also test prompts.
+"""Refuse what methods, judges and reward models learn from where it is also a test prompt.
 
-A file of pairs is named for the method, or the rival of influence, that is trained on them.
+A file of pairs is named for the method, or the rival of influence, that is trained on them; one of
+labelled texts for the entry of `texts`, the judge or the reward model. Records that a judge has in
+common with what methods learn from, or with another judge, are counted.
 """
 
 from ifguide.workflow.command_line import argument_parser, run
 
+import itertools
 from argparse import Namespace
 from pathlib import Path
 
-from ifguide.data.benchmark_formats import PromptRecord
 from ifguide.data.labelled_texts import require_texts_disjoint
-from ifguide.data.preferences import PreferencePair, require_pairs_disjoint
+from ifguide.data.learned_files import KINDS, read_learned, read_prompt_file
+from ifguide.data.preferences import require_pairs_disjoint
 from ifguide.data.prompts import require_disjoint
-from ifguide.files.artifacts import read_jsonl, write_json
+from ifguide.files.artifacts import write_json
 
 
 def main(arguments: Namespace) -> None:
-    queries = {path.stem: read_records(path) for path in arguments.queries}
-    benchmarks = {path.stem: read_records(path) for path in arguments.prompts}
-    for query_name, records in queries.items():
-        for benchmark_name, prompts in benchmarks.items():
-            require_disjoint(records, prompts, query_name, benchmark_name)
-    learners = {f"methods.{path.stem}": path for path in arguments.pairs}
-    learners |= {f"influence.rivals.{path.stem}": path for path in arguments.rival_pairs}
-    pairs = {
-        key: [PreferencePair(**record) for record in read_jsonl(path)]
-        for key, path in learners.items()
-    }
-    for key, compared in pairs.items():
-        for benchmark_name, prompts in benchmarks.items():
-            require_pairs_disjoint(compared, prompts, key, benchmark_name)
-    texts = {path.stem: [record["text"] for record in read_jsonl(path)] for path in arguments.texts}
-    for texts_name, learned in texts.items():
-        for benchmark_name, prompts in benchmarks.items():
-            require_texts_disjoint(learned, prompts, texts_name, benchmark_name)
-    counts = {
-        "queries": {name: len(records) for name, records in queries.items()},
-        "benchmarks": {name: len(records) for name, records in benchmarks.items()},
-        "pairs": {key: len(compared) for key, compared in pairs.items()},
-        "texts": {name: len(learned) for name, learned in texts.items()},
+    learned = read_learned(vars(arguments))
+    benchmarks = {path.stem: read_prompt_file(path) for path in arguments.prompts}
+    for require, sets in (
+        (require_disjoint, learned.queries),
+        (require_pairs_disjoint, learned.pairs),
+        (require_texts_disjoint, learned.labelled),
+    ):
+        for (key, found), (name, prompts) in itertools.product(sets.items(), benchmarks.items()):
+            require(found, prompts, key, name)
+    records = learned.records()
+    record = {
+        "records": {key: len(found) for key, found in records.items()},
+        "benchmarks": {name: len(prompts) for name, prompts in benchmarks.items()},
         "shared_prompts": 0,
+        "shared_by_judges": shared_by_judges(records),
     }
-    write_json(arguments.output, counts)
+    write_json(arguments.output, record)
 
 
-def read_records(path: Path) -> list[PromptRecord]:
-    return [PromptRecord(**record) for record in read_jsonl(path)]
+def shared_by_judges(records: dict[str, set[str]]) -> list[dict]:
+    """Return of each judge how many of its records other sets have, where any has one."""
+    judges = [key for key in records if key.startswith(f"{KINDS['judges']}.")]
+    pairs = [
+        (judge, other)
+        for judge, other in itertools.product(judges, records)
+        if other not in judges or judge < other
+    ]
+    return [
+        {"judge": judge, "records": len(records[judge]), "with": other, "shared": shared}
+        for judge, other in pairs
+        if (shared := len(records[judge] & records[other]))
+    ]
 
 
 if __name__ == "__main__":
     parser = argument_parser(__doc__)
-    parser.add_argument("--queries", type=Path, nargs="+", required=True)
+    for kind in KINDS:
+        parser.add_argument(f"--{kind.replace('_', '-')}", type=Path, nargs="*", default=[])
     parser.add_argument("--prompts", type=Path, nargs="+", required=True)
-    parser.add_argument("--pairs", type=Path, nargs="*", default=[])
-    parser.add_argument("--rival-pairs", type=Path, nargs="*", default=[])
-    parser.add_argument("--texts", type=Path, nargs="*", default=[])
     parser.add_argument("--output", type=Path, required=True)
     run(main, parser)

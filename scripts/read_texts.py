@@ -1,7 +1,7 @@
-"""Read the labelled texts that methods learn from: at most as many toxic as nontoxic ones.
+"""Read the labelled texts that methods, judges or reward models learn from.
 
-settings: {"sources": [...], "limit": texts of each kind or null, "seed": int}; --files gives one
-JSON list of paths a source.
+settings: {"sources": [...], "limit": at most so many toxic and so many nontoxic ones, or null,
+"seed": int}; --files gives one JSON list of paths a source.
 """
 
 from ifguide.workflow.command_line import argument_parser, run
@@ -31,7 +31,7 @@ def main(arguments: Namespace) -> None:
     }
     log.info("%s", report)
     write_json(arguments.report, report)
-    write_jsonl(arguments.output, ({"text": text.text, "label": text.label} for text in kept))
+    write_jsonl(arguments.output, (text._asdict() for text in kept))
 
 
 if __name__ == "__main__":

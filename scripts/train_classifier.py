@@ -1,13 +1,12 @@
 """Train one toxicity classifier and measure it on held-out texts.
 
 settings: {"classifier": name of the judge, "train": {"kind": "detoxify" or "sequence", ...},
-"seed": int}; --files gives one JSON list of paths a source.
+"seed": int}. Texts of one record are all held out, or none of them.
 """
 
 from ifguide.workflow.command_line import argument_parser, run
 
 import functools
-import json
 import logging
 import shutil
 from argparse import Namespace
@@ -16,9 +15,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ifguide.data.file_lists import from_arguments
-from ifguide.data.labelled_texts import divided
-from ifguide.data.prompts import read_labelled
+from ifguide.data.labelled_texts import divided, read_labelled_texts
 from ifguide.evaluation.calibration import fit_calibration
 from ifguide.evaluation.classifiers import save_detoxify, save_sequence, train_classifier
 from ifguide.evaluation.detoxify_judge import DetoxifyJudge
@@ -37,8 +34,7 @@ log = logging.getLogger(__name__)
 def main(arguments: Namespace) -> None:
     settings, seed = arguments.settings["train"], arguments.settings["seed"]
     name = arguments.settings["classifier"]
-    files = [from_arguments(given) for given in arguments.files]
-    labelled = read_labelled(settings["sources"], files, seed)
+    labelled = read_labelled_texts(arguments.texts)
     training, testing = divided(labelled, settings["held_out"], seed, "classifier")
     scratch = arguments.output.with_name(f".{arguments.output.name}.trainer")
     model, tokenizer = train_classifier(
@@ -112,6 +108,6 @@ def quality_rows(
 
 if __name__ == "__main__":
     parser = argument_parser(__doc__)
-    parser.add_argument("--files", type=json.loads, required=True, metavar="JSON")
+    parser.add_argument("--texts", type=Path, required=True)
     parser.add_argument("--output", type=Path, required=True)
     run(main, parser)

@@ -1,12 +1,11 @@
 """Train one reward model on labelled texts, with a language model's tokenizer, and measure it.
 
-settings: {"names": [reward, tokenizer], "train": {...}, "seed": int}; --files gives one JSON list
-of paths a source.
+settings: {"names": [reward, tokenizer], "train": {...}, "seed": int}. Texts of one record are all
+held out, or none of them.
 """
 
 from ifguide.workflow.command_line import argument_parser, run
 
-import json
 import logging
 import shutil
 from argparse import Namespace
@@ -14,9 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ifguide.data.file_lists import from_arguments
-from ifguide.data.labelled_texts import divided
-from ifguide.data.prompts import read_labelled
+from ifguide.data.labelled_texts import divided, read_labelled_texts
 from ifguide.data.tokenizers import load_tokenizer
 from ifguide.evaluation.generation_metrics import metric_row
 from ifguide.evaluation.metrics import ranking_intervals
@@ -32,8 +29,7 @@ def main(arguments: Namespace) -> None:
     settings, seed = arguments.settings["train"], arguments.settings["seed"]
     reward, tokenizer_name = arguments.settings["names"]
     tokenizer = load_tokenizer(arguments.tokenizer)
-    files = [from_arguments(given) for given in arguments.files]
-    labelled = read_labelled(settings["sources"], files, seed)
+    labelled = read_labelled_texts(arguments.texts)
     training, testing = divided(labelled, settings["held_out"], seed, "reward")
     scratch = arguments.output.with_name(f".{arguments.output.name}.trainer")
     model = train_reward_model(
@@ -73,7 +69,7 @@ def main(arguments: Namespace) -> None:
 
 if __name__ == "__main__":
     parser = argument_parser(__doc__)
-    parser.add_argument("--files", type=json.loads, required=True, metavar="JSON")
+    parser.add_argument("--texts", type=Path, required=True)
     parser.add_argument("--tokenizer", type=Path, required=True)
     parser.add_argument("--output", type=Path, required=True)
     run(main, parser)

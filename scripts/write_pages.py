@@ -1,4 +1,4 @@
-"""Write the pages of the report that show text: documents, tokens and continuations.
+"""Write the pages of the report that show text: documents, tokens, continuations, overlap.
 
 --settings: {"documents": 2000, "prompts": 12, "samples": 4, "judges": [names], "disagreements": 3,
 "threshold": 0.5, "resamples": 2000, "level": 0.95, "seed": int}: how many ranked documents, prompts
@@ -13,9 +13,10 @@ import logging
 
 from ifguide.evaluation.judge import LEADING
 from ifguide.evaluation.judge_agreement import agreement_of_judges, disagreements, verdicts
-from ifguide.files.artifacts import read_jsonl, write_text
+from ifguide.files.artifacts import read_json, read_jsonl, write_text
 from ifguide.files.tables import read_table
 from ifguide.report.report_pages import (
+    contamination_page,
     continuations_page,
     documents_page,
     erased_page,
@@ -49,6 +50,11 @@ def main(arguments: argparse.Namespace) -> None:
     if arguments.erased:
         write_text(arguments.output_erased, erased_page(read_table(arguments.erased, **AS_WRITTEN)))
         log.info("erased phrases in %s", arguments.output_erased)
+    if arguments.contamination:
+        measured = [read_json(path) for path in arguments.contamination]
+        shared = read_json(arguments.disjoint)["shared_by_judges"]
+        write_text(arguments.output_contamination, contamination_page(measured, shared))
+        log.info("overlap with test prompts in %s", arguments.output_contamination)
     if arguments.generations:
         generations = {
             method: read_jsonl(path) for method, path in map(labelled_path, arguments.generations)
@@ -105,4 +111,7 @@ if __name__ == "__main__":
     parser.add_argument("--output-judges", default="judges.html")
     parser.add_argument("--erased", help="the harmless phrases that masks erase (CSV)")
     parser.add_argument("--output-erased", default="erased.html")
+    parser.add_argument("--contamination", nargs="+", help="overlap with test prompts (JSON)")
+    parser.add_argument("--disjoint", help="the records that judges share (JSON)")
+    parser.add_argument("--output-contamination", default="contamination.html")
     run(main, parser)

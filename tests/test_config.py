@@ -37,25 +37,31 @@ CLASSIFY = {"classify_continuations"} | TOXICITY | PAGES
 # What a change of the judges themselves reruns.
 JUDGES = {"measure_judges"} | CLASSIFY
 CLASSIFIER = {"train_classifier"} | JUDGES
+# What is learned from, held against test prompts.
+LEARNED_OVERLAP = {"measure_learned_contamination"} | PAGES
+CORPUS_OVERLAP = {"measure_contamination"} | PAGES
+CHECKED = {"check_disjoint"} | LEARNED_OVERLAP | SUMMARY
+JUDGE_TEXTS = {"read_judge_texts"} | CHECKED | CLASSIFIER
 GENERATE = {"generate_continuations"} | FLUENCY | CLASSIFY
 LENGTHS = {"check_prompt_lengths"}
-PROMPTS = {"read_prompts", "check_disjoint"} | LENGTHS | GENERATE
+PROMPTS = {"read_prompts"} | CHECKED | CORPUS_OVERLAP | LENGTHS | GENERATE
 PASSAGES = {"read_passages"} | FLUENCY
 TRAINED = {"make_model"} | GENERATE
 SUPPRESSED = {"measure_erasure"} | TRAINED
 TARGET = SUPPRESSED
 DPO = TRAINED  # in the tiny config, the model that `rad` decodes
-PAIRS = {"read_pairs", "check_disjoint"} | DPO
+PAIRS = {"read_pairs"} | CHECKED | DPO
 # A method that only decodes has no model, and so no card.
 DECODED = GENERATE - {"write_card"}
 REWARD = {"train_reward"} | DECODED
+REWARD_TEXTS = {"read_reward_texts"} | CHECKED | REWARD
 SHOWN = {"describe_documents"} | PAGES
 ATTRIBUTION = {"measure_attribution"} | SUMMARY
 STUDY = {"draw_study"} | REPORT
 VARIANT = {"measure_variant"} | STUDY | SUMMARY
 AVERAGE = {"average_scores"} | VARIANT
 RIVAL = {"score_rival"} | ATTRIBUTION
-RIVAL_PAIRS = {"read_rival_pairs", "check_disjoint"} | RIVAL
+RIVAL_PAIRS = {"read_rival_pairs"} | CHECKED | RIVAL
 AGREEMENT = {"measure_agreement"} | DRAWN | REPORT
 PROXY_AGREEMENT = {"measure_proxy_agreement"} | DRAWN | REPORT
 # The direction `identity` of the proxy and of the target, which are only compared.
@@ -71,8 +77,8 @@ GRADIENT = {"measure_query_gradient"} | QUERY | PROXY_AGREEMENT
 # The direction `plain` is only measured: no selection uses it.
 PLAIN_DIRECTION = {"make_direction", "score_tokens"} | AVERAGE
 PLAIN = {"measure_query_gradient"} | PLAIN_DIRECTION
-QUERIES = {"read_queries", "check_disjoint"} | GRADIENT
-MATCHED = {"read_queries", "check_disjoint"} | PLAIN
+QUERIES = {"read_queries"} | CHECKED | GRADIENT
+MATCHED = {"read_queries"} | CHECKED | PLAIN
 PROXY = FACTORS | GRADIENT
 TRAINING = PROXY | TARGET
 FILTER = {"make_corpus"} | REMOVAL | TRAINED
@@ -80,14 +86,18 @@ TOKENS = {"tokenize_documents"} | FILTER | TRAINING | RIVAL
 BLOCKS = {"tokenize_held_out"} | TOKENS
 PARTS = {"tokenize_part"}
 TOKENIZER = {"make_tokenizer"} | LENGTHS | PARTS | BLOCKS | REWARD
-DOCUMENTS = {"read_documents"} | TOKENIZER
-EVERYTHING = {"plant"} | DOCUMENTS | QUERIES | PROMPTS | PASSAGES | CLASSIFIER | PAIRS | RIVAL_PAIRS
+DOCUMENTS = {"read_documents"} | CORPUS_OVERLAP | TOKENIZER
+EVERYTHING = {"plant"} | DOCUMENTS | QUERIES | PROMPTS | PASSAGES | PAIRS | RIVAL_PAIRS
+EVERYTHING |= JUDGE_TEXTS | REWARD_TEXTS
 
 # Each leaf of the tiny config, all defaults filled in: a new value, and the rules that rerun, or
 # the error where the config no longer holds together.
 CHANGES: dict[str, tuple[object, set[str] | str]] = {
     "experiment": ("other", EVERYTHING),
-    "overlay": ("beside", {"measure_judges", "summarize", "draw_study"} | DRAWN | PAGES),
+    "overlay": (
+        "beside",
+        {"measure_judges", "summarize", "draw_study"} | DRAWN | LEARNED_OVERLAP,
+    ),
     "seed": (2, EVERYTHING),
     "track_code": (False, REPORT),
     "data_dir": ("elsewhere", REPORT),
@@ -110,6 +120,16 @@ CHANGES: dict[str, tuple[object, set[str] | str]] = {
     "planted.labelled": (201, EVERYTHING),
     "planted.pairs": (11, EVERYTHING),
     "planted.bold": (11, EVERYTHING),
+    # No `part` of the tiny config names a use.
+    "parts.judges": ([0.0, 0.2], REPORT),
+    "parts.methods": ([0.3, 0.6], REPORT),
+    "parts.development": ([0.6, 0.65], REPORT),
+    "parts.tests": ([0.8, 1.0], REPORT),
+    **{
+        f"contamination.{key}": (value, CORPUS_OVERLAP | LEARNED_OVERLAP)
+        for key, value in [("ngram", 7), ("share", 0.6), ("cosine", 0.5), ("pairs", 3)]
+    },
+    "corpus.drop_overlap": (True, DOCUMENTS),
     "corpus.block_size": (96, LENGTHS | BLOCKS | PASSAGES),
     "corpus.shards": (3, PARTS | TOKENS),
     "corpus.sources.0.name": ("texts", DOCUMENTS),
@@ -162,12 +182,18 @@ CHANGES: dict[str, tuple[object, set[str] | str]] = {
     "queries.matched.match.to": ("safe", MATCHED),
     "queries.matched.match.by": (["length"], MATCHED),
     **{
+        f"classifiers.{classifier}.train.sources.0.{key}": (value, JUDGE_TEXTS)
+        for classifier in ("explicit", "implicit")
+        for key, value in [
+            ("format", "realtoxicityprompts"),
+            ("files", "{planted}/prompts.jsonl"),
+            ("toxicity", [0.0, 0.5]),
+        ]
+    },
+    **{
         f"classifiers.{classifier}.train.{key}": (value, CLASSIFIER)
         for classifier in ("explicit", "implicit")
         for key, value in [
-            ("sources.0.format", "realtoxicityprompts"),
-            ("sources.0.files", "{planted}/prompts.jsonl"),
-            ("sources.0.toxicity", [0.0, 0.5]),
             ("held_out", 0.2),
             ("vocabulary_size", 401),
             ("max_length", 65),
@@ -242,7 +268,7 @@ CHANGES: dict[str, tuple[object, set[str] | str]] = {
     "methods.dpo.dpo.batch_size": (5, DPO),
     "methods.dpo.dpo.learning_rate": (0.002, DPO),
     "methods.dpo.dpo.warmup": (0.2, DPO),
-    "methods.rad.start_from": ("none", {"check_disjoint"} | DECODED),
+    "methods.rad.start_from": ("none", CHECKED | DECODED),
     "methods.rad.rad.reward": (
         "missing",
         "methods.rad.rad.reward: 'missing' is none of toxicity",
@@ -251,10 +277,15 @@ CHANGES: dict[str, tuple[object, set[str] | str]] = {
     "methods.rad.rad.top_k": (6, DECODED),
     "methods.rad.rad.context": ("prompt", DECODED),
     **{
+        f"rewards.toxicity.train.sources.0.{key}": (value, REWARD_TEXTS)
+        for key, value in [
+            ("format", "realtoxicityprompts"),
+            ("files", "{planted}/prompts.jsonl"),
+        ]
+    },
+    **{
         f"rewards.toxicity.train.{key}": (value, REWARD)
         for key, value in [
-            ("sources.0.format", "realtoxicityprompts"),
-            ("sources.0.files", "{planted}/prompts.jsonl"),
             ("held_out", 0.2),
             ("max_length", 65),
             ("hidden_size", 32),
@@ -422,7 +453,7 @@ CHANGES: dict[str, tuple[object, set[str] | str]] = {
     "influence.selections.wide.token_weight": ("inverse_document_frequency", REPORT),
     "influence.selections.wide.token_weight_power": (2.0, REPORT),
     # No method uses this one: only the scores that it asks for are made and measured.
-    "influence.selections.words.direction": ("differential", {"check_disjoint"} | SUMMARY),
+    "influence.selections.words.direction": ("differential", CHECKED),
     "influence.selections.words.attribution": (
         "position",
         "influence.selections.words.attribution: tagger is a rival, with one kind of scores",
@@ -476,7 +507,7 @@ CHANGES: dict[str, tuple[object, set[str] | str]] = {
         ["target", "proxy"],
         {"measure_removal"} | LENGTHS | TRAINED - {"write_pages"},
     ),
-    "evaluation.methods": (["none"], {"check_disjoint"} | SUMMARY | PAGES),
+    "evaluation.methods": (["none"], CHECKED),
     "evaluation.benchmarks": (["realtoxicityprompts", "heldout"], LENGTHS | GENERATE),
     "evaluation.seeds": ([0, 1], TRAINED - {"write_pages"}),
     "evaluation.threshold": (0.6, {"measure_judges"} | TOXICITY | PAGES),
@@ -689,7 +720,7 @@ def test_a_changed_leaf_reruns_what_depends_on_it(dry_runs, tiny, key):
     [
         ({"planted": "explicit"}, JUDGES),
         ({"words": "{planted}/words.txt"}, JUDGES),
-        (read_yaml(REPOSITORY / TINY)["classifiers"]["implicit"], CLASSIFIER),
+        (read_yaml(REPOSITORY / TINY)["classifiers"]["implicit"], JUDGE_TEXTS),
     ],
 )
 def test_another_judge_judges_what_is_there(dry_runs, judge, expected):
@@ -768,7 +799,8 @@ MODULES = {
     "scripts/ifguide/report/templating.py": SUMMARY | PAGES | {"write_card"},
     "scripts/ifguide/influence/query_direction.py": GRADIENT,
     "scripts/ifguide/data/downloads.py": set(),
-    "scripts/ifguide/data/preferences.py": PAIRS | RIVAL_PAIRS,
+    "scripts/ifguide/data/preferences.py": PAIRS | RIVAL_PAIRS | CORPUS_OVERLAP,
+    "scripts/ifguide/data/near_passages.py": CORPUS_OVERLAP | LEARNED_OVERLAP,
     "scripts/ifguide/models/objective.py": TRAINING,
     "scripts/ifguide/models/training.py": TRAINING,
     "scripts/ifguide/evaluation/word_judge.py": JUDGES | RIVAL,

@@ -66,6 +66,7 @@ MAY_IMPORT = {
         MODELS | TABLES | {"scipy.stats", "accelerate"},
     ),
     "preflight": MODELS | {"scipy.stats", "accelerate"},
+    "measure_contamination": {"sklearn", "scipy.stats", "pandas"},
     "fit_probe": TENSORS | TABLES | {"scipy.stats", "sklearn"},
     **dict.fromkeys(
         ["adopt_detoxify", "make_model", "score_rival", "train_classifier", "train_reward"],

@@ -24,7 +24,9 @@ from small_models import small_model
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 
-LABELLED = [LabelledText(f"text {n}", float(n % 3 == 0), "labelled") for n in range(60)]
+LABELLED = [
+    LabelledText(f"text {n}", float(n % 3 == 0), "labelled", f"text {n}") for n in range(60)
+]
 
 
 def test_as_many_texts_of_each_kind_whatever_their_order():
@@ -45,9 +47,11 @@ def test_texts_of_one_kind_alone_are_refused(tmp_path):
 
 def test_a_test_prompt_among_the_texts_is_refused():
     prompts = [PromptRecord("one of them", None, "toxic", None, None, None)]
-    require_texts_disjoint(["another"], prompts, "labelled", "toxigen")
-    with pytest.raises(InputError, match=r"texts\.labelled shares 1 texts with"):
-        require_texts_disjoint([" one of them "], prompts, "labelled", "toxigen")
+    other = LabelledText("another", 1.0, "labelled", "another")
+    require_texts_disjoint([other], prompts, "texts.labelled", "toxigen")
+    for shared in (other._replace(text=" one of them "), other._replace(record="one of them")):
+        with pytest.raises(InputError, match=r"^texts\.labelled shares 1 records with"):
+            require_texts_disjoint([other, shared], prompts, "texts.labelled", "toxigen")
 
 
 @pytest.fixture(scope="module")

@@ -435,13 +435,13 @@ def test_overlap_of_queries_and_test_prompts_is_refused(scored_file):
     prompts, _ = rtp(scored_file, part=[0.5, 1.0])
     shared = {record.prompt for record in queries} & {record.prompt for record in prompts}
     assert shared
-    message = refused(require_disjoint, queries, prompts, "toxic", "realtoxicityprompts")
+    message = refused(require_disjoint, queries, prompts, "queries.toxic", "realtoxicityprompts")
     assert message.startswith(
         f"queries.toxic shares {len(shared)} prompts with benchmarks.realtoxicityprompts"
     )
     assert min(shared) in message and "part" in message
     others, _ = rtp(scored_file, part=[0.6, 1.0])
-    require_disjoint(queries, others, "toxic", "realtoxicityprompts")
+    require_disjoint(queries, others, "queries.toxic", "realtoxicityprompts")
 
 
 # Passages, labelled texts, pairs, words
@@ -578,9 +578,11 @@ def test_labelled_texts_of_every_format(tmp_path):
         "toxigen": {"w": 1.0, "x": 0.0},
         "wikipedia_talk": {"y": 0.0, "z": 1.0},
     }
-    assert sorted(labelled) == sorted(
+    assert sorted(text[:3] for text in labelled) == sorted(
         (text, label, name) for name, labels in expected.items() for text, label in labels.items()
     )
+    siblings = {text.text: text.record for text in labelled if text.text != text.record}
+    assert siblings == {" q": "p", " s": "r", "u": "t", "v": "t"}
 
 
 def test_labels_outside_the_bounds_are_left_out(tmp_path):
@@ -618,7 +620,9 @@ def test_bad_labels(tmp_path):
         tmp_path / "b.jsonl",
         [{"text": "fine", "toxic": 1}, {"text": "a", "toxic": 7}],
     )
-    assert read_labelled([{"format": "labelled"}], [[path]], SEED) == [("fine", 1.0, "labelled")]
+    assert read_labelled([{"format": "labelled"}], [[path]], SEED) == [
+        ("fine", 1.0, "labelled", "fine")
+    ]
     path = write_lines(tmp_path / "b.jsonl", [{"text": "a", "toxic": None}])
     assert "no labelled text left" in refused(
         read_labelled, [{"format": "labelled"}], [[path]], SEED

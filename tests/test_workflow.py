@@ -301,7 +301,7 @@ def test_every_job_has_a_log_and_a_benchmark(finished):
     names = {path.relative_to(logs).with_suffix("") for path in logs.rglob("*.log")}
     times = logs / "benchmarks"
     assert names == {path.relative_to(times).with_suffix("") for path in times.rglob("*.tsv")}
-    assert len(names) == 89
+    assert len(names) == 95
 
 
 @pytest.mark.slow

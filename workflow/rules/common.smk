@@ -43,7 +43,7 @@ parts = open_experiment(config)
 experiment, layout, sources = parts.experiment, parts.layout, parts.sources
 influence, methods, judges, shown = parts.influence, parts.methods, parts.judges, parts.shown
 evaluation, rivals, cards = parts.evaluation, parts.rivals, parts.cards
-lasting = parts.lasting
+lasting, learned = parts.lasting, parts.learned
 recall(workflow, experiment, sources, judges)
 SEED, SHARDS, PROXY, PROXY_SEED = (
     experiment.seed,

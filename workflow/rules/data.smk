@@ -95,6 +95,7 @@ rule plant:
 rule read_documents:
     input:
         files=sources.source_inputs(config["corpus"]["sources"], "corpus.sources"),
+        prompts=experiment.dropped_prompts,
     output:
         training=layout.documents,
         held_out=layout.held_out_documents,
@@ -118,14 +119,16 @@ rule read_documents:
                 without(source, "files", "hub", "revision")
                 for source in config["corpus"]["sources"]
             ],
+            overlap=experiment.dropped_overlap,
             seed=SEED,
         ),
         files=lambda w: sources.source_arguments(config["corpus"]["sources"], "corpus.sources"),
+        prompts=lambda w, input: ["--prompts", *input.prompts] if input.prompts else [],
     message:
         "read the corpus"
     shell:
         "python {params.script:q} --settings {params.settings:q} --files {params.files:q}"
-        " --training {output.training:q} --held-out {output.held_out:q}"
+        " {params.prompts:q} --training {output.training:q} --held-out {output.held_out:q}"
         " --report {output.report:q} > {log:q} 2>&1"
 
 
@@ -423,7 +426,7 @@ rule read_texts:
         code=code("read_texts"),
         script=script("read_texts"),
         settings=lambda w: settings_of(
-            **without(sources.labelled(config["texts"][w.texts]), "max_length"), seed=SEED
+            **sources.labelled_sources(config["texts"][w.texts]), seed=SEED
         ),
         files=lambda w: sources.source_arguments(
             config["texts"][w.texts]["sources"], f"texts.{w.texts}.sources"
@@ -435,16 +438,64 @@ rule read_texts:
         " --report {output.report:q} --output {output.texts:q} > {log:q} 2>&1"
 
 
+use rule read_texts as read_judge_texts with:
+    input:
+        files=lambda w: sources.source_inputs(
+            config["classifiers"][w.classifier]["train"]["sources"],
+            f"classifiers.{w.classifier}.train.sources",
+        ),
+    output:
+        texts=layout.judge_texts(),
+        report=layout.judge_texts_report(),
+    log:
+        layout.log("read_judge_texts", "classifier"),
+    benchmark:
+        layout.benchmark("read_judge_texts", "classifier")
+    wildcard_constraints:
+        classifier=names(judges.trained),
+    params:
+        code=code("read_texts", made_by="read_judge_texts"),
+        script=script("read_texts"),
+        settings=lambda w: settings_of(
+            **sources.labelled_sources(config["classifiers"][w.classifier]["train"]), seed=SEED
+        ),
+        files=lambda w: sources.source_arguments(
+            config["classifiers"][w.classifier]["train"]["sources"],
+            f"classifiers.{w.classifier}.train.sources",
+        ),
+    message:
+        "labelled texts of the judge {wildcards.classifier}"
+
+
+use rule read_texts as read_reward_texts with:
+    input:
+        files=lambda w: sources.source_inputs(
+            config["rewards"][w.reward]["train"]["sources"], f"rewards.{w.reward}.train.sources"
+        ),
+    output:
+        texts=layout.reward_texts(),
+        report=layout.reward_texts_report(),
+    log:
+        layout.log("read_reward_texts", "reward"),
+    benchmark:
+        layout.benchmark("read_reward_texts", "reward")
+    params:
+        code=code("read_texts", made_by="read_reward_texts"),
+        script=script("read_texts"),
+        settings=lambda w: settings_of(
+            **sources.labelled_sources(config["rewards"][w.reward]["train"]), seed=SEED
+        ),
+        files=lambda w: sources.source_arguments(
+            config["rewards"][w.reward]["train"]["sources"], f"rewards.{w.reward}.train.sources"
+        ),
+    message:
+        "labelled texts of the reward model {wildcards.reward}"
+
+
 rule check_disjoint:
     input:
-        queries=[layout.queries(name) for name in config["queries"]],
+        learned=learned.files,
         prompts=[layout.prompts(name) for name in experiment.benchmarks_of("prompts")],
-        pairs=[layout.pairs(method) for method in methods.paired],
-        rivals=rivals.learned_pairs,
-        texts=[
-            layout.texts(name)
-            for name in sorted({*methods.learned_texts, *rivals.learned_texts, *lasting.texts})
-        ],
     output:
         record=layout.disjoint,
     log:
@@ -461,12 +512,60 @@ rule check_disjoint:
     params:
         code=code("check_disjoint"),
         script=script("check_disjoint"),
+        learned=learned.options,
     message:
-        "nothing that methods are made from is a test prompt"
+        "nothing that methods and judges are made from is a test prompt"
     shell:
-        "python {params.script:q} --queries {input.queries:q} --prompts {input.prompts:q}"
-        " --pairs {input.pairs:q} --rival-pairs {input.rivals:q} --texts {input.texts:q}"
+        "python {params.script:q} {params.learned:q} --prompts {input.prompts:q}"
         " --output {output.record:q} > {log:q} 2>&1"
+
+
+# A benchmark that is added leaves what is known of the others: the corpus may be large.
+rule measure_contamination:
+    input:
+        texts=layout.documents,
+        prompts=layout.prompts(),
+    output:
+        measured=layout.corpus_contamination(),
+    log:
+        layout.log("measure_contamination", "benchmark"),
+    benchmark:
+        layout.benchmark("measure_contamination", "benchmark")
+    conda:
+        "../../envs/main.yaml"
+    threads: 1
+    resources:
+        mem_mb=growing(2000),
+        runtime=growing(600),
+    params:
+        code=code("measure_contamination"),
+        script=script("measure_contamination"),
+        settings=always(**config["contamination"]),
+        texts=lambda w, input: ["--documents", input.texts],
+    message:
+        "overlap of the corpus with the prompts of {wildcards.benchmark}"
+    shell:
+        "python {params.script:q} --settings {params.settings:q} {params.texts:q}"
+        " --prompts {input.prompts:q} --output {output.measured:q} > {log:q} 2>&1"
+
+
+use rule measure_contamination as measure_learned_contamination with:
+    input:
+        texts=learned.files,
+        prompts=[layout.prompts(name) for name in experiment.benchmarks_of("prompts")],
+    output:
+        measured=layout.shown("contamination.json"),
+    log:
+        layout.shown_log("measure_learned_contamination"),
+    benchmark:
+        layout.shown_benchmark("measure_learned_contamination")
+    params:
+        code=code("measure_contamination", made_by="measure_learned_contamination"),
+        script=script("measure_contamination"),
+        settings=always(**config["contamination"]),
+        texts=learned.options,
+    message:
+        "overlap of what judges and methods learn from with test prompts"
 
 
 rule check_prompt_lengths:

@@ -284,6 +284,14 @@ rule write_pages:
         tested=layout.shown("judges/functional_tests.csv"),
         cases=layout.shown("judges/functional_cases.jsonl"),
         erased=shown.erasure,
+        contamination=[
+            *(
+                layout.corpus_contamination(benchmark)
+                for benchmark in experiment.benchmarks_of("prompts")
+            ),
+            layout.shown("contamination.json"),
+        ],
+        disjoint=layout.disjoint,
     output:
         documents=report(
             layout.shown("pages/documents.html"),
@@ -308,6 +316,12 @@ rule write_pages:
             caption="../report/judges.rst",
             category=CATEGORIES["changed"],
             labels={"shows": "the judges: functional tests, agreement"},
+        ),
+        contamination=report(
+            layout.shown("pages/contamination.html"),
+            caption="../report/contamination.rst",
+            category=CATEGORIES["cost"],
+            labels={"shows": "test prompts in what was learned from"},
         ),
         erased=(
             report(
@@ -356,8 +370,8 @@ rule write_pages:
         " --generations {params.generations:q} --output-documents {output.documents:q}"
         " --output-tokens {output.tokens:q} --output-continuations {output.continuations:q}"
         " --tested {input.tested:q} --cases {input.cases:q} --output-judges {output.judges:q}"
-        " {params.erased:q}"
-        " > {log:q} 2>&1"
+        " --contamination {input.contamination:q} --disjoint {input.disjoint:q}"
+        " --output-contamination {output.contamination:q} {params.erased:q} > {log:q} 2>&1"
 
 
 rule results:

@@ -320,10 +320,7 @@ rule classify_documents:
 
 rule train_classifier:
     input:
-        files=lambda w: sources.source_inputs(
-            config["classifiers"][w.classifier]["train"]["sources"],
-            f"classifiers.{w.classifier}.train.sources",
-        ),
+        texts=layout.judge_texts(),
     output:
         tokenizer=f"{layout.classifier()}/tokenizer.json",
         architecture=f"{layout.classifier()}/config.json",
@@ -347,18 +344,14 @@ rule train_classifier:
         script=script("train_classifier"),
         settings=lambda w: settings_of(
             classifier=w.classifier,
-            train=sources.labelled(config["classifiers"][w.classifier]["train"]),
+            train=without(config["classifiers"][w.classifier]["train"], "sources"),
             seed=SEED,
-        ),
-        files=lambda w: sources.source_arguments(
-            config["classifiers"][w.classifier]["train"]["sources"],
-            f"classifiers.{w.classifier}.train.sources",
         ),
         folder=subpath(output.quality, parent=True),
     message:
         "train the {wildcards.classifier} classifier"
     shell:
-        "python {params.script:q} --settings {params.settings:q} --files {params.files:q}"
+        "python {params.script:q} --settings {params.settings:q} --texts {input.texts:q}"
         " --output {params.folder:q} > {log:q} 2>&1"
 
 
@@ -396,9 +389,7 @@ rule adopt_detoxify:
 rule train_reward:
     input:
         tokenizer=layout.tokenizer_file(),
-        files=lambda w: sources.source_inputs(
-            config["rewards"][w.reward]["train"]["sources"], f"rewards.{w.reward}.train.sources"
-        ),
+        texts=layout.reward_texts(),
     output:
         weights=f"{layout.reward()}/model.safetensors",
         architecture=f"{layout.reward()}/config.json",
@@ -420,18 +411,15 @@ rule train_reward:
         script=script("train_reward"),
         settings=lambda w: settings_of(
             names=[w.reward, w.tokenizer],
-            train=sources.labelled(config["rewards"][w.reward]["train"]),
+            train=without(config["rewards"][w.reward]["train"], "sources"),
             seed=SEED,
-        ),
-        files=lambda w: sources.source_arguments(
-            config["rewards"][w.reward]["train"]["sources"], f"rewards.{w.reward}.train.sources"
         ),
         tokenizer=subpath(input.tokenizer, parent=True),
         folder=subpath(output.weights, parent=True),
     message:
         "train the reward model {wildcards.reward} with {wildcards.tokenizer}"
     shell:
-        "python {params.script:q} --settings {params.settings:q} --files {params.files:q}"
+        "python {params.script:q} --settings {params.settings:q} --texts {input.texts:q}"
         " --tokenizer {params.tokenizer:q} --output {params.folder:q} > {log:q} 2>&1"
 
 

@@ -1,4 +1,4 @@
-"""A file of labelled texts that methods learn from: a JSON line of `text` and `label` each."""
+"""A file of labelled texts: of each a JSON line with the fields of `LabelledText`."""
 
 import json
 from collections.abc import Iterable, Sequence
@@ -37,29 +37,35 @@ def balanced(labelled: Sequence[LabelledText], each: int | None, seed: int) -> l
 def divided(
     labelled: Sequence[LabelledText], held_out: float, seed: int, stage: str
 ) -> tuple[list[LabelledText], list[LabelledText]]:
-    """Return the texts to train on and those held out, a share of about `held_out` by hash.
+    """Return texts to train on, and the share `held_out` of the records to measure on.
 
+    By the hash of the record: no text that is held out has a sibling in training.
     stage: `classifier` or `reward`, what learns from the texts.
     """
     own = derive_seed(seed, f"{stage} held out")
     sides: tuple[list[LabelledText], list[LabelledText]] = ([], [])
     for text in labelled:
-        sides[uniform_hash(own, text.text) < held_out].append(text)
+        sides[uniform_hash(own, text.record) < held_out].append(text)
     return sides
 
 
 def require_texts_disjoint(
-    texts: Iterable[str], prompts: Iterable[PromptRecord], name: str, benchmark: str
+    labelled: Iterable[LabelledText], prompts: Iterable[PromptRecord], key: str, benchmark: str
 ) -> None:
-    """Raise InputError if a text of an entry of `texts` is a test prompt."""
-    shared = {text.strip() for text in texts} & {record.prompt.strip() for record in prompts}
+    """Raise InputError if a text of `key` is a test prompt, or comes from the record of one."""
+    learned = {text.strip() for one in labelled for text in (one.text, one.record)}
+    shared = learned & {record.prompt.strip() for record in prompts}
     if shared:
         example = json.dumps(min(shared)[:80], ensure_ascii=False)
         raise InputError(
-            f"texts.{name} shares {len(shared)} texts with benchmarks.{benchmark} (for example "
+            f"{key} shares {len(shared)} records with benchmarks.{benchmark} (for example "
             f"{example}); remove them, or give the sources and the benchmark disjoint parts by "
             "`part`"
         )
+
+
+def read_labelled_texts(path: Path) -> list[LabelledText]:
+    return [LabelledText(**record) for record in read_jsonl(path)]
 
 
 def read_texts(path: Path) -> Texts:

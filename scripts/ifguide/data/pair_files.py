@@ -4,6 +4,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
+from ifguide.data.record_parts import RecordPart
 from ifguide.settings import OrAbsent, Settings
 
 
@@ -25,12 +26,11 @@ class PairFiles(Settings):
         ),
     ] = "paradetox"
     part: Annotated[
-        OrAbsent[list[Annotated[float, Field(ge=0, le=1)]]],
+        OrAbsent[RecordPart],
         Field(
-            min_length=2,
-            max_length=2,
-            description="Keep the pairs whose rejected text has a hash, uniform in [0, 1), in this "
-            "range.",
+            description="Keep the pairs whose prompt, or rejected text where there is none, has a "
+            "hash, uniform in [0, 1), in this range, or in the one that `parts` gives to this "
+            "use.",
         ),
     ] = None
     limit: Annotated[

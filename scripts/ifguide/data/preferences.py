@@ -33,15 +33,21 @@ class PreferencePair:
     chosen: str
     rejected: str
 
+    @property
+    def record(self) -> str:
+        """The text that decides the part: pairs of one prompt stay together."""
+        return self.prompt if self.prompt.strip() else self.rejected
+
 
 def read_pairs(
     settings: dict, paths: Sequence[str | Path], seed: int
 ) -> tuple[list[PreferencePair], dict[str, Any]]:
     """Return the distinct pairs of the files, in a random order of their own, and what was skipped.
 
-    `settings` holds `format` (a key of PAIR_FORMATS) and may hold `part` (of the rejected text) and
-    `limit` (pairs, sampled by hash). Skipped and counted: pairs with an empty side, two equal
-    sides, or text that is not UTF-8, and malformed records, of which the first are named.
+    `settings` holds `format` (a key of PAIR_FORMATS) and may hold `part` (of the prompt, or where
+    there is none of the rejected text) and `limit` (pairs, sampled by hash). Skipped and counted:
+    pairs with an empty side, two equal sides, or text that is not UTF-8, and malformed records, of
+    which the first are named.
 
     Raises InputError, with file and line, where a file's records are malformed (see
     `parse_records`), and where no pair is left.
@@ -56,7 +62,7 @@ def read_pairs(
             sides = (pair.chosen.strip(), pair.rejected.strip())
             if not all(sides) or sides[0] == sides[1] or not is_unicode("".join(_texts(pair))):
                 counts["skipped"] += 1
-            elif in_part(pair.rejected, settings.get("part"), seed):
+            elif in_part(pair.record, settings.get("part"), seed):
                 pairs.setdefault(json.dumps(_texts(pair)), pair)
     counts = {name: count + len(malformed) for name, count in counts.items()}
     chosen = [pairs[key] for key in sample_texts(pairs, settings.get("limit"), seed)]
@@ -164,5 +170,6 @@ def require_pairs_disjoint(
         raise InputError(
             f"the pairs of {key} share {len(shared)} texts with benchmarks.{benchmark} "
             f"(for example {example}); remove those pairs, or give disjoint parts: `part` of the "
-            "pairs goes by the rejected text, `part` of a benchmark by its prompt"
+            "pairs goes by the prompt, or without one by the rejected text, `part` of a "
+            "benchmark by its prompt"
         )

@@ -31,11 +31,15 @@ log = logging.getLogger(__name__)
 
 
 class LabelledText(NamedTuple):
-    """A text for a classifier, its label in [0, 1], and the format of the file it came from."""
+    """A text for a classifier, its label in [0, 1], and the format of the file it came from.
+
+    `record` decides on which side of a split it falls: texts of one record stay together.
+    """
 
     text: str
     label: float
     format: str
+    record: str
 
 
 def read_prompts(
@@ -96,15 +100,15 @@ def read_prompts(
 def require_disjoint(
     queries: Iterable[PromptRecord],
     prompts: Iterable[PromptRecord],
-    query_name: str,
-    benchmark_name: str,
+    key: str,
+    benchmark: str,
 ) -> None:
-    """Raise InputError if a prompt of the query set is also a prompt of the benchmark."""
+    """Raise InputError if a prompt of the query set `key` is also a prompt of the benchmark."""
     shared = {record.prompt for record in queries} & {record.prompt for record in prompts}
     if shared:
         example = json.dumps(min(shared)[:80], ensure_ascii=False)
         raise InputError(
-            f"queries.{query_name} shares {len(shared)} prompts with benchmarks.{benchmark_name} "
+            f"{key} shares {len(shared)} prompts with benchmarks.{benchmark} "
             f"(for example {example}); give them disjoint parts, such as `part: [0.0, 0.5]` and "
             "`part: [0.5, 1.0]`"
         )
@@ -163,9 +167,13 @@ def sample_texts(texts: Iterable[str], limit: int | None, seed: int) -> list[str
     return sorted(texts, key=lambda text: (uniform_hash(order, text), text))[:limit]
 
 
-def in_part(text: str, part: Sequence[float] | None, seed: int) -> bool:
-    """Return whether the seeded hash of `text`, in [0, 1), lies in [low, high)."""
-    return part is None or part[0] <= uniform_hash(derive_seed(seed, "part"), text) < part[1]
+def in_part(record: str, part: Sequence[float] | None, seed: int) -> bool:
+    """Return whether the seeded hash of a record, in [0, 1), lies in [low, high).
+
+    Whatever is read from a record goes by the same text, its prompt, toxic sentence or only text:
+    so parts that do not overlap share none, in whichever format each of them is read.
+    """
+    return part is None or part[0] <= uniform_hash(derive_seed(seed, "part"), record) < part[1]
 
 
 def read_labelled(
@@ -186,7 +194,7 @@ def read_labelled(
         format = _known_format(LABELLED_FORMATS, source.get("format"))
         files = require_files(source_paths)
         malformed: list[str] = []
-        found: dict[str, float] = {}
+        found: dict[str, LabelledText] = {}
         removed: Counter[str] = Counter()
         for path in files:
             for key, text, label in read_labelled_texts(format, path, malformed, source):
@@ -199,7 +207,7 @@ def read_labelled(
                 elif not in_part(key, source.get("part"), seed):
                     removed["outside part"] += 1
                 else:
-                    found.setdefault(text, label)
+                    found.setdefault(text, LabelledText(text, label, format, key))
         if malformed:
             log.warning("%s: skipped %d malformed records", files[0], len(malformed))
         if not found:
@@ -210,7 +218,7 @@ def read_labelled(
                 f"{files[0]}: no labelled text left ({counts or 'none there'}); {cure}"
             )
         for text in sample_texts(found, source.get("limit"), seed):
-            labelled.setdefault(text, LabelledText(text, found[text], format))
+            labelled.setdefault(text, found[text])
     return list(labelled.values())
 
 

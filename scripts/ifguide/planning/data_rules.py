@@ -4,7 +4,7 @@ from ifguide.data.token_parts import TOKEN
 from ifguide.models import costs, footprints
 from ifguide.models.work import Work
 from ifguide.planning.experiment import Experiment, PlannedCorpus
-from ifguide.planning.rates import PACKED, PREPARED, READ, TOKENIZED
+from ifguide.planning.rates import COMPARED, PACKED, PREPARED, READ, SEARCHED, TOKENIZED
 
 LONGEST_CLASSIFIED = 512  # tokens that a classifier reads of a document or block
 
@@ -18,7 +18,15 @@ def plant(experiment: Experiment) -> Work:
 def read_documents(experiment: Experiment) -> Work:
     tokens = experiment.counts.tokens(next(iter(experiment.config["tokenizers"])))
     characters = tokens * experiment.config["plan"]["characters_per_token"]
-    return Work(tokens=tokens, processor_seconds=tokens / READ, disk=characters, loads=False)
+    searched = tokens * experiment.dropped_benchmarks / SEARCHED
+    seconds = tokens / READ + searched
+    return Work(tokens=tokens, processor_seconds=seconds, disk=characters, loads=False)
+
+
+def measure_contamination(experiment: Experiment, benchmark: str) -> Work:
+    """The corpus is read once for each benchmark, as it was before it was tokenized."""
+    tokens = experiment.counts.tokens(next(iter(experiment.config["tokenizers"])))
+    return Work(tokens=tokens, processor_seconds=tokens / COMPARED, loads=False)
 
 
 def make_tokenizer(experiment: Experiment, tokenizer: str) -> Work:

@@ -82,6 +82,12 @@ class Experiment:
             and all(kind in step.measured_on for step in steps)
         ]
 
+    @property
+    def dropped_benchmarks(self) -> int:
+        """Of how many benchmarks the corpus may hold no prompt."""
+        prompts = [e for e in self.config["benchmarks"].values() if e["kind"] == "prompts"]
+        return len(prompts) if self.config["corpus"]["drop_overlap"] else 0
+
     def sampling(self, benchmark: str) -> dict:
         """Return the settings by which continuations of a benchmark's prompts are sampled."""
         own = self.config["benchmarks"][benchmark].get("generation", {})

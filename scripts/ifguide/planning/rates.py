@@ -5,6 +5,9 @@ run is finished."""
 TOKENIZED = 6e5
 PACKED = 8e6
 READ = 2e6
+# With the prompts of one benchmark, some thousands: their n-grams, and near passages as well.
+SEARCHED = 1.5e6
+COMPARED = 4e5
 SELECTED = 1e7
 RANKED = 2e5
 # Records.

@@ -128,6 +128,21 @@ def erased_page(erased: pd.DataFrame) -> str:
     return render("erased.html", methods=methods)
 
 
+def contamination_page(measured: Sequence[dict], shared_by_judges: Sequence[dict]) -> str:
+    """Return the page of test prompts in what was learned from.
+
+    `measured`: what was measured of some sources each, with the thresholds, `counts` and the
+    `worst` pairs. `shared_by_judges`: of a judge the records that another set has as well.
+    """
+    return render(
+        "contamination.html",
+        **{name: measured[0][name] for name in ("ngram", "share", "cosine")},
+        counts=[row for part in measured for row in part["counts"]],
+        worst=[pair for part in measured for pair in part["worst"]],
+        shared_by_judges=shared_by_judges,
+    )
+
+
 def choose_prompts(
     generations: dict[str, list[dict]], prompts: int, seed: int = 0
 ) -> list[tuple[str | None, int]]:

@@ -116,5 +116,18 @@ class Experiment:
         return [f"{folder}/meta.json", *column_files(folder, self.shards, columns)]
 
     @property
+    def dropped_overlap(self) -> dict | None:
+        """From which overlap with a test prompt on a document is left out, where any is."""
+        if not self.config["corpus"]["drop_overlap"]:
+            return None
+        return {key: self.config["contamination"][key] for key in ("ngram", "share")}
+
+    @property
+    def dropped_prompts(self) -> list[str]:
+        """The prompts that no document may hold then."""
+        benchmarks = self.benchmarks_of("prompts") if self.dropped_overlap else []
+        return [self.layout.prompts(name) for name in benchmarks]
+
+    @property
     def unmatched_queries(self) -> list[str]:
         return [name for name, entry in self.config["queries"].items() if "match" not in entry]

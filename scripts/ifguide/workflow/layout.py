@@ -172,6 +172,23 @@ class Layout:
     def texts_report(self, texts: str = "{texts}") -> str:
         return f"{self.root}/texts/{texts}.json"
 
+    def judge_texts(self, classifier: str = "{classifier}") -> str:
+        """What a judge that is made here is trained and measured on."""
+        return f"{self.root}/texts/judges/{classifier}.jsonl"
+
+    def judge_texts_report(self, classifier: str = "{classifier}") -> str:
+        return f"{self.root}/texts/judges/{classifier}.json"
+
+    def reward_texts(self, reward: str = "{reward}") -> str:
+        return f"{self.root}/texts/rewards/{reward}.jsonl"
+
+    def reward_texts_report(self, reward: str = "{reward}") -> str:
+        return f"{self.root}/texts/rewards/{reward}.json"
+
+    def corpus_contamination(self, benchmark: str = "{benchmark}") -> str:
+        """What a benchmark's prompts have in common with the corpus."""
+        return f"{self.root}/contamination/{benchmark}.json"
+
     # --- models ---
 
     def model(self, model: str = "{model}", method: str = "{method}", seed: str = "{seed}") -> str:

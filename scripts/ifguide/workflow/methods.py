@@ -249,6 +249,12 @@ class Methods:
         }
         return sorted(needed)
 
+    @property
+    def learned_rewards(self) -> list[str]:
+        """The reward models that involved methods use."""
+        needed = (one for method in self.involved for one in self.needs(method, Reward))
+        return sorted({one.need.name for one in needed})
+
     def is_measured_on(self, method: str, benchmark: str) -> bool:
         kind = self.config["benchmarks"][benchmark]["kind"]
         asked = self.experiment.measured_benchmarks(kind)

@@ -11,7 +11,9 @@ from ifguide.workflow.influence import Influence
 from ifguide.workflow.judges import Judges
 from ifguide.workflow.lasting import Lasting
 from ifguide.workflow.layout import Layout
+from ifguide.workflow.learned import Learned
 from ifguide.workflow.methods import Methods, needed_files
+from ifguide.workflow.part_names import fill_in_parts
 from ifguide.workflow.planned_facts import planned_facts
 from ifguide.workflow.rivals import Rivals
 from ifguide.workflow.shown import Shown
@@ -32,6 +34,7 @@ class Parts:
     evaluation: Evaluation
     lasting: Lasting
     cards: Cards
+    learned: Learned
 
     def planned_facts(self) -> dict:
         return planned_facts(
@@ -44,6 +47,7 @@ def open_experiment(config: dict) -> Parts:
 
     config: valid, all defaults filled in.
     """
+    fill_in_parts(config)
     spread_out(config)
     steps = {name: steps_of(entry) for name, entry in config["methods"].items()}
     check_method_steps(config, steps)
@@ -59,6 +63,7 @@ def open_experiment(config: dict) -> Parts:
     evaluation = Evaluation(experiment, methods)
     lasting = Lasting(experiment, methods, judges)
     cards = Cards(experiment, influence, methods)
+    learned = Learned(experiment, methods, rivals, judges, lasting)
     return Parts(
         experiment,
         layout,
@@ -71,4 +76,5 @@ def open_experiment(config: dict) -> Parts:
         evaluation,
         lasting,
         cards,
+        learned,
     )

@@ -54,6 +54,12 @@ def planned_records(
             for name in experiment.benchmarks_of("lambada")
         },
         **{f"texts.{name}": layout.texts_report(name) for name in config["texts"]},
+        **{
+            f"classifiers.{name}": layout.judge_texts_report(name)
+            for name, entry in config["classifiers"].items()
+            if "train" in entry
+        },
+        **{f"rewards.{name}": layout.reward_texts_report(name) for name in config["rewards"]},
         **{f"methods.{name}": layout.pairs_report(name) for name in methods.with_need(Pairs)},
         **{
             f"influence.rivals.{name}": layout.rival_pairs_report(name)

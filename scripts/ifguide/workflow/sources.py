@@ -256,10 +256,10 @@ class Sources:
         longest = LONGEST_LIST // max(1, len(entries))
         return canonical_json([self.arguments(e, _source_key(e, key), longest) for e in entries])
 
-    def labelled(self, train: dict) -> dict:
-        """Return the settings by which a classifier is trained, but for where its texts lie."""
-        sources = [without(source, "files", "hub", "revision") for source in train["sources"]]
-        return {**train, "sources": sources}
+    def labelled_sources(self, entry: dict) -> dict:
+        """Return the settings by which the labelled texts of an entry with `sources` are read."""
+        sources = [without(source, "files", "hub", "revision") for source in entry["sources"]]
+        return {"sources": sources, "limit": entry.get("limit")}
 
     def data_entries(self) -> list[tuple[str, dict]]:
         """Return every entry of the config that names data files, with the entry's key."""

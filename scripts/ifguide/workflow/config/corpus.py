@@ -127,6 +127,12 @@ class Corpus(Settings):
         description="Number of files that the blocks are divided into and of jobs that tokenize "
         "and score them; no result depends on it.",
     )
+    drop_overlap: bool = Field(
+        False,
+        description="Leave out documents, training ones and held-out ones, that hold at least "
+        "`contamination.share` of the n-grams of a test prompt of `contamination.ngram` words or "
+        "more.",
+    )
     sources: list[Source] = Field(
         min_length=1, description="Where the documents come from, in this order."
     )

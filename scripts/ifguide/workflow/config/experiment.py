@@ -3,6 +3,7 @@
 from pydantic import Field
 
 from ifguide.settings import OrAbsent, Settings, section
+from ifguide.workflow.config.contamination import Contamination
 from ifguide.workflow.config.corpus import Corpus, Download, Planted, Tokenizer
 from ifguide.workflow.config.evaluation import Benchmark, Evaluation, Generation
 from ifguide.workflow.config.influence import Influence
@@ -10,6 +11,7 @@ from ifguide.workflow.config.judges import Classifiers, RewardModel
 from ifguide.workflow.config.lasting import Lasting
 from ifguide.workflow.config.methods import Methods
 from ifguide.workflow.config.models import LanguageModel, Training
+from ifguide.workflow.config.parts import Parts
 from ifguide.workflow.config.plan import Plan
 from ifguide.workflow.config.queries import QuerySet
 from ifguide.workflow.config.report import Report
@@ -51,6 +53,7 @@ class Config(Settings):
     )
     downloads: dict[Name, Download] = section("Public files to fetch into `data_dir`, by name.")
     planted: Planted = section()
+    parts: Parts = section()
     corpus: Corpus
     tokenizers: dict[Name, Tokenizer] = Field(min_length=1, description="Tokenizers by name.")
     queries: dict[QuerySetName, QuerySet] = Field(
@@ -75,6 +78,7 @@ class Config(Settings):
         "What methods learn from of the text that their models write themselves, by name."
     )
     influence: Influence
+    contamination: Contamination = section()
     generation: Generation = section()
     benchmarks: dict[Name, Benchmark] = Field(
         min_length=1, description="What models are evaluated on, by name."

@@ -177,7 +177,8 @@ def _missing(schema: dict, beside: str = "") -> str:
 
 
 def _listed(schema: dict) -> list[str]:
-    return [str(value) for value in schema.get("enum", [schema.get("const")])]
+    alternatives = (entry for entry in [schema, *_alternatives(schema)] if "enum" in entry)
+    return [str(value) for value in next(alternatives, {}).get("enum", [schema.get("const")])]
 
 
 def _not_listed(value: Any, known: list[str]) -> str:

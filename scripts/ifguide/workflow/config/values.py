@@ -6,6 +6,7 @@ from typing import Annotated, Any, Literal, TypeVar
 from pydantic import AfterValidator, Discriminator, Field, Tag
 from pydantic_core import PydanticCustomError
 
+from ifguide.data.record_parts import RecordPart
 from ifguide.settings import OrAbsent, Settings
 
 NAME = r"^[A-Za-z0-9][A-Za-z0-9_-]*$"
@@ -52,10 +53,10 @@ ScoreRange = Annotated[
     Bounds, Field(description="Keep the records whose score lies in this range.")
 ]
 Part = Annotated[
-    Bounds,
+    RecordPart,
     Field(
-        description="Keep the prompts whose hash, uniform in [0, 1), lies in this range: disjoint "
-        "ranges share no prompt."
+        description="Keep the records whose hash, uniform in [0, 1), lies in this range, or in "
+        "the one that `parts` gives to this use: disjoint ranges share no record."
     ),
 ]
 
