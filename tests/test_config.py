@@ -751,7 +751,7 @@ def test_the_order_of_keys_reruns_nothing(dry_runs, tiny):
             "evaluation",
             "resamples",
             "ranking_resamples",
-            FLUENCY | ATTRIBUTION | VARIANT | PROXY_AGREEMENT,
+            FLUENCY | PAGES | ATTRIBUTION | VARIANT | PROXY_AGREEMENT,
         ),
         ("planted", "prompts", "pairs", set()),  # both are 10
     ],

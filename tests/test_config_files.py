@@ -219,7 +219,7 @@ def test_an_overlay_lies_beside_what_it_extends(finished, tmp_path):
     printed = dry_run(clone, "--configfile", overlay)
     assert rules_to_run(printed) == {
         *("measure_judges", "summarize", "draw_figures", "write_result", "write_pages"),
-        *("draw_study", "build_report"),
+        *("measure_learned_contamination", "draw_study", "build_report"),
     }
     made = to_make(clone, overlay)
     assert all(path.startswith("results/tiny/overlays/fewer/") for path in made)

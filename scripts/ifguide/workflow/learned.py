@@ -33,7 +33,7 @@ class Learned:
         """The files of each of the kinds of `data.learned_files`."""
         layout = self.layout
         methods, rivals, lasting = self.methods, self.rivals, self.lasting
-        texts = sorted({*methods.learned_texts, *rivals.learned_texts, *lasting.texts})
+        texts = {*methods.learned_texts, *rivals.learned_texts, *lasting.texts}
         files = {
             "queries": map(layout.queries, self.experiment.config["queries"]),
             "pairs": map(layout.pairs, self.methods.paired),
@@ -42,7 +42,7 @@ class Learned:
             "judges": map(layout.judge_texts, self.judges.trained),
             "rewards": map(layout.reward_texts, self.methods.learned_rewards),
         }
-        return {kind: files[kind] for kind in KINDS}
+        return {kind: sorted(files[kind]) for kind in KINDS}
 
     @property
     def files(self) -> list[str]:
