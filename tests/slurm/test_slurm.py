@@ -167,21 +167,3 @@ def minutes(job: dict[str, str]) -> float:
     days, clock = re.fullmatch(r"(?:(\d+)-)?([\d:]+)", job["TimeLimit"]).groups()
     hours, minute, second = map(int, clock.split(":"))
     return 1440 * int(days or 0) + 60 * hours + minute + second / 60
-
-
-def test_the_profile_is_whole(profile):
-    """A workflow profile replaces the default one, so it has to repeat it."""
-    default = yaml.safe_load(
-        (REPOSITORY / "workflow/profiles/default/profile.yaml").read_text("utf-8")
-    )
-    assert {key: profile.get(key) for key in default} == default
-    rules = "\n".join(
-        path.read_text("utf-8") for path in (REPOSITORY / "workflow/rules").glob("*.smk")
-    )
-    defined = set(re.findall(r"^rule (\w+):|^use rule \w+ as (\w+)", rules, re.M))
-    defined = {name for pair in defined for name in pair if name}
-    assert set(profile["groups"]) | set(profile["set-resources"]) <= defined
-    gpu = set(
-        re.findall(r"^rule (\w+):(?:(?!^rule|^use rule).)*?^        gpu=0", rules, re.M | re.S)
-    )
-    assert set(profile["set-resources"]) == gpu
