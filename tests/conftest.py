@@ -20,6 +20,9 @@ from filelock import FileLock
 
 from ifguide.files.checksums import SUMS
 
+# Threads wait for one another on tensors as small as these, the more where tests share the cores.
+torch.set_num_threads(1)
+
 REPOSITORY = Path(__file__).resolve().parent.parent
 TINY = "tests/configs/tiny.yaml"
 # As a folder's name it is only a name, unless a shell gets to read it.
