@@ -11,7 +11,7 @@ With x_j the inputs of a linear layer on toxic texts, weights are scored as Wand
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Annotated, Literal
 
 from pydantic import Field
@@ -86,17 +86,12 @@ class Antidote(Step):
     def require_model(self, model: PreTrainedModel) -> None:
         from ifguide.models.tracked_layers import linear_layers
 
-        if self.options.targets == "qkv" and not any(map(is_attention, linear_layers(model))):
-            raise InputError(
-                f"{type(model).__name__}: no layer is named {', '.join(QUERY_KEY_VALUE)}; set the "
-                "option `targets: all`"
-            )
+        targeted(model, linear_layers(model), self.options.targets)
 
     def edit(self, job: EditJob, given: Given) -> None:
         options = self.options
         if options.strength == 0:
             return
-        self.require_model(job.model)
         layers = targets(job.model, options.targets)
         if options.mask == "random":
             scores = {layer.name: random_scores(layer, job.seed) for layer in layers}
@@ -121,16 +116,24 @@ class Antidote(Step):
 
 
 def targets(model: PreTrainedModel, which: Literal["qkv", "all"]) -> list[TrackedLayer]:
-    """Return the layers that are pruned."""
+    """Return the layers that are pruned. Raises InputError where a family has none of them."""
     from ifguide.models.tracked_layers import tracked_layers
 
-    return [
-        layer for layer in tracked_layers(model)[0] if which == "all" or is_attention(layer.name)
-    ]
+    layers = {layer.name: layer for layer in tracked_layers(model)[0]}
+    return [layers[name] for name in targeted(model, layers, which)]
 
 
-def is_attention(name: str) -> bool:
-    return name.rpartition(".")[2] in QUERY_KEY_VALUE
+def targeted(
+    model: PreTrainedModel, names: Iterable[str], which: Literal["qkv", "all"]
+) -> list[str]:
+    """Return the names of the layers that are pruned; raises InputError where there is none."""
+    found = [name for name in names if which == "all" or name.rpartition(".")[2] in QUERY_KEY_VALUE]
+    if not found:
+        raise InputError(
+            f"{type(model).__name__}: no layer is named {', '.join(QUERY_KEY_VALUE)}; set the "
+            "option `targets: all`"
+        )
+    return found
 
 
 def mean_squares(

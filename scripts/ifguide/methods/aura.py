@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import logging
 import re
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Annotated, Literal
 
 from pydantic import Field
@@ -92,12 +93,7 @@ class Aura(Step):
     def require_model(self, model: PreTrainedModel) -> None:
         from ifguide.models.tracked_layers import linear_layers
 
-        names = list(linear_layers(model))
-        if not any(re.search(self.options.layers, name) for name in names):
-            raise InputError(
-                f"config key methods.*.aura.layers: {self.options.layers!r} is in no name of a "
-                f"linear layer; one of them is {names[0]}"
-            )
+        matching(list(linear_layers(model)), self.options.layers)
 
     def edit(self, job: EditJob, given: Given) -> None:
         from ifguide.data.labelled_texts import TOXIC
@@ -110,9 +106,8 @@ class Aura(Step):
         (path,) = given["texts"]
         activations, _ = read_tensors(path)
         toxic = activations["labels"] >= TOXIC
-        self.require_model(job.model)
-        tracked, _ = tracked_layers(job.model)
-        layers = [layer for layer in tracked if re.search(options.layers, layer.name)]
+        tracked = {layer.name: layer for layer in tracked_layers(job.model)[0]}
+        layers = [tracked[name] for name in matching(list(tracked), options.layers)]
         separation = {
             layer.name: auroc_of_columns(activations[f"linears.{layer.name}.maximum"], toxic)
             for layer in layers
@@ -123,6 +118,17 @@ class Aura(Step):
         log.info("%d of %d neurons of %d layers are damped", damped, neurons, len(layers))
         for layer in layers:
             scale_outputs(layer, 1 - options.strength * (1 - factors[layer.name]))
+
+
+def matching(names: Sequence[str], pattern: str) -> list[str]:
+    """Return the names that a pattern is found in; raises InputError where it is in none."""
+    found = [name for name in names if re.search(pattern, name)]
+    if not found:
+        raise InputError(
+            f"config key methods.*.aura.layers: {pattern!r} is in no name of a linear layer; one "
+            f"of them is {names[0]}"
+        )
+    return found
 
 
 def damping(

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import logging
 import math
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -77,11 +78,7 @@ class ModelSurgery(Step):
     def require_model(self, model: PreTrainedModel) -> None:
         from ifguide.models.tracked_layers import linear_layers
 
-        if not any(map(is_gate, linear_layers(model))):
-            raise InputError(
-                f"{type(model).__name__}: no layer is named {', '.join(GATES)}, so which one gates "
-                "an MLP is not known; use a model of another family"
-            )
+        gating(model, linear_layers(model))
 
     def edit(self, job: EditJob, given: Given) -> None:
         from ifguide.files.tensor_files import read_tensors
@@ -89,7 +86,6 @@ class ModelSurgery(Step):
         options = self.options
         if options.strength == 0:
             return
-        self.require_model(job.model)
         (path,) = given["texts"]
         # Of a softmax over two classes, the row of the toxic one.
         direction = read_tensors(path)[0]["weight"].double() / 2
@@ -115,14 +111,22 @@ class ModelSurgery(Step):
 
 
 def gates(model: PreTrainedModel) -> list[TrackedLayer]:
-    """Return the layers that gate the MLPs, in model order."""
+    """Return the layers that gate the MLPs, in model order; raises InputError as `gating`."""
     from ifguide.models.tracked_layers import tracked_layers
 
-    return [layer for layer in tracked_layers(model)[0] if is_gate(layer.name)]
+    layers = {layer.name: layer for layer in tracked_layers(model)[0]}
+    return [layers[name] for name in gating(model, layers)]
 
 
-def is_gate(name: str) -> bool:
-    return name.rpartition(".")[2] in GATES
+def gating(model: PreTrainedModel, names: Iterable[str]) -> list[str]:
+    """Return the names of gates; raises InputError where the family has none of those known."""
+    found = [name for name in names if name.rpartition(".")[2] in GATES]
+    if not found:
+        raise InputError(
+            f"{type(model).__name__}: no layer is named {', '.join(GATES)}, so which one gates an "
+            "MLP is not known; use a model of another family"
+        )
+    return found
 
 
 def require_width(layers: list[TrackedLayer], width: int, path: Path) -> None:
