@@ -4,7 +4,6 @@ import csv
 import glob
 import os
 import re
-from collections.abc import Iterator
 from pathlib import Path
 
 from ifguide.data.repositories import check_patterns
@@ -27,6 +26,7 @@ from ifguide.methods.step import (
 from ifguide.models.architectures import longest_block, read_architecture
 from ifguide.models.devices import CALIBRATED, DEVICES
 from ifguide.workflow.config.report import Report
+from ifguide.workflow.config_sections import sections_below
 from ifguide.workflow.experiment import Experiment
 from ifguide.workflow.influence import Influence
 from ifguide.workflow.methods import OF_MODELS, Methods
@@ -513,8 +513,10 @@ class Checks:
 
     def check_bounds(self) -> None:
         """Refuse a range that holds nothing."""
-        for key, bounds in _ranges(self.config, ""):
-            _check_range(key, bounds)
+        for key, section in sections_below(self.config):
+            for name in RANGES:
+                if isinstance(section.get(name), list):
+                    _check_range(f"{key}.{name}", section[name])
         for section in ("selections", "variants"):
             for name, entry in self.config["influence"][section].items():
                 key = f"influence.{section}.{name}"
@@ -571,19 +573,6 @@ class Checks:
         for name, judge in self.config["classifiers"].items():
             if "path" in judge:
                 _check_sequence_classifier(f"classifiers.{name}", judge)
-
-
-def _ranges(node: object, path: str) -> Iterator[tuple[str, list[float]]]:
-    """Yield every range below a node of the config, with its key."""
-    items = node.items() if isinstance(node, dict) else []
-    if isinstance(node, list):
-        items = enumerate(node)
-    for name, value in items:
-        key = f"{path}.{name}".removeprefix(".")
-        if name in RANGES and isinstance(value, list):
-            yield key, value
-        else:
-            yield from _ranges(value, key)
 
 
 def _check_range(key: str, bounds: list[float]) -> None:

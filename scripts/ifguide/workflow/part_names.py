@@ -1,11 +1,9 @@
 """Parts of sources that are named by their use: the ranges take the place of the names."""
 
 import itertools
-from collections.abc import Iterator
 
+from ifguide.workflow.config_sections import sections_below
 from ifguide.workflow.refusal import refuse_config
-
-PART = "part"
 
 
 def fill_in_parts(config: dict) -> None:
@@ -21,17 +19,6 @@ def fill_in_parts(config: dict) -> None:
                 f"parts.{second}",
                 f"{parts[second]} overlaps with {parts[first]} of {first}; parts share no record",
             )
-    for entry in _entries(config):
-        if isinstance(use := entry[PART], str):
-            entry[PART] = list(parts[use])
-
-
-def _entries(node: object) -> Iterator[dict]:
-    """Yield each section of the config that has a `part`."""
-    if isinstance(node, dict):
-        if PART in node:
-            yield node
-        node = list(node.values())
-    if isinstance(node, list):
-        for child in node:
-            yield from _entries(child)
+    for _, section in sections_below(config):
+        if isinstance(use := section.get("part"), str):
+            section["part"] = list(parts[use])
