@@ -8,7 +8,7 @@
 rule measure_relearning:
     input:
         model=lambda w: methods.model_files(w.model, w.method, w.seed),
-        held_out=lambda w: lasting.held_out_files(w.model),
+        held_out=lambda w: experiment.held_out_files(w.model),
         texts=lambda w: [layout.texts(name) for name in lasting.texts],
         prompts=lambda w: layout.prompts(lasting.benchmark),
         judges=lambda w: judges.ready_of(LEADING),
@@ -32,7 +32,7 @@ rule measure_relearning:
         script=script("measure_relearning"),
         settings=lambda w: lasting.relearning_settings(),
         model=lambda w: methods.model_directory(w.model, w.method, w.seed),
-        held_out=lambda w: lasting.held_out(w.model),
+        held_out=lambda w: experiment.held_out(w.model),
     message:
         "how fast {wildcards.model}/{wildcards.method} relearns toxic text"
     shell:
@@ -49,7 +49,7 @@ rule measure_loss_curve:
             for model in lasting.curve_models(w.model)
             for path in methods.model_files(model, UNCENSORED, w.seed)
         ],
-        held_out=lambda w: lasting.held_out_files(w.model),
+        held_out=lambda w: experiment.held_out_files(w.model),
     output:
         curve=layout.loss_curve(),
     log:
@@ -70,7 +70,7 @@ rule measure_loss_curve:
             f"{model}={layout.model(model, UNCENSORED, w.seed)}"
             for model in lasting.curve_models(w.model)
         ],
-        held_out=lambda w: lasting.held_out(w.model),
+        held_out=lambda w: experiment.held_out(w.model),
     message:
         "losses of uncensored models on toxic text, for {wildcards.model}"
     shell:

@@ -7,7 +7,7 @@ outputs do not depend on its wildcards; such a file says why it is empty.
 from typing import Any
 
 from ifguide.workflow.experiment import Experiment, settings_of
-from ifguide.workflow.layout import column_files, shard_files
+from ifguide.workflow.layout import shard_files
 from ifguide.workflow.methods import UNCENSORED, Methods
 
 # The output of a benchmark in the job that measures fluency, by kind.
@@ -138,9 +138,7 @@ class Evaluation:
         ]
         corpus = []
         if self._fluent(wildcards.method, "perplexity"):
-            folder = self._held_out(wildcards.model)
-            columns = column_files(folder, 1, self.experiment.columns)
-            corpus = [f"{folder}/meta.json", *columns]
+            corpus = self.experiment.held_out_files(wildcards.model)
         texts = [path for _, path in self._texts(wildcards)]
         return list(dict.fromkeys(uncensored + corpus + texts))
 
@@ -152,8 +150,5 @@ class Evaluation:
             for argument in (option, self.layout.model(wildcards.model, UNCENSORED, seed))
         ]
         if self._fluent(wildcards.method, "perplexity"):
-            options += ["--corpus", self._held_out(wildcards.model)]
+            options += ["--corpus", self.experiment.held_out(wildcards.model)]
         return options + ["--texts", *(f"{name}={path}" for name, path in self._texts(wildcards))]
-
-    def _held_out(self, model: str) -> str:
-        return self.layout.held_out(self.experiment.tokenizer_of(model))

@@ -115,6 +115,14 @@ class Experiment:
         """Return the record of a corpus, and the files of some of its columns."""
         return [f"{folder}/meta.json", *column_files(folder, self.shards, columns)]
 
+    def held_out(self, model: str) -> str:
+        """Return the folder of the held-out documents, in the tokens of a model."""
+        return self.layout.held_out(self.tokenizer_of(model))
+
+    def held_out_files(self, model: str) -> list[str]:
+        folder = self.held_out(model)
+        return [f"{folder}/meta.json", *column_files(folder, 1, self.columns)]
+
     @property
     def dropped_overlap(self) -> dict | None:
         """From which overlap with a test prompt on a document is left out, where any is."""

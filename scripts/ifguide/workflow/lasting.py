@@ -3,7 +3,6 @@
 from ifguide.evaluation.judge import LEADING
 from ifguide.workflow.experiment import Experiment, settings_of
 from ifguide.workflow.judges import Judges
-from ifguide.workflow.layout import column_files
 from ifguide.workflow.methods import UNCENSORED, Methods
 
 
@@ -66,13 +65,6 @@ class Lasting:
         return [self.layout.shown("lasting.csv"), self.layout.shown("pages/lasting.html")]
 
     # --- what jobs are told and wait for ---
-
-    def held_out(self, model: str) -> str:
-        return self.layout.held_out(self.experiment.tokenizer_of(model))
-
-    def held_out_files(self, model: str) -> list[str]:
-        folder = self.held_out(model)
-        return [f"{folder}/meta.json", *column_files(folder, 1, self.experiment.columns)]
 
     def relearning_settings(self) -> str:
         chosen = ("learning_rate", "batch_size", "steps", "prompts", "continuations")
