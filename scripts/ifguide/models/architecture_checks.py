@@ -33,13 +33,12 @@ def check_decoder(config: PretrainedConfig, where: str, block_size: int) -> None
     the size of the model, of which no more than a part is made.
     Raises InputError, one line that says what is wrong.
     """
-    if not any(
-        isinstance(m, nn.ModuleList) and len(m) for m in _built(config, where, "meta").modules()
-    ):
+    whole = _built(config, where, "meta")
+    if not any(isinstance(module, nn.ModuleList) and len(module) for module in whole.modules()):
         raise InputError(f"{where}: {config.model_type} without a layer; give it one at least")
-    for smaller in _smaller(config, _parameters(config, where)):
+    for smaller in _smaller(config, _parameters(whole)):
         try:
-            if _parameters(smaller, where) > FEW_LAYERS:
+            if _parameters(_built(smaller, where, "meta")) > FEW_LAYERS:
                 continue
             model = _built(smaller, where, "cpu").eval()
         except InputError:
@@ -48,8 +47,8 @@ def check_decoder(config: PretrainedConfig, where: str, block_size: int) -> None
         return
 
 
-def _parameters(config: PretrainedConfig, where: str) -> int:
-    return sum(parameter.numel() for parameter in _built(config, where, "meta").parameters())
+def _parameters(model: nn.Module) -> int:
+    return sum(parameter.numel() for parameter in model.parameters())
 
 
 def _built(config: PretrainedConfig, where: str, device: str) -> nn.Module:
