@@ -73,6 +73,16 @@ class Overlap:
         self.words += sum(map(len, words))
         self.overlapping_texts += len(overlapping)
 
+    @property
+    def _shared(self) -> np.ndarray:
+        """Which prompts have at least the share of n-grams in a text, bool (prompts,)."""
+        return self.shares >= self.prompts.thresholds.share
+
+    @property
+    def _has_near(self) -> np.ndarray:
+        """Which prompts have a passage near, bool (prompts,)."""
+        return self.cosines > 0
+
     def counts(self) -> dict[str, int]:
         """Return how many prompts and texts overlap.
 
@@ -80,24 +90,22 @@ class Overlap:
         `near`: with a passage at least as near as the cosine; `overlapping`: either.
         `compared`: the prompts of at least n / 2 words, in which all of these are counted.
         """
-        least = self.prompts.thresholds
-        shared, near = self.shares >= least.share, self.cosines > 0
         return {
             "texts": self.texts,
             "words": self.words,
             "prompts": len(self.shares),
             "compared": sum(self.prompts.compared),
             "copied": int((self.shares == 1).sum()),
-            "shared": int(shared.sum()),
-            "near": int(near.sum()),
-            "overlapping": int((shared | near).sum()),
+            "shared": int(self._shared.sum()),
+            "near": int(self._has_near.sum()),
+            "overlapping": int((self._shared | self._has_near).sum()),
             "overlapping_texts": self.overlapping_texts,
         }
 
     def worst(self, count: int) -> list[dict[str, Any]]:
         """Return at most `count` of the prompts that overlap, the worst first, each with a text."""
-        least = self.prompts.thresholds
-        overlapping = (self.shares >= least.share) | (self.cosines > 0)
+        shared = self._shared
+        overlapping = shared | self._has_near
         order = np.lexsort((-self.cosines, -self.shares, -np.maximum(self.shares, self.cosines)))
         chosen = [int(prompt) for prompt in order if overlapping[prompt]][:count]
         return [
@@ -105,11 +113,7 @@ class Overlap:
                 "prompt": self.prompts.prompts[prompt],
                 "share": float(self.shares[prompt]),
                 "cosine": float(self.cosines[prompt]),
-                "text": (
-                    self._sharing[prompt]
-                    if self.shares[prompt] >= least.share
-                    else self._near[prompt]
-                ),
+                "text": self._sharing[prompt] if shared[prompt] else self._near[prompt],
             }
             for prompt in chosen
         ]

@@ -218,9 +218,8 @@ def verify(path: str | Path, folder: str | Path | None = None) -> str | None:
         return None
     rebuild = remedy(path, f"the folder {folder}" if folder else "it")
     if not path.exists():
-        raise InputError(
-            f"{path}: missing; {rebuild if folder else rebuild.rpartition(' and ')[2]}"
-        )
+        alone = is_result(path) and not folder
+        raise InputError(f"{path}: missing; {'run again' if alone else rebuild}")
     if (found := file_sha256(path)) != recorded:
         raise InputError(
             f"{path}: checksum {found[:12]} is not the recorded {recorded[:12]}; the file is "

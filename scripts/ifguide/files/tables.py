@@ -24,18 +24,8 @@ def write_table_in_parts(path: str | Path, parts: Iterable[pd.DataFrame]) -> Non
 # Columns that hold names that users choose, or texts: `NA`, `null` and `007` are such names.
 NAMES = (
     *("model", "method", "benchmark", "split", "metric", "group", "judge", "classifier"),
-    *(
-        "variant",
-        "ranking",
-        "question",
-        "label",
-        "source",
-        "text",
-        "phrase",
-        "rule",
-        "subject",
-        "function",
-    ),
+    *("variant", "ranking", "question", "label", "source", "text", "phrase", "rule", "subject"),
+    "function",
 )
 
 

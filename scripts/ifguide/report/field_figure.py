@@ -8,7 +8,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from ifguide.evaluation.summary import clean_split, over_seeds
+from ifguide.evaluation.summary import REFERENCE, clean_split, over_seeds
 from ifguide.report.figure_style import MARKERS, NEUTRAL, PALETTE, nothing_to_draw, styled
 from ifguide.report.figures import pareto_front
 
@@ -23,7 +23,6 @@ KEY_LINE = 0.16  # inches
 LETTER, LINE = 0.062, 0.115
 DISTANCES = (0.1, 0.18, 0.28, 0.4, 0.55, 0.75, 1.0)
 DIRECTIONS = 16
-UNCENSORED = "none"
 
 
 @styled
@@ -50,8 +49,8 @@ def toxicity_against_fluency(
     harm = _values(rows, benchmark, "any_tp", "toxic")
     rises = _values(rows, "heldout", "perplexity_increase", clean_split(summary))
     written = _values(rows, benchmark, "continuation_perplexity", "nontoxic")
-    if UNCENSORED in harm:
-        rises[UNCENSORED] = 0.0
+    if REFERENCE in harm:
+        rises[REFERENCE] = 0.0
     panels = [
         ("perplexity of held-out, non-toxic text, times that of none", _shifted(rises)),
         ("perplexity of continuations of non-toxic prompts", written),

@@ -13,10 +13,10 @@ from ifguide.evaluation.lasting import (
     ordered,
     steps_to_level,
 )
+from ifguide.evaluation.summary import REFERENCE
 from ifguide.report.results_table import NOT_MEASURED, Cell
 from ifguide.report.templating import render
 
-UNCENSORED = "none"
 DECODED = (
     "acts while text is sampled and leaves the weights alone: who has them leaves the decoding away"
 )
@@ -49,7 +49,7 @@ def lasting_table(
     uncensored = {
         (found["model"], found["seed"]): found["points"][0]
         for found in relearning
-        if found["method"] == UNCENSORED
+        if found["method"] == REFERENCE
     }
     by_model = {(curve["model"], curve["seed"]): curve for curve in curves}
     rows = []

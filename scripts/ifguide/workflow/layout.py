@@ -7,6 +7,8 @@ another rule, a script or a test asks for are written by one function. Folders e
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+from ifguide.files.checksums import RESULTS
+
 PLANTED_FILES = (
     "documents.jsonl",
     "held_out.jsonl",
@@ -53,7 +55,7 @@ class Layout:
 
     @property
     def root(self) -> str:
-        return self.folder or f"results/{self.experiment}"
+        return self.folder or f"{RESULTS}/{self.experiment}"
 
     @property
     def logs(self) -> str:

@@ -31,16 +31,15 @@ class Learned:
     @property
     def _files(self) -> dict[str, Iterable[str]]:
         """The files of each of the kinds of `data.learned_files`."""
-        layout = self.layout
-        methods, rivals, lasting = self.methods, self.rivals, self.lasting
-        texts = {*methods.learned_texts, *rivals.learned_texts, *lasting.texts}
+        layout, methods, rivals = self.layout, self.methods, self.rivals
+        texts = {*methods.learned_texts, *rivals.learned_texts, *self.lasting.texts}
         files = {
             "queries": map(layout.queries, self.experiment.config["queries"]),
-            "pairs": map(layout.pairs, self.methods.paired),
-            "rival_pairs": self.rivals.learned_pairs,
+            "pairs": map(layout.pairs, methods.paired),
+            "rival_pairs": rivals.learned_pairs,
             "texts": map(layout.texts, texts),
             "judges": map(layout.judge_texts, self.judges.trained),
-            "rewards": map(layout.reward_texts, self.methods.learned_rewards),
+            "rewards": map(layout.reward_texts, methods.learned_rewards),
         }
         return {kind: sorted(files[kind]) for kind in KINDS}
 
