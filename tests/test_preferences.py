@@ -22,6 +22,7 @@ from ifguide.methods.dpo import train_on_pairs
 from ifguide.models.loading import build_model, load_model, weights_sha256
 from ifguide.models.pair_texts import tokenize_pairs
 from ifguide.models.training_progress import LogLine
+from own_texts import SMALL
 
 SEED = 1
 PAIRS = [
@@ -128,13 +129,7 @@ def tokenizer():
 
 
 def model(tokenizer):
-    architecture = {
-        "model_type": "gpt_neox",
-        "hidden_size": 16,
-        "num_hidden_layers": 1,
-        "num_attention_heads": 2,
-        "intermediate_size": 24,
-    }
+    architecture = {"model_type": "gpt_neox", **SMALL}
     return build_model(
         architecture, vocabulary_size=len(tokenizer), block_size=64, end_of_text=0, seed=0
     )

@@ -23,6 +23,7 @@ from ifguide.errors import InputError
 from ifguide.evaluation.fluency import last_words
 from ifguide.files.artifacts import write_jsonl
 from ifguide.models.loading import build_model
+from own_texts import SMALL
 
 SEED = 5
 
@@ -461,13 +462,7 @@ def test_passages_of_any_white_space_have_a_last_word(tmp_path, name):
 
 
 def small_language_model(vocabulary_size, block_size):
-    architecture = {
-        "model_type": "gpt_neox",
-        "hidden_size": 16,
-        "num_hidden_layers": 1,
-        "num_attention_heads": 2,
-        "intermediate_size": 24,
-    }
+    architecture = {"model_type": "gpt_neox", **SMALL}
     sizes = {"vocabulary_size": vocabulary_size, "block_size": block_size}
     return build_model(architecture, **sizes, end_of_text=0, seed=0).eval()
 
